@@ -1,0 +1,1 @@
+"""The cellar: what the host side and the container share. Imports nothing of nimctl above it."""

@@ -1,0 +1,53 @@
+"""The one door through which other programs are run to the end and read."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished program left: its exit code (None where it was missing or ran out of time) and its output."""
+
+    argv: tuple[str, ...]
+    code: int | None
+    stdout: str = ""
+    stderr: str = ""
+    missing: bool = False
+    timed_out: bool = False
+
+    @property
+    def ok(self) -> bool:
+        """True when the program ran and ended with 0."""
+        return self.code == 0
+
+
+def run(
+    argv: Sequence[str], *, timeout: float = 5.0, stdin: str | None = None, env: Mapping[str, str] | None = None
+) -> Result:
+    """Run `argv` without a shell, for at most `timeout` seconds; never raises for what the program does.
+
+    The program gets its own process group, so that whatever it started dies with it when time runs out.
+    """
+    try:
+        process = subprocess.Popen(
+            list(argv),
+            stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=dict(env) if env is not None else None,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return Result(tuple(argv), None, missing=True)
+    try:
+        stdout, stderr = process.communicate(stdin, timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        stdout, stderr = process.communicate()
+        return Result(tuple(argv), None, stdout, stderr, timed_out=True)
+    return Result(tuple(argv), process.returncode, stdout, stderr)
