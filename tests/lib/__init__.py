@@ -1,0 +1,1 @@
+"""Tools of the tests that are worth testing themselves: the lab and the NVML double."""

@@ -1,0 +1,191 @@
+"""The lab's own Docker Engine: containerd and dockerd on private sockets, folders and bridge.
+
+A user's engine on the same machine is never asked and never touched: `DOCKER_HOST` of the lab names the private socket,
+containerd is our own, iptables is left alone (see network.py). CDI is on, with the lab's folder instead of /etc/cdi.
+"""
+
+import http.client
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+
+from .network import BRIDGE, ensure_bridge, remove_bridge, way_out_mtu
+from .paths import Paths
+from .steps import LabError, run, running_pid, start_daemon, step, stop_daemon, wait_until
+
+DEFAULT_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def start_engine(paths: Paths) -> None:
+    """Have containerd and dockerd running and answering. Raises LabError with the log's last lines."""
+    if answers(paths):
+        return
+    stop_engine(paths)
+    subnet = ensure_bridge(paths)
+    _write_configuration(paths, mtu=way_out_mtu(), pool=str(subnet).replace(".0.0/16", ".128.0/17"))
+    with step("start containerd"):
+        containerd = paths.run / "containerd.pid"
+        log = paths.logs / "containerd.log"
+        argv = [paths.unpacked / "usr/bin/containerd", "--config", paths.run / "containerd.toml"]
+        start_daemon(argv, env=daemon_environment(paths), pid_file=containerd, log=log)
+        _wait_for_socket(paths.run / "containerd.sock", containerd, log, "containerd")
+    with step("start dockerd"):
+        dockerd = paths.run / "dockerd.pid"
+        log = paths.logs / "dockerd.log"
+        argv = [paths.unpacked / "usr/sbin/dockerd", "--config-file", paths.run / "daemon.json"]
+        start_daemon(argv, env=daemon_environment(paths), pid_file=dockerd, log=log)
+        wait_until(
+            lambda: answers(paths), what="dockerd", seconds=60, log=log, alive=lambda: running_pid(dockerd) is not None
+        )
+    _write_client_configuration(paths.docker_config, paths)
+
+
+def stop_engine(paths: Paths) -> bool:
+    """Stop the containers, dockerd, containerd and the bridge. Returns whether something was running."""
+    if answers(paths):
+        ids = docker(paths, "ps", "-q").split()
+        if ids:
+            docker(paths, "stop", "-t", "5", *ids, timeout=60)
+    was_running = [stop_daemon(paths.run / name) for name in ("dockerd.pid", "containerd.pid")]
+    for leftover in ("docker.sock", "containerd.sock", "containerd.sock.ttrpc"):
+        (paths.run / leftover).unlink(missing_ok=True)
+    _unmount_below(paths.state)
+    remove_bridge(paths)
+    return any(was_running)
+
+
+def answers(paths: Paths) -> bool:
+    """Whether dockerd answers a ping within a second."""
+    return paths.docker_socket.exists() and _get(paths.docker_socket, "/_ping") is not None
+
+
+def reload(paths: Paths, *, nvidia_runtime: bool) -> None:
+    """Make dockerd know the `nvidia` runtime or not, as on a host with or without the container toolkit."""
+    pid = running_pid(paths.run / "dockerd.pid")
+    file = paths.run / "daemon.json"
+    config = json.loads(file.read_text())
+    if pid is None or ("nvidia" in config["runtimes"]) == nvidia_runtime:
+        return
+    config["runtimes"] = _runtimes(paths) if nvidia_runtime else {}
+    file.write_text(json.dumps(config, indent=1))
+    os.kill(pid, 1)  # SIGHUP: dockerd reads `runtimes` again
+
+    def taken_over() -> bool:
+        info = _get(paths.docker_socket, "/info")
+        return info is not None and ("nvidia" in json.loads(info)["Runtimes"]) == nvidia_runtime
+
+    log = paths.logs / "dockerd.log"
+    wait_until(taken_over, what="dockerd", seconds=10, log=log, alive=lambda: running_pid(paths.run / "dockerd.pid") is not None)
+
+
+def docker(paths: Paths, *args: str | Path, timeout: float = 300, text_in: str | None = None) -> str:
+    """Run the lab's docker client and return its stdout; LabError when it fails."""
+    return run([paths.unpacked / "usr/bin/docker", *args], env=client_environment(paths), timeout=timeout, text_in=text_in)
+
+
+def client_environment(paths: Paths) -> dict[str, str]:
+    """What a docker client needs to talk to the lab's engine, on top of this process's environment."""
+    return {
+        **os.environ,
+        "DOCKER_HOST": f"unix://{paths.docker_socket}",
+        "DOCKER_CONFIG": str(paths.docker_config),
+        "PATH": _joined([str(paths.unpacked / "usr/bin"), os.environ.get("PATH", DEFAULT_PATH)]),
+    }
+
+
+def daemon_environment(paths: Paths) -> dict[str, str]:
+    return {
+        **os.environ,
+        "PATH": _joined([*map(str, paths.binaries), str(paths.gpus / "toolkit"), os.environ.get("PATH", DEFAULT_PATH)]),
+        "LD_LIBRARY_PATH": _joined(map(str, paths.libraries)),
+    }
+
+
+def write_client_configuration(folder: Path, paths: Paths) -> None:
+    """Make `folder` a DOCKER_CONFIG in which nobody is logged in and buildx is found."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps({"cliPluginsExtraDirs": [str(paths.buildx_folder)]}))
+
+
+def _write_client_configuration(folder: Path, paths: Paths) -> None:
+    if not (folder / "config.json").exists():
+        write_client_configuration(folder, paths)
+
+
+def _write_configuration(paths: Paths, *, mtu: int, pool: str) -> None:
+    containerd_state = paths.state / "containerd"
+    (paths.run / "containerd.toml").write_text(
+        "version = 2\n"
+        f'root = "{containerd_state}"\n'
+        f'state = "{paths.run}/containerd"\n'
+        'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n'
+        f'[grpc]\n  address = "{paths.run}/containerd.sock"\n'
+    )
+    config = {
+        "hosts": [f"unix://{paths.docker_socket}"],
+        "containerd": f"{paths.run}/containerd.sock",
+        "data-root": str(paths.state / "docker"),
+        "exec-root": str(paths.run / "docker"),
+        "pidfile": str(paths.run / "dockerd.own.pid"),
+        "bridge": BRIDGE,
+        "mtu": mtu,
+        "iptables": False,
+        "ip6tables": False,
+        "ip-masq": False,
+        "default-address-pools": [{"base": pool, "size": 24}],
+        "exec-opts": ["native.cgroupdriver=cgroupfs"],
+        "features": {"cdi": True},
+        "cdi-spec-dirs": [str(paths.cdi)],
+        "runtimes": _runtimes(paths),
+    }
+    (paths.run / "daemon.json").write_text(json.dumps(config, indent=1))
+
+
+def _runtimes(paths: Paths) -> dict[str, dict[str, str]]:
+    return {"nvidia": {"path": str(paths.gpus / "toolkit" / "nvidia-container-runtime")}}
+
+
+def _wait_for_socket(path: Path, pid_file: Path, log: Path, what: str) -> None:
+    def accepts() -> bool:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            return probe.connect_ex(str(path)) == 0
+
+    wait_until(accepts, what=what, seconds=30, log=log, alive=lambda: running_pid(pid_file) is not None)
+
+
+def _get(unix_socket: Path, path: str) -> bytes | None:
+    """GET over a Unix socket; None when it cannot be had within a second or is not a 200."""
+    connection = http.client.HTTPConnection("localhost", timeout=1)
+    connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.sock.settimeout(1)
+    try:
+        connection.sock.connect(str(unix_socket))
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.read() if response.status == 200 else None
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+
+
+def _unmount_below(folder: Path) -> None:
+    """Unmount what dockerd left mounted below the state folder, innermost first."""
+    points = [line.split()[1].replace("\\040", " ") for line in Path("/proc/mounts").read_text().splitlines()]
+    for point in sorted((p for p in points if p.startswith(f"{folder}/")), reverse=True):
+        run(["umount", "-l", point], timeout=30)
+
+
+def _joined(parts: Iterable[str]) -> str:
+    return ":".join(part for part in parts if part)
+
+
+def remove_state(paths: Paths) -> None:
+    """Delete the whole state folder. Only after stop_engine: nothing may be mounted below it."""
+    left = [line for line in Path("/proc/mounts").read_text().splitlines() if f" {paths.state}/" in line]
+    if left:
+        raise LabError(f"{len(left)} mounts are left below {paths.state}", "unmount them, then run `scripts/lab down --purge` again")
+    shutil.rmtree(paths.state, ignore_errors=False)

@@ -1,0 +1,92 @@
+"""Where the lab keeps its state: one folder outside the clone, so that every fresh clone finds what the last one built.
+
+Unix socket paths may not exceed 107 bytes, which is why the folder has a short name and sockets lie in `run/`.
+"""
+
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+DEFAULT_STATE = Path("/var/tmp/nimctl-lab")  # noqa: S108 (survives a reboot, unlike /tmp; root-owned, see Paths.make)
+MULTIARCH = {"x86_64": "x86_64-linux-gnu", "aarch64": "aarch64-linux-gnu"}
+
+
+def multiarch() -> str:
+    """Debian's name for this processor's library folder, such as `x86_64-linux-gnu`."""
+    machine = platform.machine()
+    return MULTIARCH.get(machine, f"{machine}-linux-gnu")
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Every place below the state folder; see the properties for what lies where."""
+
+    state: Path
+
+    @property
+    def unpacked(self) -> Path:
+        """Root of the unpacked Debian packages (`usr/sbin/dockerd`, ...)."""
+        return self.state / "root"
+
+    @property
+    def apt(self) -> Path:
+        return self.state / "apt"
+
+    @property
+    def run(self) -> Path:
+        """Sockets, pid files and generated configuration of what runs now."""
+        return self.state / "run"
+
+    @property
+    def logs(self) -> Path:
+        return self.state / "log"
+
+    @property
+    def docker_socket(self) -> Path:
+        return self.run / "docker.sock"
+
+    @property
+    def docker_config(self) -> Path:
+        """The `DOCKER_CONFIG` folder of the lab's own client; tests that log in make their own."""
+        return self.state / "docker-config"
+
+    @property
+    def base_tarball(self) -> Path:
+        return self.state / "base" / "bookworm.tar"
+
+    @property
+    def registry(self) -> Path:
+        return self.state / "registry"
+
+    @property
+    def gpus(self) -> Path:
+        """The NVML double, the profiles, the stand-ins of the toolkit and the CDI folder."""
+        return self.state / "gpus"
+
+    @property
+    def cdi(self) -> Path:
+        return self.gpus / "cdi"
+
+    @property
+    def binaries(self) -> tuple[Path, Path]:
+        return self.unpacked / "usr/sbin", self.unpacked / "usr/bin"
+
+    @property
+    def libraries(self) -> tuple[Path, Path]:
+        return self.unpacked / "usr/lib" / multiarch(), self.unpacked / "lib" / multiarch()
+
+    @property
+    def buildx_folder(self) -> Path:
+        return self.unpacked / "usr/libexec/docker/cli-plugins"
+
+    def make(self) -> None:
+        """Create the folders that everything needs. The state folder is root's alone: it holds a signing key."""
+        self.state.mkdir(mode=0o755, parents=True, exist_ok=True)
+        for folder in (self.run, self.logs, self.apt, self.unpacked, self.docker_config, self.registry, self.cdi):
+            folder.mkdir(parents=True, exist_ok=True)
+
+
+def paths() -> Paths:
+    """The state folder: `$NIMCTL_LAB_DIR`, else `/var/tmp/nimctl-lab`."""
+    return Paths(Path(os.environ.get("NIMCTL_LAB_DIR") or DEFAULT_STATE))
