@@ -81,10 +81,14 @@ class CdiSpec:
 
 @dataclass(frozen=True)
 class DiskFacts:
-    """A filesystem as seen from `path` (the nearest existing parent of the path asked for)."""
+    """A filesystem as seen from `path` (the nearest existing parent of the path asked for).
+
+    `device` ("major:minor") tells whether two paths share one filesystem.
+    """
 
     path: str
     filesystem: str | None = None
+    device: str | None = None
     total: int | None = None
     free: int | None = None
     inodes_free: int | None = None
@@ -92,17 +96,36 @@ class DiskFacts:
 
 
 @dataclass(frozen=True)
-class CacheFacts:
-    """The cache folder. `mode` is octal text like "2770"; `group_writable` answers: may a process of group 0 write?"""
+class CacheEntry:
+    """A file or folder in the cache, by its path below it. `mode` is octal text like "0600"."""
 
     path: str
-    exists: bool
+    uid: int
+    gid: int
+    mode: str
+
+
+@dataclass(frozen=True)
+class CacheFacts:
+    """The cache folder. `mode` is octal text like "2770"; `group_writable` answers: may a process of group 0 write?
+
+    `writable` answers the same for the user who asks, or whether that user may make a folder that does not exist.
+    The entries are folders that group 0 cannot write, and files and folders that it cannot read; private engine caches
+    left out, `entries_seen` of them looked at. `hangs` means that the filesystem did not answer in time.
+    """
+
+    path: str
+    exists: bool | None
+    hangs: bool = False
+    problem: str | None = None
     uid: int | None = None
     gid: int | None = None
     mode: str | None = None
     group_writable: bool | None = None
-    unwritable_entries: tuple[str, ...] = ()
-    unreadable_entries: tuple[str, ...] = ()
+    writable: bool | None = None
+    entries_seen: int | None = None
+    unwritable_entries: tuple[CacheEntry, ...] = ()
+    unreadable_entries: tuple[CacheEntry, ...] = ()
     disk: DiskFacts | None = None
 
 
