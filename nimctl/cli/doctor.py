@@ -1,0 +1,74 @@
+"""`nimctl doctor`: look at the host, judge it, say what to do."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nimctl.cli.options import Cache, Debug, Gpus, Host, Json, Model, Port, Quiet, Runtime
+from nimctl.cli.verb import verb
+
+
+@verb("doctor")
+def doctor(
+    model: Model = None,
+    gpus: Gpus = None,
+    cache: Cache = None,
+    host: Host = None,
+    port: Port = None,
+    runtime: Runtime = None,
+    only: Annotated[str | None, typer.Option(help="Only these checks or groups, comma separated.")] = None,
+    skip: Annotated[str | None, typer.Option(help="Not these checks or groups, comma separated.")] = None,
+    list_checks: Annotated[bool, typer.Option("--list-checks", help="List the checks and leave.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings fail too.")] = False,
+    save_facts: Annotated[Path | None, typer.Option(help="Write what was observed to a file.")] = None,
+    facts: Annotated[Path | None, typer.Option(help="Judge saved facts instead of this host.")] = None,
+    probe: Annotated[bool, typer.Option("--probe", help="Also start a container that must see the GPUs.")] = False,
+    image: Annotated[str | None, typer.Option(help="Image for --probe.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,  # noqa: ARG001 (read by @verb)
+) -> None:
+    """Check that this host can run MODEL, and say how to mend what is not right.
+
+    Example:  nimctl doctor demo --json
+    """
+    from nimctl.cli import config as configuration  # noqa: PLC0415
+    from nimctl.cli import host as host_look  # noqa: PLC0415
+    from nimctl.cli.target import resolve  # noqa: PLC0415
+    from nimctl.core.errors import CATALOGUE, NimctlError  # noqa: PLC0415
+    from nimctl.doctor import checks, runner  # noqa: PLC0415
+    from nimctl.doctor.model import Needs  # noqa: PLC0415
+    from nimctl.render import Output  # noqa: PLC0415
+
+    out = Output.choose("doctor", as_json=as_json, quiet=quiet)
+    if list_checks:
+        out.document({"checks": [{"id": c.id, "group": c.group, "title": c.title} for c in checks.ALL]})
+        out.table(("CHECK", "GROUP", "WHAT"), [(c.id, c.group, c.title) for c in checks.ALL])
+        return
+    config = configuration.load({"gpus": gpus, "cache": cache, "host": host, "port": port, "runtime": runtime})
+    target = resolve(model, config)
+    out.text(f"model {target.recipe.name} (from {target.origin}): {target.recipe.title}", style="bold")
+    observed = host_look.look(config, out, replay=facts)
+    if save_facts is not None:
+        host_look.save(observed, save_facts)
+        out.text(f"facts written to {save_facts}")
+    needs = Needs(recipe=target.recipe, runtime=host_look.runtime_of(config), gpus=host_look.wanted_gpus(config, target.recipe, observed))
+    report = runner.run_checks(observed, needs, only=_names(only), skip=_names(skip))
+    if probe:
+        from nimctl.cli.probe import add_probe  # noqa: PLC0415
+
+        report = add_probe(report, observed, config, target, image, out)
+    out.document({**report.to_json(), "model": target.recipe.name})
+    if out.mode != "json":
+        shown = report.findings if out.mode == "human" else [f for f in report.findings if f.verdict == "fail"]
+        out.findings(shown)
+        out.text(report.closing)
+    if report.exit_code:
+        raise typer.Exit(report.exit_code)
+    if strict and report.counts.get("warn"):
+        raise typer.Exit(CATALOGUE["preflight-failed"].exit_code)
+    if not report.findings:
+        raise NimctlError(
+            "usage", "no check was run", cause="--only and --skip leave none", fix="See `nimctl doctor --list-checks`."
+        )

@@ -1,0 +1,85 @@
+"""Looking at the host on behalf of a verb: facts gathered once, from here or from a file."""
+
+import json
+import os
+from pathlib import Path
+from typing import Literal, cast
+
+from nimctl.cli.config import Config
+from nimctl.core import facts as host_facts
+from nimctl.core.errors import NimctlError
+from nimctl.core.facts import HostFacts
+from nimctl.core.recipes import Recipe
+from nimctl.render import Output
+
+
+def look(config: Config, out: Output, *, replay: Path | None = None) -> HostFacts:
+    """The facts of this host, or those saved in `replay`. Raises `facts-invalid` for a file that holds none."""
+    if replay is not None:
+        return _read(replay)
+    from nimctl.doctor.facts import gather  # noqa: PLC0415
+
+    with out.working("looking at this host"):
+        return gather(
+            cache=config.cache,
+            host=str(config.text("host")),
+            port=config.number("port"),
+            environment=os.environ,
+        )
+
+
+def save(facts: HostFacts, path: Path) -> None:
+    """Write facts to a file that can be attached to a bug report and replayed with `--facts`."""
+    try:
+        path.write_text(json.dumps(host_facts.to_json(facts), indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise NimctlError(
+            "usage", f"{path} cannot be written", cause=str(error), fix="Name a file in a folder you may write."
+        ) from error
+
+
+def _read(path: Path) -> HostFacts:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise NimctlError(
+            "facts-invalid", f"{path} cannot be read as JSON", cause=str(error), fix="Name a file of --save-facts."
+        ) from error
+    return host_facts.from_json(data)
+
+
+def runtime_of(config: Config) -> Literal["docker", "process"]:
+    """The runtime that was asked for. Raises `config-invalid` for a third kind."""
+    value = config.text("runtime")
+    if value not in ("docker", "process"):
+        raise NimctlError(
+            "config-invalid",
+            f"runtime {value!r} does not exist",
+            cause=f"it comes from {config.origin('runtime')}",
+            fix="Use docker or process.",
+        )
+    return cast(Literal["docker", "process"], value)
+
+
+def wanted_gpus(config: Config, recipe: Recipe, facts: HostFacts) -> str:
+    """The GPUs to use, as `--gpus` spells them.
+
+    Nothing asked: all of them; where the host has none, none for recipes that run on the CPU. A recipe that needs
+    GPUs never falls back: it gets `all` and fails with `gpu-missing`.
+    """
+    asked = config.text("gpus")
+    if asked is not None:
+        return asked
+    return "none" if recipe.cpu and not facts.gpus.gpus else "all"
+
+
+def device_for(config: Config, recipe: Recipe) -> Literal["cuda", "cpu"]:
+    """Which of our images a recipe needs here: `cpu` when CPU was asked for, or for a CPU recipe without any GPU."""
+    from nimctl.core.gpus import read_inventory  # noqa: PLC0415
+
+    asked = config.text("gpus")
+    if asked == "none":
+        return "cpu"
+    if asked is None and recipe.cpu and not read_inventory().gpus:
+        return "cpu"
+    return "cuda"

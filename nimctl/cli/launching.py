@@ -1,0 +1,181 @@
+"""The steps of `nimctl run`, in order: prepare a plan, check the host, get the image, start, wait."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from nimctl.cli import acquire, host
+from nimctl.cli.config import Config
+from nimctl.cli.target import ImageChoice, Target, image_for, needs_source, resolve
+from nimctl.core import cache as cache_room
+from nimctl.core.errors import NimctlError
+from nimctl.core.facts import HostFacts
+from nimctl.core.secret import Secret
+from nimctl.core.stages import StartupReport
+from nimctl.doctor import runner
+from nimctl.doctor.model import Needs
+from nimctl.launch import plan as planning
+from nimctl.launch import progress
+from nimctl.launch.runtime import RunHandle, Runtime
+from nimctl.render import Output
+
+# Which keys a server may need; only those that are present and wanted are handed over, as files.
+KEYS = ("NGC_API_KEY", "HF_TOKEN")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A plan, and all that it was made from."""
+
+    target: Target
+    config: Config
+    facts: HostFacts
+    needs: Needs
+    choice: ImageChoice | None
+    plan: planning.LaunchPlan
+
+    @property
+    def command_line(self) -> str:
+        """The command that equals the plan, secrets masked."""
+        if self.plan.runtime == "process":
+            return planning.process_line(self.plan)
+        return planning.docker_run_line(self.plan)
+
+
+def prepare(
+    model: str | None,
+    config: Config,
+    *,
+    image: str | None,
+    name: str | None,
+    env: Sequence[str],
+    engine_args: Sequence[str],
+    out: Output,
+) -> Prepared:
+    """Resolve what was asked, look at the host and plan; nothing is changed."""
+    target = resolve(model, config, image)
+    recipe = target.recipe
+    out.text(f"model {recipe.name} (from {target.origin}): {recipe.title}", style="bold")
+    runtime = host.runtime_of(config)
+    facts = host.look(config, out)
+    gpus = host.wanted_gpus(config, recipe, facts)
+    if gpus == "none" and config.text("gpus") is None:
+        out.text("no GPU answers on this host and this model runs on the CPU: using the CPU", style="yellow")
+    device = "cpu" if gpus == "none" else "cuda"
+    choice = image_for(target, device, config) if runtime == "docker" else None
+    options = planning.RunOptions(
+        recipe=recipe,
+        image=choice.reference if choice else None,
+        name=name or recipe.name,
+        gpus=gpus,
+        host=str(config.text("host")),
+        port=config.number("port"),
+        cache=config.cache,
+        runtime=runtime,
+        env=_pairs(env),
+        engine_args=tuple(engine_args),
+        uid=os.getuid(),
+        secrets_present=tuple(k for k in KEYS if os.environ.get(k)),
+        model_path=str(target.folder) if target.folder else None,
+        origins=_origins(config, choice),
+    )
+    needs = Needs(recipe=recipe, runtime=runtime, gpus=gpus)
+    return Prepared(target, config, facts, needs, choice, planning.make_plan(options, facts))
+
+
+def _origins(config: Config, choice: ImageChoice | None) -> dict[str, str]:
+    origins = {key: config.origin(key) for key in ("gpus", "host", "port", "cache", "runtime")}
+    return origins | ({"image": choice.origin} if choice else {})
+
+
+def _pairs(items: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    pairs = []
+    for item in items:
+        key, equals, value = item.partition("=")
+        if not key or not (equals or key in os.environ):
+            raise NimctlError(
+                "usage",
+                f"--env {key or item} has no value",
+                cause="it is not K=V, and no such variable is set here",
+                fix="Write --env NAME=VALUE, or --env NAME for a variable of this shell.",
+            )
+        pairs.append((key, value if equals else os.environ[key]))
+    return tuple(pairs)
+
+
+def check(prepared: Prepared, out: Output, *, force: bool) -> None:
+    """Judge the host for this plan. Raises the finding's own error; `--force` says it and goes on."""
+    needs_source(prepared.target.recipe, prepared.config.cache)
+    report = runner.run_checks(prepared.facts, prepared.needs)
+    problem = runner.errors(report)
+    if problem is None:
+        return
+    if not force:
+        out.findings([f for f in report.findings if f.verdict == "fail"])
+        raise problem
+    for finding in report.findings:
+        if finding.verdict == "fail":
+            out.text(f"forced past [{finding.id}] {finding.title}", style="yellow")
+
+
+@dataclass(frozen=True)
+class Started:
+    """A run that has been started."""
+
+    runtime: Runtime
+    handle: RunHandle
+
+    @property
+    def name(self) -> str:
+        """The name of the run."""
+        return self.handle.name
+
+    @property
+    def url(self) -> str:
+        """Where it answers."""
+        return self.handle.url
+
+    def to_json(self) -> dict[str, object]:
+        """The run as part of a JSON document."""
+        return self.handle.to_json()
+
+
+def start(prepared: Prepared, out: Output) -> Started:
+    """Bring the image and the cache folder into place and start; Ctrl-C leaves nothing behind."""
+    runtime = _runtime(prepared, out)
+    if not prepared.config.cache.exists():
+        out.text(f"cache {prepared.config.cache}: {cache_room.apply_init(prepared.config.cache).summary}")
+    secrets = {name: Secret(os.environ[name]) for name in prepared.plan.secret_names if os.environ.get(name)}
+    for note in prepared.plan.notes:
+        out.text(note, style="dim")
+    return Started(runtime, runtime.start(prepared.plan, secrets))
+
+
+def _runtime(prepared: Prepared, out: Output) -> Runtime:
+    from nimctl.launch.process import ProcessRuntime  # noqa: PLC0415
+
+    if prepared.choice is None:
+        return ProcessRuntime()
+    from nimctl.launch.docker import DockerRuntime  # noqa: PLC0415
+
+    runtime = DockerRuntime.connect()
+    acquire.ensure_image(prepared.choice, "cpu" if prepared.plan.layout_gpus == 0 else "cuda", runtime.engine, out)
+    return runtime
+
+
+def wait(started: Started, out: Output) -> StartupReport:
+    """Follow the stages until the server is ready. A failed or interrupted start is stopped; the cache stays."""
+    try:
+        with out.startup() as view:
+            return progress.follow(started.runtime, started.handle, on_update=view.update, on_note=view.note)
+    except BaseException as error:
+        if isinstance(error, NimctlError) and error.id == "engine-stalled":
+            raise  # it may yet come: the user decides
+        if not isinstance(error, NimctlError):
+            out.text(f"stopping {started.name}", style="yellow")
+        with suppress(NimctlError):
+            started.runtime.stop(started.handle, timeout=None)
+        raise

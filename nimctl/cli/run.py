@@ -1,0 +1,78 @@
+"""`nimctl run`: preflight, image, cache, start, wait for ready."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nimctl.cli.options import Cache, Debug, Gpus, Host, Image, Json, Model, Port, Quiet, Runtime
+from nimctl.cli.verb import verb
+
+if TYPE_CHECKING:
+    from nimctl.cli.launching import Prepared
+    from nimctl.render import Output
+
+
+@verb("run")
+def run(
+    model: Model = None,
+    engine_args: Annotated[
+        list[str] | None, typer.Argument(metavar="[-- ENGINE ARGS]", help="Arguments for vLLM, after `--`.")
+    ] = None,
+    gpus: Gpus = None,
+    port: Port = None,
+    host: Host = None,
+    cache: Cache = None,
+    runtime: Runtime = None,
+    image: Image = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run [default: the recipe's].")] = None,
+    env: Annotated[
+        list[str] | None, typer.Option("--env", "-e", metavar="K=V", help="Variable for the server; repeatable.")
+    ] = None,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once it has started.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and its docker run line; do nothing.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Start although a check failed; it is logged.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,  # noqa: ARG001 (read by @verb)
+) -> None:
+    """Start MODEL, show every stage, and return once it answers. It goes on serving; `nimctl stop` ends it.
+
+    Example:  nimctl run demo --gpus all --port 8000
+    """
+    from nimctl.cli import config as configuration  # noqa: PLC0415
+    from nimctl.cli import launching  # noqa: PLC0415
+    from nimctl.render import Output  # noqa: PLC0415
+
+    out = Output.choose("run", as_json=as_json, quiet=quiet)
+    flags = {"gpus": gpus, "port": port, "host": host, "cache": cache, "runtime": runtime}
+    config = configuration.load(flags)
+    prepared = launching.prepare(
+        model, config, image=image, name=name, env=env or (), engine_args=engine_args or (), out=out
+    )
+    if dry_run:
+        _show_plan(prepared, out)
+        return
+    launching.check(prepared, out, force=force)
+    started = launching.start(prepared, out)
+    if detach:
+        out.document({"ok": True, "state": "started", **started.to_json()})
+        out.text(f"started {started.name}; `nimctl status {started.name} --wait` tells when it is ready")
+        return
+    report = launching.wait(started, out)
+    out.document({"ok": True, "state": "ready", **started.to_json(), "startup": report.to_json()})
+    out.text(f"{started.name} is ready at {started.url}", style="bold green")
+    out.text(f"try:   curl {started.url}/v1/models\nstop:  nimctl stop {started.name}")
+
+
+def _show_plan(prepared: Prepared, out: Output) -> None:
+    from nimctl.launch import plan as planning  # noqa: PLC0415
+
+    out.document({"ok": True, "plan": planning.to_json(prepared.plan), "command": prepared.command_line})
+    if out.mode == "json":
+        return
+    for note in prepared.plan.notes:
+        out.text(f"# {note}", style="dim")
+    out.result(prepared.command_line)
+    out.table(("SETTING", "VALUE", "FROM", "WHY"), planning.explain(prepared.plan))

@@ -1,0 +1,95 @@
+"""What MODEL or IMAGE on the command line means, and which image serves it."""
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from nimctl import __version__
+from nimctl.cli.config import Config
+from nimctl.core import recipes
+from nimctl.core.errors import NimctlError
+from nimctl.core.recipes import Recipe
+from nimctl.core.recipes.checkpoint import recipe_of_folder
+
+_IMAGE = re.compile(r"[a-z0-9][\w.\-]*(:\d+)?(/[\w.\-]+)+(:[\w.\-]+)?(@sha256:[0-9a-f]{64})?|[a-z0-9][\w.\-]*:[\w.\-]+")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A recipe to serve. `image` is set when one was named; `folder` when the weights are a local folder."""
+
+    recipe: Recipe
+    origin: str
+    image: str | None = None
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class ImageChoice:
+    """The image that serves a target, why this one, and how it gets here when it is missing."""
+
+    reference: str
+    origin: str
+    how: Literal["pull", "build"]
+
+
+def resolve(argument: str | None, config: Config, image: str | None = None) -> Target:
+    """The target for MODEL|IMAGE (None: the configured model). Raises `model-unknown` or a `weights-*` error."""
+    name = argument or str(config.text("model"))
+    origin = "the command line" if argument else config.origin("model")
+    if name in recipes.names():
+        return Target(recipes.load(name), origin, image=image)
+    folder = Path(name.removeprefix("file://")).expanduser()
+    if name.startswith(("/", ".", "~", "file://")) or folder.is_dir():
+        return Target(recipe_of_folder(folder.absolute()), origin, image=image, folder=folder.absolute())
+    if "://" in name:
+        recipe = replace(recipes.load("kimi-k2.5"), name=re.sub(r"[^a-z0-9.]+", "-", name.split("://")[1].lower()))
+        return Target(replace(recipe, weights=name, title=name, architecture=None), origin, image=image)
+    if _IMAGE.fullmatch(name):
+        return Target(_recipe_of_image(name), origin, image=name)
+    return Target(recipes.load(name), origin)  # raises model-unknown with the names that exist
+
+
+def _recipe_of_image(reference: str) -> Recipe:
+    repository = re.sub(r"(:[\w.\-]+)?(@sha256:.*)?$", "", reference)
+    for name in recipes.names():
+        known = recipes.load(name)
+        if known.image and known.image.rsplit(":", 1)[0] == repository:
+            return replace(known, image=reference)
+    return Recipe(
+        name=repository.rsplit("/", 1)[-1],
+        title=reference,
+        runs="nim",
+        served_names=(),
+        image=reference,
+        key="NGC_API_KEY" if reference.startswith("nvcr.io/") else None,
+    )
+
+
+def image_for(target: Target, device: Literal["cuda", "cpu"], config: Config) -> ImageChoice:
+    """The image of a target: the one named, NVIDIA's own, ours from the configured registry, or ours built here."""
+    from nimctl.images import local_tag  # noqa: PLC0415
+
+    if target.image:
+        return ImageChoice(target.image, "the command line", "pull")
+    if target.recipe.runs == "nim":
+        assert target.recipe.image is not None  # recipes.parse sees to it
+        return ImageChoice(target.recipe.image, f"recipe {target.recipe.name}", "pull")
+    if own := config.text(f"images.{device}"):
+        return ImageChoice(own, config.origin(f"images.{device}"), "pull")
+    if registry := config.text("images.registry"):
+        return ImageChoice(f"{registry.rstrip('/')}/{device}:{__version__}", config.origin("images.registry"), "pull")
+    return ImageChoice(local_tag(device), "no images.registry is configured, so it is built here", "build")
+
+
+def needs_source(recipe: Recipe) -> None:
+    """Refuse a weight source that this version cannot fetch, before anything is started."""
+    if recipe.runs == "ours" and recipe.weights.startswith(("hf://", "ngc://", "s3://", "gs://", "https://")):
+        raise NimctlError(
+            "weights-source-unsupported",
+            f"{recipe.name} needs its weights from {recipe.weights}",
+            cause="this version of nimctl does not download weights itself",
+            fix="Download the checkpoint (`hf download`) and give its folder: `nimctl run /path/to/folder`; "
+            "or run NVIDIA's image, which downloads them: `nimctl run kimi-k2.5-nim`.",
+        )

@@ -1,0 +1,73 @@
+"""What every verb does around its work: choose the output, turn errors into exit codes, stop cleanly on Ctrl-C."""
+
+import functools
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, NoReturn, TypeVar
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Terminated(BaseException):
+    """SIGTERM reached us; unwinds like KeyboardInterrupt, so that what was started is stopped."""
+
+
+def verb(name: str) -> Callable[[F], F]:
+    """Wrap a command: errors are rendered once, in the chosen form, and end the process with their exit code."""
+
+    def wrap(function: F) -> F:
+        @functools.wraps(function)
+        def command(*args: Any, **options: Any) -> None:
+            from nimctl import render  # noqa: PLC0415
+
+            out = render.Output.choose(name, as_json=options.get("as_json", False), quiet=options.get("quiet", False))
+            signal.signal(signal.SIGTERM, _raise_terminated)
+            try:
+                function(*args, **options)
+            except BaseException as error:
+                _end(error, out, debug=options.get("debug", False))
+
+        return command  # type: ignore[return-value]
+
+    return wrap
+
+
+def _raise_terminated(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise Terminated
+
+
+def _end(error: BaseException, out: Any, *, debug: bool) -> NoReturn:
+    from nimctl.core.errors import NimctlError  # noqa: PLC0415
+
+    if isinstance(error, SystemExit) or type(error).__module__.startswith(("click.", "typer.")):
+        raise error  # typer's own: usage errors and Exit
+    if isinstance(error, BrokenPipeError):
+        sys.stderr.close()  # the reader has gone; Python would complain about it on exit
+        raise SystemExit(0) from None
+    if debug:
+        out.text(traceback.format_exc())
+    failure = error if isinstance(error, NimctlError) else _translate(error)
+    out.error(failure)
+    raise SystemExit(failure.exit_code) from None
+
+
+def _translate(error: BaseException) -> Any:
+    from nimctl.core.errors import NimctlError  # noqa: PLC0415
+
+    if isinstance(error, KeyboardInterrupt):
+        return NimctlError(
+            "interrupted", "stopped by Ctrl-C", cause="the user asked for it", fix="Run the same command to go on."
+        )
+    if isinstance(error, Terminated):
+        return NimctlError(
+            "terminated", "stopped by SIGTERM", cause="another process asked for it", fix="Run the command again."
+        )
+    return NimctlError(
+        "internal",
+        f"{type(error).__name__}: {error}",
+        cause="nobody expected this: it is a bug in nimctl",
+        fix="Run it again with --debug and report the output together with `nimctl doctor --save-facts`.",
+    )

@@ -1,0 +1,225 @@
+"""Everything a person or a script sees. The only importer of rich.
+
+Three modes: `human` (tables and progress), `quiet` (results and errors) and `json` (exactly one document on stdout).
+People's text goes to stderr when stdout carries JSON, so that a pipe never sees both. Without a terminal progress
+becomes plain lines, one a change; colour follows the terminal and `NO_COLOR`.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from nimctl.core.errors import NimctlError
+from nimctl.core.secret import redact
+from nimctl.core.stages import Stage, StartupReport
+
+Mode = Literal["human", "quiet", "json"]
+
+_VERDICTS = {
+    "pass": ("green", "ok"),
+    "warn": ("yellow", "warn"),
+    "fail": ("red", "fail"),
+    "unknown": ("magenta", "?"),
+    "skip": ("dim", "skip"),
+}
+_STAGE_MARKS = {"pending": ("dim", "·"), "running": ("cyan", ">"), "done": ("green", "✓"), "failed": ("red", "✗")}
+
+
+@dataclass
+class Output:
+    """Where one verb writes. `verb` names the schema of its JSON document."""
+
+    verb: str
+    mode: Mode
+    console: Console = field(repr=False)
+
+    @classmethod
+    def choose(cls, verb: str, *, as_json: bool = False, quiet: bool = False) -> "Output":
+        """The output for the flags given: JSON beats quiet."""
+        mode: Mode = "json" if as_json else "quiet" if quiet else "human"
+        stream = sys.stdout if mode == "human" else sys.stderr
+        width = None if stream.isatty() else 100
+        return cls(verb, mode, Console(file=stream, width=width, highlight=False, soft_wrap=not stream.isatty()))
+
+    @property
+    def live(self) -> bool:
+        """True where lines may be redrawn."""
+        return self.mode != "quiet" and self.console.is_terminal
+
+    def text(self, line: str, style: str = "") -> None:
+        """A line for people; secrets that other programs printed are masked."""
+        if self.mode != "quiet":
+            self.console.print(Text(redact(line), style=style))
+
+    def result(self, line: str) -> None:
+        """A line that is the point of the command: shown in quiet mode too, on stdout; never in JSON mode."""
+        if self.mode != "json":
+            sys.stdout.write(redact(line) + "\n")
+            sys.stdout.flush()
+
+    def document(self, content: dict[str, Any]) -> None:
+        """The one JSON document of this verb, in JSON mode only."""
+        if self.mode == "json":
+            document = {"schema": f"nimctl.{self.verb}/1", **content}
+            sys.stdout.write(redact(json.dumps(document, indent=2, ensure_ascii=False)) + "\n")
+            sys.stdout.flush()
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A table that fits the terminal (80 columns: the last column wraps)."""
+        if self.mode == "quiet":
+            return
+        table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
+        for number, name in enumerate(columns):
+            table.add_column(name, overflow="fold", no_wrap=number < len(columns) - 1 and not self._narrow(rows, number))
+        for row in rows:
+            table.add_row(*(escape(redact(cell)) for cell in row))
+        self.console.print(table)
+
+    def _narrow(self, rows: Sequence[Sequence[str]], column: int) -> bool:
+        return max((len(r[column]) for r in rows), default=0) > 40
+
+    def error(self, error: NimctlError) -> None:
+        """One failure: id, what happened, cause, fix, and the lines that prove it."""
+        if self.mode == "json":
+            self.document({"ok": False, "error": error.to_json()})
+        console = Console(stderr=True, highlight=False, soft_wrap=True)
+        console.print(Text.assemble((f"error[{error.id}] ", "bold red"), redact(error.message)))
+        for line in error.evidence:
+            console.print(Text(f"  | {redact(line)}", style="dim"))
+        console.print(Text.assemble(("  cause: ", "bold"), redact(error.cause)))
+        console.print(Text.assemble(("  fix:   ", "bold"), redact(error.fix)))
+
+    def findings(self, findings: Sequence[Any]) -> None:
+        """Doctor's findings: a line each, with cause and fix below those that are not well."""
+        for f in findings:
+            style, mark = _VERDICTS[f.verdict]
+            self.console.print(Text.assemble((f"{mark:<5}", style), redact(f.title)))
+            if f.verdict in ("fail", "warn", "unknown"):
+                self.console.print(Text(f"       [{f.id}] {redact(f.cause)}", style="dim"))
+                if f.fix:
+                    self.console.print(Text.assemble(("       fix: ", "bold"), redact(f.fix)))
+
+    @contextmanager
+    def working(self, what: str) -> Iterator[None]:
+        """Says what takes longer than a moment: a spinner on a terminal, one line elsewhere."""
+        if self.live:
+            with self.console.status(escape(what)):
+                yield
+        else:
+            self.text(what)
+            yield
+
+    @contextmanager
+    def startup(self) -> Iterator["StartupView"]:
+        """The stages of a start, redrawn on a terminal, as one line a change elsewhere."""
+        if self.live:
+            with Live(console=self.console, refresh_per_second=8, transient=False) as live:
+                yield StartupView(self, live)
+        else:
+            yield StartupView(self, None)
+
+    @contextmanager
+    def transfer(self, what: str) -> Iterator["TransferView"]:
+        """Progress of a pull or build, redrawn on a terminal, as a line every few seconds elsewhere."""
+        if self.live:
+            with Live(console=self.console, refresh_per_second=8, transient=True) as live:
+                yield TransferView(self, what, live)
+        else:
+            self.text(what)
+            yield TransferView(self, what, None)
+
+
+class StartupView:
+    """Draws `StartupReport`s as they come."""
+
+    def __init__(self, out: Output, live: Live | None) -> None:
+        self._out, self._live = out, live
+        self._seen: dict[str, str] = {}
+
+    def update(self, report: StartupReport) -> None:
+        """Show the newest report."""
+        if self._live is not None:
+            self._live.update(_stage_table(report.stages))
+            return
+        for stage in report.stages:
+            known = f"{stage.state}/{stage.detail if stage.state == 'running' else ''}"
+            if stage.state != "pending" and self._seen.get(stage.name) != known:
+                self._seen[stage.name] = known
+                self._out.text(f"{stage.state:<8}{_stage_line(stage)}")
+
+    def note(self, line: str) -> None:
+        """A sentence beside the stages, such as a warning that nothing moves."""
+        self._out.text(line, style="yellow")
+
+
+class TransferView:
+    """Draws the latest line of a long transfer with bytes, rate and time left."""
+
+    def __init__(self, out: Output, what: str, live: Live | None) -> None:
+        self._out, self._what, self._live = out, what, live
+        self._started = self._printed = time.monotonic()
+
+    def update(self, done: int | None, total: int | None, detail: str = "") -> None:
+        """Bytes done of total (either may be unknown) and what is being done."""
+        now = time.monotonic()
+        line = self._what + (f"  {amounts(done, total, now - self._started)}" if done is not None else "")
+        if self._live is not None:
+            self._live.update(Text(redact(f"{line}  {detail}"), overflow="ellipsis", no_wrap=True))
+        elif now - self._printed >= 5:
+            self._printed = now
+            self._out.text(f"{line}  {detail}".rstrip())
+
+    def line(self, text: str) -> None:
+        """A line of output of the program at work."""
+        if self._live is not None:
+            self._live.update(Text(redact(f"{self._what}  {text}"), overflow="ellipsis", no_wrap=True))
+        else:
+            self._out.text(text)
+
+
+def size(count: float) -> str:
+    """Bytes for people, in powers of 1000 as disks and downloads are sold: 595.1 GB."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if abs(count) < 1000 or unit == "TB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError("unreachable")
+
+
+def amounts(done: int | None, total: int | None, seconds: float) -> str:
+    """`12.0 GB of 595.1 GB, 1.2 GB/s, 8 min left`, as far as it is known."""
+    if done is None:
+        return ""
+    parts = [size(done) + (f" of {size(total)}" if total else "")]
+    if seconds > 1 and done:
+        rate = done / seconds
+        parts.append(f"{size(rate)}/s")
+        if total and total > done:
+            left = (total - done) / rate
+            parts.append(f"{left / 60:.0f} min left" if left > 90 else f"{left:.0f} s left")
+    return ", ".join(parts)
+
+
+def _stage_table(stages: Sequence[Stage]) -> Table:
+    table = Table.grid(padding=(0, 1))
+    for stage in stages:
+        style, mark = _STAGE_MARKS[stage.state]
+        table.add_row(Text(mark, style=style), Text(_stage_line(stage), style="dim" if stage.state == "pending" else ""))
+    return table
+
+
+def _stage_line(stage: Stage) -> str:
+    seconds = f"{stage.seconds:6.1f} s" if stage.seconds is not None else " " * 8
+    moved = amounts(stage.bytes, stage.total, stage.seconds or 0) if stage.bytes else ""
+    detail = "  ".join(part for part in (moved, redact(stage.detail or "")) if part)
+    return f"{stage.name:<9}{seconds}  {detail}".rstrip()
