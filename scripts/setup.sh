@@ -43,7 +43,7 @@ make_venv() {
     "$python" -m venv "$VENV" || die "python3 -m venv failed; on Debian and Ubuntu: apt-get install python3-venv"
   fi
   step host-packages requirements/host.txt -- pip_install --require-hashes -r requirements/host.txt
-  step nimctl pyproject.toml -- pip_install --config-settings editable_mode=compat --editable .
+  step nimctl pyproject.toml -- pip_install --editable .
 }
 
 make_dev() { step dev-packages requirements/dev.txt -- pip_install --require-hashes -r requirements/dev.txt; }

@@ -1,0 +1,1 @@
+"""One script a claim; each runs our program and its peer alternately and prints the ratio."""
