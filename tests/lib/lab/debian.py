@@ -102,8 +102,11 @@ def unpack_packages(paths: Paths) -> None:
 
 
 def install_on_host(commands: dict[str, str]) -> None:
-    """Install with apt, on the machine itself, the packages whose command is missing: `{command: package}`. Says so."""
-    missing = sorted({package for command, package in commands.items() if not shutil.which(command)})
+    """Install with apt, on the machine itself, the packages whose command (or file) is missing. Says so.
+
+    `commands` maps a command name or an absolute path to the package that has it.
+    """
+    missing = sorted({package for name, package in commands.items() if not _there(name)})
     if not missing:
         return
     say(f"installs on this machine, as root: {' '.join(missing)}")
@@ -111,6 +114,10 @@ def install_on_host(commands: dict[str, str]) -> None:
     with step(f"apt-get install {' '.join(missing)}"):
         run(["apt-get", "-q", "update"], env=env)
         run(["apt-get", "-q", "install", "-y", "--no-install-recommends", *missing], env=env)
+
+
+def _there(name: str) -> bool:
+    return Path(name).is_file() if name.startswith("/") else shutil.which(name) is not None
 
 
 def _private_apt(paths: Paths) -> dict[str, str]:

@@ -1,0 +1,80 @@
+"""The lab: everything real that can be real without a GPU. What tests use is here; the rooms are the modules beside it.
+
+    engine      a private Docker Engine with buildx and CDI       base_image  Debian 12, the base of every build
+    registry    token authentication and its refusals             gpus        simulated GPUs through NVML and CDI
+
+`scripts/lab` is the same from a shell. The state lies in $NIMCTL_LAB_DIR, else /var/tmp/nimctl-lab.
+"""
+
+import os
+import subprocess
+from pathlib import Path
+
+from . import base_image, control, debian, engine, gpus, registry
+from .simulated import simulated_host
+from .paths import paths
+from .registry import Registry
+from .steps import LabError
+
+BASE_IMAGE = base_image.IMAGE
+
+__all__ = [
+    "BASE_IMAGE", "LabError", "Registry", "available", "docker", "docker_config", "double_environment", "environment",
+    "push_image", "registry_info", "reset_situations", "set_situation", "up",
+]  # fmt: skip
+
+
+def available() -> str | None:
+    """Why the lab cannot run here, as one sentence; None when it can."""
+    return debian.reason_why_not()
+
+
+def up() -> None:
+    """Have everything running; seconds when it runs already. Raises LabError with cause and fix."""
+    control.up(paths())
+
+
+def environment(profile: str) -> dict[str, str]:
+    """Make this machine the simulated host `profile` (`2xH200`, `none`, ...) and return the whole environment of its processes."""
+    own = {key: value for key, value in os.environ.items() if key not in ("LD_LIBRARY_PATH", "NVML_DOUBLE_JSON", "DOCKER_CONTEXT")}
+    return {**own, **simulated_host(paths(), profile)}
+
+
+def double_environment(profile: str, folder: Path) -> dict[str, str]:
+    """Only the NVML double, built below `folder`, for tests that need neither root nor Docker: the environment of such a host."""
+    host = folder / f"{profile}.json"
+    host.write_text(gpus.host_text(profile))
+    own = {key: value for key, value in os.environ.items() if key != "LD_LIBRARY_PATH"}
+    return {**own, "LD_LIBRARY_PATH": str(gpus.build(folder)), "NVML_DOUBLE_JSON": str(host)}
+
+
+def docker(*args: str | Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    """Run the lab's docker client; never raises for a failure of docker itself."""
+    binary = str(paths().unpacked / "usr/bin/docker")
+    argv = [binary, *map(str, args)]
+    env = engine.client_environment(paths())
+    return subprocess.run(argv, env=env, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def registry_info() -> Registry:
+    """Address and key of the running registry."""
+    return registry.info(paths())
+
+
+def push_image(repository_and_tag: str, files: dict[str, bytes] | None = None) -> str:
+    """Push a small image into the registry; returns its digest. See registry.push_image."""
+    return registry.push_image(paths(), repository_and_tag, files)
+
+
+def set_situation(pattern: str, situation: str) -> None:
+    """Make repositories answer with a situation of registry.py from now on; undo with reset_situations."""
+    registry.set_situation(paths(), pattern, situation)
+
+
+def reset_situations() -> None:
+    registry.reset_situations(paths())
+
+
+def docker_config(folder: Path, *, key: str | None = None) -> Path:
+    """Make `folder` a DOCKER_CONFIG of its own (with buildx), logged in to the registry when a key is given."""
+    return registry.docker_config(paths(), folder, key=key)

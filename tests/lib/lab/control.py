@@ -1,0 +1,59 @@
+"""Up, down and status of the whole lab."""
+
+from collections.abc import Callable, Sequence
+
+from . import base_image, debian, engine, gpus, network, registry
+from .paths import Paths
+from .steps import LabError, locked, say, step
+
+PARTS = ("engine", "base", "registry", "gpus")
+
+
+def up(paths: Paths, only: Sequence[str] = PARTS) -> None:
+    """Have these parts running and leave them running. Raises LabError with cause and fix."""
+    reason = debian.reason_why_not()
+    if reason:
+        cause, _, fix = reason.partition("; ")
+        raise LabError(cause, fix)
+    starts: dict[str, Callable[[Paths], None]] = {
+        "engine": engine.start_engine,
+        "base": base_image.ensure_base_image,
+        "registry": registry.start_registry,
+        "gpus": lambda _: None,
+    }
+    with step("up"), locked(paths.state.with_name(f"{paths.state.name}.lock")):
+        paths.make()
+        if set(only) != {"gpus"}:
+            debian.unpack_packages(paths)
+        gpus.prepare(paths)  # first: dockerd looks for the toolkit's hook when it starts
+        needs_engine = "engine" in only or "base" in only
+        for part in PARTS:
+            if part in only or (part == "engine" and needs_engine):
+                starts[part](paths)
+
+
+def down(paths: Paths, *, purge: bool = False) -> None:
+    """Stop everything that up started, by its id; with purge delete the state folder as well."""
+    with step("down"), locked(paths.state.with_name(f"{paths.state.name}.lock")):
+        if not paths.state.exists():
+            say("nothing is there")
+            return
+        stopped = [registry.stop_registry(paths), engine.stop_engine(paths)]
+        say("stopped" if any(stopped) else "nothing was running")
+        if purge:
+            engine.remove_state(paths)
+            say(f"deleted {paths.state}")
+
+
+def status(paths: Paths) -> dict[str, str | None]:
+    """Part -> where it can be reached or found, None when it is not there."""
+    running = engine.answers(paths)
+    spec = paths.cdi / "nvidia.json"
+    return {
+        "state": str(paths.state) if paths.state.exists() else None,
+        "engine": f"unix://{paths.docker_socket}" if running else None,
+        "bridge": network.BRIDGE if running else None,
+        "base": base_image.IMAGE if running and base_image.has_image(paths) else None,
+        "registry": registry.info(paths).address if registry.answers(paths) else None,
+        "gpus": str(spec) if spec.exists() else None,
+    }

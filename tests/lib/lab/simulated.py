@@ -1,0 +1,38 @@
+"""The environment of a process on a simulated host: which engine, which GPUs, which commands on PATH."""
+
+import os
+from pathlib import Path
+
+from . import engine, gpus, registry
+from .paths import Paths
+
+
+def simulated_host(paths: Paths, profile: str) -> dict[str, str]:
+    """Switch the machine to `profile` and return what its processes see, on top of nothing: see `variables` for the keys."""
+    gpus.switch(paths, profile)
+    return variables(paths, profile)
+
+
+def variables(paths: Paths, profile: str) -> dict[str, str]:
+    """The variables that make a process run on the simulated host.
+
+    DOCKER_HOST, DOCKER_CONFIG, PATH always; LD_LIBRARY_PATH (the double) and NVML_DOUBLE_JSON with GPUs;
+    NIMCTL_LAB_REGISTRY (host:port) and NIMCTL_LAB_REGISTRY_KEY while the registry runs.
+    """
+    path = [str(paths.unpacked / "usr/bin"), os.environ.get("PATH", engine.DEFAULT_PATH)]
+    found = {"DOCKER_HOST": f"unix://{paths.docker_socket}", "DOCKER_CONFIG": str(paths.docker_config)}
+    if profile != gpus.NONE:
+        path.insert(0, str(paths.gpus / "host-bin"))
+        found["LD_LIBRARY_PATH"] = _before(gpus.build(paths.gpus), "LD_LIBRARY_PATH")
+        found["NVML_DOUBLE_JSON"] = str(gpus.write_profile(paths, profile) / "host.json")
+    if registry.answers(paths):
+        info = registry.info(paths)
+        found |= {"NIMCTL_LAB_REGISTRY": info.address, "NIMCTL_LAB_REGISTRY_KEY": info.key}
+    lab_folders = {str(folder) for folder in (paths.gpus / "host-bin", paths.unpacked / "usr/bin")}
+    rest = [part for part in path[-1].split(":") if part not in lab_folders]  # `env` may be evaluated twice in a shell
+    return {**found, "PATH": ":".join([*path[:-1], *rest])}
+
+
+def _before(folder: Path, variable: str) -> str:
+    rest = [part for part in os.environ.get(variable, "").split(":") if part and not part.startswith(f"{folder.parent}/")]
+    return ":".join([str(folder), *rest])
