@@ -10,10 +10,10 @@ import os
 import subprocess
 from pathlib import Path
 
-from . import base_image, control, debian, engine, gpus, registry
-from .simulated import simulated_host
+from . import base_image, control, debian, engine, gpus, push, registry
 from .paths import paths
-from .registry import Registry
+from .push import Registry
+from .simulated import simulated_host
 from .steps import LabError
 
 BASE_IMAGE = base_image.IMAGE
@@ -35,16 +35,18 @@ def up() -> None:
 
 
 def environment(profile: str) -> dict[str, str]:
-    """Make this machine the simulated host `profile` (`2xH200`, `none`, ...) and return the whole environment of its processes."""
-    own = {key: value for key, value in os.environ.items() if key not in ("LD_LIBRARY_PATH", "NVML_DOUBLE_JSON", "DOCKER_CONTEXT")}
-    return {**own, **simulated_host(paths(), profile)}
+    """Make this machine the host `profile` (`2xH200`, `none`, ...); returns the whole environment of its processes."""
+    return {**_without("LD_LIBRARY_PATH", "NVML_DOUBLE_JSON", "DOCKER_CONTEXT"), **simulated_host(paths(), profile)}
 
 
 def double_environment(profile: str, folder: Path) -> dict[str, str]:
-    """Only the NVML double, built below `folder`, for tests that need neither root nor Docker: the environment of such a host."""
+    """The environment of a host with these GPUs and nothing else of the lab: neither root nor Docker is needed.
+
+    The double is built below `folder`, once.
+    """
     host = folder / f"{profile}.json"
     host.write_text(gpus.host_text(profile))
-    own = {key: value for key, value in os.environ.items() if key != "LD_LIBRARY_PATH"}
+    own = _without("LD_LIBRARY_PATH")
     return {**own, "LD_LIBRARY_PATH": str(gpus.build(folder)), "NVML_DOUBLE_JSON": str(host)}
 
 
@@ -62,8 +64,8 @@ def registry_info() -> Registry:
 
 
 def push_image(repository_and_tag: str, files: dict[str, bytes] | None = None) -> str:
-    """Push a small image into the registry; returns its digest. See registry.push_image."""
-    return registry.push_image(paths(), repository_and_tag, files)
+    """Push a small image into the registry; returns its digest. See push.py."""
+    return push.push_image(registry.info(paths()), repository_and_tag, files)
 
 
 def set_situation(pattern: str, situation: str) -> None:
@@ -78,3 +80,7 @@ def reset_situations() -> None:
 def docker_config(folder: Path, *, key: str | None = None) -> Path:
     """Make `folder` a DOCKER_CONFIG of its own (with buildx), logged in to the registry when a key is given."""
     return registry.docker_config(paths(), folder, key=key)
+
+
+def _without(*names: str) -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if key not in names}

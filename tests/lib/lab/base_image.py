@@ -1,7 +1,7 @@
 """The base image of everything built in the lab: Debian 12 made by mmdebstrap, because no registry is needed for it.
 
-Minimal on purpose: Debian's minbase set and ca-certificates. Its apt sources are the machine's own mirror, so what works
-on the machine works in a build.
+Minimal on purpose: Debian's minbase set and ca-certificates. Its apt sources are the machine's own mirror, so what
+works on the machine works in a build.
 """
 
 import os

@@ -9,16 +9,16 @@ from collections.abc import Sequence
 from . import control, simulated
 from .gpus import NONE
 from .paths import paths
-from .steps import LabError
+from .steps import LabError, say
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one verb; returns the exit code: 0, 1 where the lab cannot do it (one sentence on stderr), 3 for a status that is down."""
+    """Run one verb. Exit codes: 0; 1 where the lab cannot do it, with cause and fix; 3 for a status that is down."""
     options = _parser().parse_args(arguments)
     try:
         return _run(options)
     except LabError as error:
-        print(f"lab: {error.cause}. To fix it: {error.fix}.", file=sys.stderr)
+        say(f"{error.cause}. To fix it: {error.fix}.")
         return 1
 
 
@@ -30,12 +30,17 @@ def _run(options: argparse.Namespace) -> int:
         control.down(place, purge=options.purge)
     elif options.verb == "status":
         found = control.status(place)
-        print(json.dumps(found) if options.json else "\n".join(f"{part:9} {where or '-'}" for part, where in found.items()))
+        lines = [f"{part:9} {where or '-'}" for part, where in found.items()]
+        _out(json.dumps(found) if options.json else "\n".join(lines))
         return 0 if found["engine"] else 3
     else:
         variables = simulated.simulated_host(place, options.profile)
-        print(json.dumps(variables) if options.json else _exports(variables))
+        _out(json.dumps(variables) if options.json else _exports(variables))
     return 0
+
+
+def _out(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
 
 
 def _exports(variables: dict[str, str]) -> str:
@@ -54,15 +59,17 @@ def _parts(text: str) -> list[str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="scripts/lab", description="A private Docker Engine, registry and simulated GPUs.")
+    parser = argparse.ArgumentParser(
+        prog="scripts/lab", description="A private Docker Engine, a registry, simulated GPUs."
+    )
     verbs = parser.add_subparsers(dest="verb", required=True)
     up = verbs.add_parser("up", help="have it running; run again at will")
     up.add_argument("--only", type=_parts, default=list(control.PARTS), metavar=",".join(control.PARTS))
     down = verbs.add_parser("down", help="stop what up started")
     down.add_argument("--purge", action="store_true", help="delete the state folder too")
     status = verbs.add_parser("status", help="what runs; exit code 3 when the engine does not")
-    env = verbs.add_parser("env", help="switch to a simulated host and print its exports: eval \"$(scripts/lab env 2xH200)\"")
-    env.add_argument("profile", nargs="?", default=NONE, help="2xH200, 8xB200, mig, ..., default none: a host without GPUs")
+    env = verbs.add_parser("env", help='become a simulated host, print its exports: eval "$(scripts/lab env 2xH200)"')
+    env.add_argument("profile", nargs="?", default=NONE, help="2xH200, 8xB200, mig, ...; default none: no GPUs")
     for verb in (status, env):
         verb.add_argument("--json", action="store_true")
     return parser

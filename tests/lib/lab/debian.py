@@ -24,7 +24,7 @@ FROM_OWN_SUITE = (
 
 @dataclass(frozen=True)
 class Source:
-    """One Debian repository of the machine: where, which suite (`bookworm`, `bookworm-security`), signed by which keyring."""
+    """One Debian repository of the machine: where, which suite (`bookworm-security`), which keyring."""
 
     uri: str
     suite: str
@@ -38,7 +38,8 @@ def reason_why_not() -> str | None:
     if not (shutil.which("dpkg") and shutil.which("apt-get")):
         return "the lab unpacks Debian packages and found no apt-get and dpkg; run it on Debian 12 or 13"
     if codename() not in ("bookworm", "trixie"):
-        return f"the lab knows Debian 12 and 13 and this is {os_release().get('PRETTY_NAME', 'another system')}; run it there"
+        found = os_release().get("PRETTY_NAME", "another system")
+        return f"the lab knows Debian 12 and 13, and this is {found}; run it on one of them"
     return None
 
 
@@ -61,9 +62,8 @@ def sources() -> list[Source]:
 
     Raises LabError when none is configured for the machine's own suite.
     """
-    listing = run(
-        ["apt-get", "indextargets", "--format", "$(REPO_URI)|$(RELEASE)|$(COMPONENT)|$(SIGNED_BY)", "Created-By: Packages"]
-    )
+    wanted = "$(REPO_URI)|$(RELEASE)|$(COMPONENT)|$(SIGNED_BY)"
+    listing = run(["apt-get", "indextargets", "--format", wanted, "Created-By: Packages"])
     own = codename()
     found: list[Source] = []
     for line in listing.splitlines():
@@ -149,8 +149,9 @@ def _private_apt(paths: Paths) -> dict[str, str]:
 
 def _debian_keyring() -> str:
     """Debian's own keyring, which Debian 13 no longer trusts for every source; empty leaves it to apt."""
-    found = [file for file in Path("/usr/share/keyrings").glob("debian-archive-keyring.*") if file.suffix in (".gpg", ".pgp")]
-    return str(min(found)) if found else ""
+    folder = Path("/usr/share/keyrings")
+    names = ("debian-archive-keyring.gpg", "debian-archive-keyring.pgp")
+    return next((str(folder / name) for name in names if (folder / name).exists()), "")
 
 
 def deb_line(source: Source) -> str:

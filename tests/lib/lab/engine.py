@@ -29,7 +29,7 @@ def start_engine(paths: Paths) -> None:
     with step("start containerd"):
         containerd = paths.run / "containerd.pid"
         log = paths.logs / "containerd.log"
-        argv = [paths.unpacked / "usr/bin/containerd", "--config", paths.run / "containerd.toml"]
+        argv: list[str | Path] = [paths.unpacked / "usr/bin/containerd", "--config", paths.run / "containerd.toml"]
         start_daemon(argv, env=daemon_environment(paths), pid_file=containerd, log=log)
         _wait_for_socket(paths.run / "containerd.sock", containerd, log, "containerd")
     with step("start dockerd"):
@@ -64,7 +64,8 @@ def answers(paths: Paths) -> bool:
 
 def reload(paths: Paths, *, nvidia_runtime: bool) -> None:
     """Make dockerd know the `nvidia` runtime or not, as on a host with or without the container toolkit."""
-    pid = running_pid(paths.run / "dockerd.pid")
+    dockerd = paths.run / "dockerd.pid"
+    pid = running_pid(dockerd)
     file = paths.run / "daemon.json"
     config = json.loads(file.read_text())
     if pid is None or ("nvidia" in config["runtimes"]) == nvidia_runtime:
@@ -78,12 +79,13 @@ def reload(paths: Paths, *, nvidia_runtime: bool) -> None:
         return info is not None and ("nvidia" in json.loads(info)["Runtimes"]) == nvidia_runtime
 
     log = paths.logs / "dockerd.log"
-    wait_until(taken_over, what="dockerd", seconds=10, log=log, alive=lambda: running_pid(paths.run / "dockerd.pid") is not None)
+    wait_until(taken_over, what="dockerd", seconds=10, log=log, alive=lambda: running_pid(dockerd) is not None)
 
 
 def docker(paths: Paths, *args: str | Path, timeout: float = 300, text_in: str | None = None) -> str:
     """Run the lab's docker client and return its stdout; LabError when it fails."""
-    return run([paths.unpacked / "usr/bin/docker", *args], env=client_environment(paths), timeout=timeout, text_in=text_in)
+    argv = [paths.unpacked / "usr/bin/docker", *args]
+    return run(argv, env=client_environment(paths), timeout=timeout, text_in=text_in)
 
 
 def client_environment(paths: Paths) -> dict[str, str]:
@@ -187,5 +189,5 @@ def remove_state(paths: Paths) -> None:
     """Delete the whole state folder. Only after stop_engine: nothing may be mounted below it."""
     left = [line for line in Path("/proc/mounts").read_text().splitlines() if f" {paths.state}/" in line]
     if left:
-        raise LabError(f"{len(left)} mounts are left below {paths.state}", "unmount them, then run `scripts/lab down --purge` again")
+        raise LabError(f"{len(left)} mounts are left below {paths.state}", "unmount them and purge again")
     shutil.rmtree(paths.state, ignore_errors=False)

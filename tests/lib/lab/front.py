@@ -1,8 +1,8 @@
 """What clients of the lab's registry talk to: the token service and a proxy to docker-registry. Run as a script.
 
 `GET /proxy_auth` is the token service, named as nvcr.io names it. `/v2/...` goes to docker-registry on its Unix socket,
-which itself demands and verifies the tokens (RS256 with an x5c header, signed by the openssl command: the standard library
-cannot sign). Where a repository is in a situation (see registry.py), a pull of its manifest is answered with that error.
+which itself demands and verifies the tokens (RS256 with an x5c header, signed by the openssl command: the standard
+library cannot sign). Where a repository is in a situation (see registry.py), its manifest is answered with that error.
 Response bodies have the shape that nvcr.io uses: https://github.com/NVlabs/alpasim/issues/44 shows the 403.
 """
 
@@ -45,19 +45,21 @@ class Front:
         self._file = file
 
     def config(self) -> dict[str, Any]:
-        return json.loads(self._file.read_text())
+        config: dict[str, Any] = json.loads(self._file.read_text())
+        return config
 
     def situation(self, repository: str) -> str:
         rules = self.config()["repositories"]
-        return next(situation for pattern, situation in rules if fnmatch.fnmatchcase(repository, pattern))
+        return next(str(situation) for pattern, situation in rules if fnmatch.fnmatchcase(repository, pattern))
 
     def token(self, subject: str, access: list[dict[str, Any]]) -> str:
         """A signed JWT for docker-registry (https://distribution.github.io/distribution/spec/auth/jwt/)."""
         config, now = self.config(), int(time.time())
         certificate = ssl.PEM_cert_to_DER_cert(Path(config["certificate"]).read_text())
         header = {"typ": "JWT", "alg": "RS256", "x5c": [base64.b64encode(certificate).decode()]}
-        claims = {"iss": SERVICE, "aud": SERVICE, "sub": subject, "iat": now, "nbf": now - 10, "exp": now + TOKEN_SECONDS,
-                  "jti": secrets.token_hex(8), "access": access}  # fmt: skip
+        when = {"iat": now, "nbf": now - 10, "exp": now + TOKEN_SECONDS}
+        who = {"iss": SERVICE, "aud": SERVICE, "sub": subject, "jti": secrets.token_hex(8)}
+        claims = {**who, **when, "access": access}
         signed = b".".join(_base64url(json.dumps(part).encode()) for part in (header, claims))
         argv = ["openssl", "dgst", "-sha256", "-sign", config["signing_key"]]
         signature = subprocess.run(argv, input=signed, capture_output=True, check=True, timeout=10).stdout

@@ -21,6 +21,8 @@ from .steps import LabError, locked, run, step
 NONE = "none"
 SOURCES = Path(profiles.__file__).parent
 STANDINS = Path(__file__).parent / "standins"
+LIBRARY = "libnvidia-ml.so.1"
+_SHARED = ("-shared", "-fvisibility=hidden", f"-Wl,-soname,{LIBRARY}")
 _FLAGS = ("-O1", "-fPIC", "-Wall", "-Wextra", "-Werror", "-std=gnu99")
 
 
@@ -33,9 +35,8 @@ def build(folder: Path) -> Path:
         install_on_host({"cc": "gcc", "/usr/include/stdio.h": "libc6-dev"})
         unfinished = folder / f"double-{digest}.{os.getpid()}"
         unfinished.mkdir(parents=True)
-        library = ["-shared", "-fvisibility=hidden", "-Wl,-soname,libnvidia-ml.so.1", "-o", unfinished / "libnvidia-ml.so.1"]
         with step("compile the NVML double"):
-            run(["cc", *_FLAGS, *library, SOURCES / "nvml_double.c"])
+            run(["cc", *_FLAGS, *_SHARED, "-o", unfinished / LIBRARY, SOURCES / "nvml_double.c"])
             run(["cc", *_FLAGS, "-o", unfinished / "nvidia-smi", SOURCES / "nvidia_smi.c", "-ldl"])
         unfinished.rename(done)
     return done
@@ -57,7 +58,7 @@ def prepare(paths: Paths) -> None:
 
 
 def switch(paths: Paths, profile: str) -> None:
-    """Make the machine the host of this name for containers and for the nvidia runtime. LabError for an unknown name."""
+    """Make the machine the host of this name for containers and the nvidia runtime. LabError for an unknown name."""
     with locked(paths.run / "profile.lock"):
         spec = paths.cdi / "nvidia.json"
         if profile == NONE:
@@ -94,11 +95,22 @@ def host_text(profile: str) -> str:
 
 
 def cdi_spec(double: Path, profile: Path, host: dict[str, Any]) -> dict[str, Any]:
-    """The CDI specification of a host: devices `all`, `0`.. and each GPU's UUID (https://github.com/cncf-tags/container-device-interface)."""
-    library = f"/usr/lib/{multiarch()}/libnvidia-ml.so.1"
-    mounts = {library: double / "libnvidia-ml.so.1", f"{library}.json": profile / "container.json", "/usr/bin/nvidia-smi": double / "nvidia-smi"}
+    """The CDI specification of a host: devices `all`, `0`.. and each GPU's UUID.
+
+    https://github.com/cncf-tags/container-device-interface/blob/main/SPEC.md
+    """
+    library = f"/usr/lib/{multiarch()}/{LIBRARY}"
+    mounts = {
+        library: double / LIBRARY,
+        f"{library}.json": profile / "container.json",
+        "/usr/bin/nvidia-smi": double / "nvidia-smi",
+    }
     nodes = [_node(f"nvidia{gpu['minor']}") for gpu in host["gpus"]]
-    named = [(name, [node]) for gpu, node in zip(host["gpus"], nodes, strict=True) for name in (str(gpu["minor"]), gpu["uuid"])]
+    named = [
+        (name, [node])
+        for gpu, node in zip(host["gpus"], nodes, strict=True)
+        for name in (str(gpu["minor"]), gpu["uuid"])
+    ]
     return {
         "cdiVersion": "0.5.0",
         "kind": "nvidia.com/gpu",

@@ -1,8 +1,8 @@
 """The lab's bridge and its way out, apart from any other engine on the machine.
 
-Two engines that both manage iptables delete each other's DOCKER chains, so the lab's engine manages none: the bridge and
-three rules of our own (masquerade, and accept in both directions) are all there is; published ports go through
-docker-proxy. `down` removes exactly these.
+Two engines that both manage iptables delete each other's DOCKER chains, so the lab's engine manages none: the bridge
+and three rules of our own (masquerade, and accept in both directions) are all there is; published ports go through
+docker-proxy. `down` removes exactly these. IP forwarding, which containers need, stays switched on.
 """
 
 import fcntl
@@ -53,7 +53,7 @@ def remove_bridge(paths: Paths) -> None:
 
 
 def way_out_mtu() -> int:
-    """MTU of the interface that holds the default route: containers must not send larger packets. Ethernet's if unknown."""
+    """MTU of the default route's interface, which containers must not exceed; Ethernet's 1500 without such a route."""
     for line in Path("/proc/net/route").read_text().splitlines()[1:]:
         interface, destination = line.split()[:2]
         if destination == "00000000":
@@ -86,7 +86,9 @@ def _backend(paths: Paths) -> str:
     """nft where the kernel has it (Debian's default), else the legacy tables."""
     nft = "xtables-nft-multi"
     try:
-        run([paths.unpacked / "usr/sbin" / nft, "iptables", "-t", "nat", "-S"], env=_tool_environment(paths), timeout=30)
+        run(
+            [paths.unpacked / "usr/sbin" / nft, "iptables", "-t", "nat", "-S"], env=_tool_environment(paths), timeout=30
+        )
     except LabError:
         return "xtables-legacy-multi"
     return nft

@@ -8,7 +8,7 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
-DEFAULT_STATE = Path("/var/tmp/nimctl-lab")  # noqa: S108 (survives a reboot, unlike /tmp; root-owned, see Paths.make)
+DEFAULT_STATE = Path("/var/tmp/nimctl-lab")
 MULTIARCH = {"x86_64": "x86_64-linux-gnu", "aarch64": "aarch64-linux-gnu"}
 
 

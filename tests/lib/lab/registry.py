@@ -10,41 +10,31 @@ Situations: `open` (anyone may pull) · `key` (only with the key) · `payment-re
 `rate-limited` (429) · `unavailable` (503). A wrong key is a 401 everywhere, an unknown image 404.
 """
 
-import base64
 import hashlib
 import http.client
-import io
 import json
 import os
 import secrets
 import socket
 import sys
-import tarfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from . import engine
 from .paths import Paths
-from .steps import LabError, run, running_pid, start_daemon, step, stop_daemon, wait_until
+from .push import USER, Registry, push_image
+from .steps import run, running_pid, start_daemon, step, stop_daemon, wait_until
 
-USER = "$oauthtoken"
 PORT = 5055  # tried first, so that image names stay the same between runs
 FRONT = Path(__file__).with_name("front.py")
 # By name, so that a test can be read without a set-up; `nim/` is what nvcr.io does.
 REPOSITORIES = [["open/*", "open"], ["unpaid/*", "payment-required"], ["terms/*", "terms"], ["busy/*", "rate-limited"],
                 ["down/*", "unavailable"], ["*", "key"]]  # fmt: skip
-PUBLISHED = ("nim/moonshotai/kimi-k2.5:1.7.0-variant", "nim/moonshotai/kimi-k2.5-turbo:1.0.0", "open/tiny:1", "unpaid/tiny:1",
-             "terms/tiny:1", "busy/tiny:1", "down/tiny:1")  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Registry:
-    """Where the registry is (`127.0.0.1:5055`) and the key that it accepts for user `$oauthtoken`."""
-
-    address: str
-    key: str
-    user: str = USER
+PUBLISHED = (
+    "nim/moonshotai/kimi-k2.5:1.7.0-variant",
+    "nim/moonshotai/kimi-k2.5-turbo:1.0.0",
+    *(f"{folder}/tiny:1" for folder in ("open", "unpaid", "terms", "busy", "down")),
+)
 
 
 def info(paths: Paths) -> Registry:
@@ -61,12 +51,20 @@ def start_registry(paths: Paths) -> None:
     _make_certificate(paths)
     _write_config(paths, {**_new_config(paths), "source": _source_digest()})
     with step("start the registry"):
-        _start(paths, "registry", [paths.unpacked / "usr/bin/docker-registry", "serve", paths.registry / "registry.yml"])
+        _start(
+            paths, "registry", [paths.unpacked / "usr/bin/docker-registry", "serve", paths.registry / "registry.yml"]
+        )
         # -I: the front must not pick up modules of the folder it lies in
         _start(paths, "front", [sys.executable, "-I", FRONT, paths.registry / "config.json"])
-        wait_until(lambda: answers(paths), what="the registry", seconds=20, log=paths.logs / "front.log", alive=lambda: _alive(paths))
+        wait_until(
+            lambda: answers(paths),
+            what="the registry",
+            seconds=20,
+            log=paths.logs / "front.log",
+            alive=lambda: _alive(paths),
+        )
     for image in PUBLISHED:
-        push_image(paths, image)
+        push_image(info(paths), image)
 
 
 def stop_registry(paths: Paths) -> bool:
@@ -98,27 +96,6 @@ def reset_situations(paths: Paths) -> None:
     _write_config(paths, {**_config(paths), "repositories": REPOSITORIES})
 
 
-def push_image(paths: Paths, repository_and_tag: str, files: dict[str, bytes] | None = None) -> str:
-    """Push a one-layer image with these files (path -> content) over the registry's API. Returns the manifest's digest."""
-    repository, _, tag = repository_and_tag.rpartition(":")
-    layer = _layer(files or {"hello": f"{repository_and_tag}\n".encode()})
-    config = json.dumps({
-        "architecture": "amd64", "os": "linux", "config": {"Env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"], "Cmd": ["/hello"]},
-        "created": "2025-01-01T00:00:00Z", "rootfs": {"type": "layers", "diff_ids": [_digest(layer)]},
-    }).encode()  # fmt: skip
-    client = _Client(paths, repository)
-    for blob in (layer, config):
-        client.upload(blob)
-    media = "application/vnd.oci.image"
-    manifest = json.dumps({
-        "schemaVersion": 2, "mediaType": f"{media}.manifest.v1+json",
-        "config": {"mediaType": f"{media}.config.v1+json", "digest": _digest(config), "size": len(config)},
-        "layers": [{"mediaType": f"{media}.layer.v1.tar", "digest": _digest(layer), "size": len(layer)}],
-    }).encode()  # fmt: skip
-    client.call("PUT", f"manifests/{tag}", manifest, {"Content-Type": f"{media}.manifest.v1+json"})
-    return _digest(manifest)
-
-
 def docker_config(paths: Paths, folder: Path, *, key: str | None = None) -> Path:
     """Make `folder` a DOCKER_CONFIG with buildx, logged in with `key` when one is given."""
     engine.write_client_configuration(folder, paths)
@@ -126,42 +103,6 @@ def docker_config(paths: Paths, folder: Path, *, key: str | None = None) -> Path
         argv = ("--config", folder, "login", "-u", USER, "--password-stdin", info(paths).address)
         engine.docker(paths, *argv, text_in=key, timeout=30)
     return folder
-
-
-class _Client:
-    """Pushes as the registry's own user: situations are about pulling, so a push is never refused to the key."""
-
-    def __init__(self, paths: Paths, repository: str) -> None:
-        registry = info(paths)
-        self._host = registry.address
-        self._repository = repository
-        scope = f"repository:{repository}:pull,push"
-        credentials = f"{USER}:{registry.key}".encode()
-        head = {"Authorization": f"Basic {base64.b64encode(credentials).decode()}"}
-        self._token = ""
-        answer, _ = self._request("GET", f"/proxy_auth?scope={scope}", b"", head)
-        self._token = json.loads(answer)["token"]
-
-    def call(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> http.client.HTTPMessage:
-        target = path if path.startswith("/") else f"/v2/{self._repository}/{path}"
-        return self._request(method, target, body, {"Authorization": f"Bearer {self._token}", **headers})[1]
-
-    def upload(self, blob: bytes) -> None:
-        location = self.call("POST", "blobs/uploads/", b"", {})["Location"]
-        joint = "&" if "?" in location else "?"
-        self.call("PUT", f"{location}{joint}digest={_digest(blob)}", blob, {"Content-Type": "application/octet-stream"})
-
-    def _request(self, method: str, target: str, body: bytes, headers: dict[str, str]) -> tuple[bytes, http.client.HTTPMessage]:
-        connection = http.client.HTTPConnection(self._host, timeout=30)
-        try:
-            connection.request(method, target, body, headers)
-            response = connection.getresponse()
-            answer = response.read()
-            if response.status >= 300:
-                raise LabError(f"{method} {target} on the lab's registry: {response.status} {answer[:200]!r}", "read its logs")
-            return answer, response.headers
-        finally:
-            connection.close()
 
 
 def _start(paths: Paths, name: str, argv: list[str | Path]) -> None:
@@ -174,7 +115,8 @@ def _alive(paths: Paths) -> bool:
 
 
 def _config(paths: Paths) -> dict[str, Any]:
-    return json.loads((paths.registry / "config.json").read_text())
+    config: dict[str, Any] = json.loads((paths.registry / "config.json").read_text())
+    return config
 
 
 def _write_config(paths: Paths, config: dict[str, Any]) -> None:
@@ -222,22 +164,8 @@ def _free_port(wanted: int) -> int:
             probe.bind(("127.0.0.1", wanted))
         except OSError:
             probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        return int(probe.getsockname()[1])
 
 
 def _source_digest() -> str:
     return hashlib.sha256(FRONT.read_bytes() + Path(__file__).read_bytes()).hexdigest()
-
-
-def _digest(blob: bytes) -> str:
-    return f"sha256:{hashlib.sha256(blob).hexdigest()}"
-
-
-def _layer(files: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, content in sorted(files.items()):
-            entry = tarfile.TarInfo(name)
-            entry.size, entry.mode = len(content), 0o755
-            archive.addfile(entry, io.BytesIO(content))
-    return buffer.getvalue()

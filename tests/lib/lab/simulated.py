@@ -8,7 +8,7 @@ from .paths import Paths
 
 
 def simulated_host(paths: Paths, profile: str) -> dict[str, str]:
-    """Switch the machine to `profile` and return what its processes see, on top of nothing: see `variables` for the keys."""
+    """Switch the machine to `profile`; returns the variables of its processes, see `variables` for the keys."""
     gpus.switch(paths, profile)
     return variables(paths, profile)
 
@@ -34,5 +34,6 @@ def variables(paths: Paths, profile: str) -> dict[str, str]:
 
 
 def _before(folder: Path, variable: str) -> str:
-    rest = [part for part in os.environ.get(variable, "").split(":") if part and not part.startswith(f"{folder.parent}/")]
+    parts = os.environ.get(variable, "").split(":")
+    rest = [part for part in parts if part and not part.startswith(f"{folder.parent}/")]
     return ":".join([str(folder), *rest])

@@ -24,24 +24,35 @@ class LabError(Exception):
 def step(what: str) -> Iterator[None]:
     """Say on stderr what is being done and, once done, how many seconds it took."""
     started = time.monotonic()
-    print(f"lab: {what} ...", file=sys.stderr, flush=True)
+    say(f"{what} ...")
     yield
-    print(f"lab: {what}: {time.monotonic() - started:.1f} s", file=sys.stderr, flush=True)
+    say(f"{what}: {time.monotonic() - started:.1f} s")
 
 
 def say(what: str) -> None:
-    print(f"lab: {what}", file=sys.stderr, flush=True)
+    """One line of progress on stderr."""
+    sys.stderr.write(f"lab: {what}\n")
+    sys.stderr.flush()
 
 
-def run(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None, timeout: float = 300, text_in: str | None = None) -> str:
+def run(
+    argv: Sequence[str | Path],
+    *,
+    env: Mapping[str, str] | None = None,
+    timeout: float = 300,
+    text_in: str | None = None,
+) -> str:
     """Run a command and return its stdout; a failure becomes a LabError with the last lines of its output."""
     words = [str(word) for word in argv]
     try:
-        done = subprocess.run(words, env=env, input=text_in, capture_output=True, text=True, timeout=timeout, check=False)
+        done = subprocess.run(
+            words, env=env, input=text_in, capture_output=True, text=True, timeout=timeout, check=False
+        )
     except FileNotFoundError:
         raise LabError(f"`{words[0]}` is not there", "run `scripts/lab up` again, or install it") from None
     except subprocess.TimeoutExpired:
-        raise LabError(f"`{' '.join(words[:4])}` took longer than {timeout:.0f} s", "look at the machine's load and network") from None
+        late = f"`{' '.join(words[:4])}` took longer than {timeout:.0f} s"
+        raise LabError(late, "look at the machine's load and network") from None
     if done.returncode != 0:
         tail = " | ".join((done.stderr or done.stdout).strip().splitlines()[-4:])
         raise LabError(f"`{' '.join(words[:6])}` failed: {tail}", "see the message above")
@@ -70,10 +81,15 @@ def wait_until(ready: Callable[[], bool], *, what: str, seconds: float, log: Pat
 
 
 def start_daemon(argv: Sequence[str | Path], *, env: Mapping[str, str], pid_file: Path, log: Path) -> None:
-    """Start a process in its own session and remember its pid with its start time, so that a reused pid is never hit."""
+    """Start a process in its own session; remember its pid with its start time, so that a reused pid is never hit."""
     with log.open("ab") as out:
         child = subprocess.Popen(
-            [str(word) for word in argv], env=dict(env), stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+            [str(word) for word in argv],
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
         )
     pid_file.write_text(f"{child.pid} {_start_time(child.pid)}\n")
 

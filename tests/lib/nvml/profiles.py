@@ -6,14 +6,15 @@
     gpus[]                    name uuid serial minor pci_bus_id pci_device_id brand architecture
                               memory_total memory_reserved memory_used bar1_total            (bytes)
                               compute_capability_major compute_capability_minor cores
-                              ecc_mode ecc_{corrected,uncorrected}_{volatile,aggregate} remapped_* remap_pending remap_failed
+                              ecc_mode ecc_{corrected,uncorrected}_{volatile,aggregate}
+                              remapped_{corrected,uncorrected} remap_pending remap_failed
                               compute_mode persistence_mode power_mw power_limit_mw temperature utilization_{gpu,memory}
                               mig_mode mig_max mig_devices[] nvlinks nvlinks_up nvlink_version numa_node
                               fabric {state, status, clique, cluster (32 hex digits), health_mask}
                               processes[] {pid, memory_used}     faults as above
 
-Memory sizes are what the driver reports, in MiB as nvidia-smi prints them: H100 80GB HBM3 81559, H200 143771, B200 183359
-(for instance https://github.com/sgl-project/sglang/issues/27487), GB200 189471. Error codes: nvmlReturn_t,
+Memory sizes are what the driver reports, in MiB as nvidia-smi prints them: H100 80GB HBM3 81559, H200 143771, B200
+183359 (https://github.com/sgl-project/sglang/issues/27487), GB200 189471. Error codes: nvmlReturn_t,
 https://docs.nvidia.com/deploy/nvml-api/group__nvmlDeviceEnumvs.html
 """
 
@@ -67,7 +68,7 @@ def host(models: list[str], *, driver: str = "580.95.05", cuda: int = 13000) -> 
 
 
 def profile(name: str) -> Json:
-    """The host of this name: `8xH200` and the like with any count, or one of SPECIAL. Raises KeyError for another name."""
+    """The host of this name: `8xH200` and the like up to 99, or one of SPECIAL. Raises KeyError for another name."""
     if name in SPECIAL:
         return SPECIAL[name]()
     shape = re.fullmatch(r"([1-9]\d?)x(\w+)", name)
@@ -157,7 +158,9 @@ SPECIAL: dict[str, Callable[[], Json]] = {
     "busy": lambda: _changed(
         host(["H200"] * 2), 1, memory_used=120_000 * MIB, processes=[{"pid": 4242, "memory_used": 119_000 * MIB}]
     ),
-    "ecc": lambda: _changed(host(["H200"] * 2), 0, ecc_uncorrected_volatile=3, ecc_uncorrected_aggregate=9, remap_pending=1),
+    "ecc": lambda: _changed(
+        host(["H200"] * 2), 0, ecc_uncorrected_volatile=3, ecc_uncorrected_aggregate=9, remap_pending=1
+    ),
     "fabric-down": lambda: {
         **(base := host(["H200"] * 8)),
         "gpus": [gpu | {"fabric": {"state": FABRIC_IN_PROGRESS, "status": 0, "clique": 0}} for gpu in base["gpus"]],
