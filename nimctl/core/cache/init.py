@@ -49,6 +49,18 @@ class InitReport:
     regrouped: int
     remoded: int
 
+    @property
+    def summary(self) -> str:
+        """The numbers as one line for people."""
+        if not (self.made or self.regrouped or self.remoded):
+            return f"nothing to change in {self.examined} folders and files"
+        return f"{self.made} folders made, group of {self.regrouped} and mode of {self.remoded} entries changed"
+
+    def to_json(self) -> dict[str, int]:
+        """The numbers as part of the `--json` document."""
+        numbers = {"examined": self.examined, "made": self.made}
+        return {**numbers, "regrouped": self.regrouped, "remoded": self.remoded}
+
 
 def plan_init(root: Path) -> list[Action]:
     """Every change that makes `root` a cache for any `uid:0`; empty when it is one. Changes nothing.

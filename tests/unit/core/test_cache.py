@@ -95,7 +95,8 @@ def test_init_makes_a_new_cache_and_has_nothing_to_do_the_second_time(tmp_path):
     assert mode(tmp_path / "parents") == 0o755
     assert cache.plan_init(root) == []
     report = cache.apply_init(root)
-    assert (report.made, report.regrouped, report.remoded, report.examined) == (0, 0, 0, 4)
+    assert report.to_json() == {"examined": 4, "made": 0, "regrouped": 0, "remoded": 0}
+    assert report.summary == "nothing to change in 4 folders and files"
 
 
 @as_root
@@ -112,6 +113,7 @@ def test_init_repairs_group_mode_and_sticky_bit_of_what_is_there(tmp_path):
     assert tree(folder) == {".": (0, 0o2770), "weights": (0, 0o660), "script": (0, 0o775), "open": (0, 0o666)}
     assert (folder / "weights").stat().st_uid == 4242, "the owner keeps the file"
     assert (report.regrouped, report.remoded) == (1, 3)
+    assert report.summary == "0 folders made, group of 1 and mode of 3 entries changed"
     assert cache.plan_init(tmp_path) == []
 
 

@@ -1,0 +1,61 @@
+"""Tiny checkpoints and a source that writes one, for tests of what surrounds them."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nimctl.core.fetch.manifest import File, Manifest, revision_of
+from nimctl.core.fetch.protocol import OnProgress, Progress
+
+
+def safetensors(size: int) -> bytes:
+    """A valid safetensors file with one tensor of `size` zero bytes."""
+    header = json.dumps({"weight": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()
+    return len(header).to_bytes(8, "little") + header + bytes(size)
+
+
+def write_folder(folder: Path, *, shards: int = 2, index: bool = True) -> Path:
+    """A checkpoint folder as a download leaves it: config, `shards` weight files, their index."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    names = [f"model-{n:05d}-of-{shards:05d}.safetensors" for n in range(1, shards + 1)]
+    for name in names:
+        (folder / name).write_bytes(safetensors(64))
+    if index:
+        weight_map = {f"layer.{n}": name for n, name in enumerate(names)}
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    return folder
+
+
+CONTENT = {"config.json": b"{}", "model.safetensors": safetensors(1000), "sub/tokenizer.json": b'{"a": 1}'}
+
+
+@dataclass
+class TinySource:
+    """A source of three small files that counts how often it was asked; `meanwhile` runs after the first file."""
+
+    content: dict[str, bytes] = field(default_factory=lambda: dict(CONTENT))
+    repo: str = "test/tiny"
+    in_place: None = None
+    calls: int = 0
+    meanwhile: Callable[[], None] = lambda: None
+
+    def resolve(self) -> Manifest:
+        files = tuple(File(n, len(b), hashlib.sha256(b).hexdigest()) for n, b in sorted(self.content.items()))
+        return Manifest("builtin://tiny", revision_of(files), files)
+
+    def materialise(self, manifest: Manifest, folder: Path, on_progress: OnProgress) -> None:
+        self.calls += 1
+        for number, (name, content) in enumerate(self.content.items()):
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes(content)
+            on_progress(Progress(0, manifest.total, name))
+            if number == 0:
+                self.meanwhile()
+
+
+def read_tree(folder: Path) -> dict[str, bytes]:
+    """Path and content of every file below `folder`, through links."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
