@@ -1,0 +1,133 @@
+"""Reading and checking what was asked for, before anything is planned. Pure."""
+
+import ipaddress
+import re
+from pathlib import Path
+
+from nimctl.core import recipes
+from nimctl.core.errors import NimctlError
+from nimctl.core.recipes import Recipe
+from nimctl.core.secret import Secret, redact
+from nimctl.launch.model import RunOptions
+
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_KEY_NAMES = frozenset({"NGC_API_KEY", "NGC_CLI_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"})
+_KEY_FLAGS = frozenset({"--api-key", "--hf-token"})
+_SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
+
+
+# How long the server waits for running requests after SIGTERM; entrypoint.settings has the same default.
+DRAIN_SECONDS = 30
+
+
+def check(options: RunOptions) -> None:
+    """Refuse (`usage`) names, ports, variables, arguments and folders that cannot work or would expose a key."""
+    if not _NAME.fullmatch(options.name):
+        raise usage(
+            f"{options.name!r} cannot be the name of a run",
+            "docker takes two or more of a-z, A-Z, 0-9, _ . - and a letter or digit first",
+            "Choose another --name.",
+        )
+    if not 1 <= options.port <= 65535:
+        raise usage(f"port {options.port} does not exist", "ports go from 1 to 65535", "Choose another --port.")
+    if options.profile is not None and not options.profile.strip():
+        raise usage("--profile is empty", "a profile has a name or an id", "Leave --profile out or name one.")
+    for name, _ in options.env:
+        if not _VARIABLE.fullmatch(name):
+            raise usage(f"{name!r} is no variable name", "--env takes NAME=VALUE", "Correct the name.")
+        if name in _KEY_NAMES:
+            raise usage(
+                f"{name} was given with --env",
+                "a key on the command line can be read by every user of this host",
+                f"Export {name} in the shell instead; nimctl hands it over by itself.",
+            )
+    for argument in options.engine_args:
+        if argument.split("=", 1)[0].replace("_", "-") in _KEY_FLAGS or redact(argument) != argument:
+            raise usage(
+                "an engine argument holds a key",
+                "arguments of a container can be read in `ps` and `docker inspect`",
+                "Put the key into a file or a variable of the shell, not into an argument.",
+            )
+    for path in (str(options.cache), weights_of(options) or "/", str(secrets_folder(options))):
+        if "://" not in path and (not path.startswith("/") or (options.runtime == "docker" and ":" in path)):
+            raise usage(
+                f"the folder {path} cannot be mounted",
+                "it must be an absolute path without a colon",
+                "Give another folder, or a link to it.",
+            )
+
+
+def usage(message: str, cause: str, fix: str) -> NimctlError:
+    """A `usage` error."""
+    return NimctlError("usage", message, cause=cause, fix=fix)
+
+
+def host_ip(host: str) -> str:
+    """The address to publish on, as docker takes it. Raises `usage` for a name other than localhost."""
+    if host == "localhost":
+        return "127.0.0.1"
+    try:
+        return str(ipaddress.ip_address(host.strip("[]")))
+    except ValueError:
+        raise usage(
+            f"{host!r} is not an address to publish on",
+            "docker publishes on IP addresses, not on names",
+            "Use 127.0.0.1 for this host only, 0.0.0.0 for every interface, or one interface's address.",
+        ) from None
+
+
+def asked_gpus(options: RunOptions) -> str | None:
+    """What the user asked `--gpus` for; None when the value is only a default."""
+    return None if options.origins.get("gpus") == "default" else options.gpus
+
+
+def asked_tensor_parallel(options: RunOptions) -> int | None:
+    """The tensor-parallel size in the engine arguments or variables, as the engine itself would read it."""
+    given = [value for name, value in options.env if name == "NIM_TENSOR_PARALLEL_SIZE"][-1:]
+    words = options.engine_args
+    for i, word in enumerate(words):
+        flag, equals, value = word.partition("=")
+        if flag in ("--tensor-parallel-size", "-tp"):
+            given = [value if equals else words[i + 1] if i + 1 < len(words) else ""]
+    if not given:
+        return None
+    if not (given[0].isascii() and given[0].isdigit() and int(given[0]) > 0):
+        raise usage(
+            f"{given[0]!r} is no tensor-parallel size", "it must be a whole number above 0", "Correct or drop it."
+        )
+    return int(given[0])
+
+
+def weights_of(options: RunOptions) -> str | None:
+    """The folder (absolute) or URI that the server must be told about; None when its own recipe names the weights."""
+    path = options.model_path
+    if path is None and options.recipe and options.recipe.runs == "ours" and not in_library(options.recipe):
+        path = options.recipe.weights
+    return path.removeprefix("file://") if path else None
+
+
+def in_library(recipe: Recipe) -> bool:
+    """Whether the container can find this recipe by name, because it is one of those that come with nimctl."""
+    return recipe.name in recipes.names() and recipes.load(recipe.name).weights == recipe.weights
+
+
+def looks_secret(name: str, value: str) -> bool:
+    """Whether a variable's name or the shape of its value says that it is a key."""
+    return bool(_SECRET_NAME.search(name)) or redact(value) != value
+
+
+def guarded(name: str, value: str) -> str | Secret:
+    """The value of a variable, wrapped where it is a key."""
+    return Secret(value) if looks_secret(name, value) else value
+
+
+def drain_seconds(options: RunOptions) -> int:
+    """How long the server may drain; the container's stop timeout must not be shorter."""
+    given = dict(options.env).get("NIM_DRAIN_SECONDS", "")
+    return int(given) if given.isascii() and given.isdecimal() and len(given) < 6 else DRAIN_SECONDS
+
+
+def secrets_folder(options: RunOptions) -> Path:
+    """The folder of this run's key files on the host."""
+    return (options.secrets_dir or Path(f"/dev/shm/nimctl-{options.uid}")) / options.name  # noqa: S108 (checked when made)

@@ -1,0 +1,8 @@
+"""Docker: what its daemon is like, its images, and servers in containers. `client` alone imports docker-py."""
+
+from nimctl.launch.docker.daemon import describe_daemon
+from nimctl.launch.docker.engine import Engine, ImageInfo
+from nimctl.launch.docker.pull import PullProgress
+from nimctl.launch.docker.runtime import DockerRuntime
+
+__all__ = ["DockerRuntime", "Engine", "ImageInfo", "PullProgress", "describe_daemon"]

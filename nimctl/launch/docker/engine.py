@@ -1,0 +1,276 @@
+"""Docker's API as this project uses it: typed answers, our errors, no model of its own."""
+
+import queue
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from nimctl.core.errors import NimctlError
+from nimctl.core.facts import DockerFacts
+from nimctl.core.secret import Secret, redact
+from nimctl.launch.docker.client import open_client
+from nimctl.launch.docker.create_request import gpu_host_config
+from nimctl.launch.docker.daemon import describe_daemon
+from nimctl.launch.docker.errors import CLASSES, Doing, failure, id_of_sentence, translate
+from nimctl.launch.docker.pull import PullProgress, advance
+from nimctl.launch.model import GpuRequest
+
+# Seconds. Creating and starting a container can take long on a busy disk; a pull must show some event in its time.
+CALL_TIMEOUT = 60.0
+PULL_SILENCE = 300.0
+
+_STATES = {"missing": "docker-missing", "permission": "docker-permission", "hangs": "docker-hangs"}
+
+
+class Login(Protocol):
+    """A registry login."""
+
+    @property
+    def username(self) -> str:
+        """The user; `$oauthtoken` for NVIDIA's registry."""
+
+    @property
+    def password(self) -> Secret:
+        """The key."""
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """An image on this host. `digests` as `repository@sha256:...`; `size` in bytes."""
+
+    id: str
+    digests: tuple[str, ...]
+    size: int | None
+    architecture: str | None
+    user: str | None
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An open connection to a daemon that answered. Every method raises NimctlError only."""
+
+    api: Any
+    facts: DockerFacts
+
+    @classmethod
+    def connect(cls, timeout: float = 5.0) -> "Engine":
+        """The daemon of this user's environment. Raises a `docker-*` error within `timeout` seconds."""
+        facts = describe_daemon(timeout)
+        if facts.state != "ok":
+            error_id = _STATES.get(facts.state, "docker-unreachable")
+            raise failure(error_id, "the Docker daemon cannot be used", facts.detail or facts.state, facts.endpoint)
+        with _asking("opening a connection to docker"):
+            return cls(open_client(CALL_TIMEOUT), facts)
+
+    def inspect_image(self, reference: str) -> ImageInfo | None:
+        """The image on this host, None when it is not here."""
+        try:
+            with _asking(f"looking for image {reference}"):
+                found = self.api.inspect_image(reference)
+        except NimctlError as error:
+            if error.id == "image-not-found":
+                return None
+            raise
+        config = found.get("Config") or {}
+        return ImageInfo(
+            id=str(found["Id"]),
+            digests=tuple(found.get("RepoDigests") or ()),
+            size=found.get("Size"),
+            architecture=found.get("Architecture"),
+            user=config.get("User") or None,
+            labels=config.get("Labels") or {},
+        )
+
+    def image_digest(self, reference: str) -> str | None:
+        """What identifies the image on this host: its registry digest, else its id; None when it is not here."""
+        image = self.inspect_image(reference)
+        if image is None:
+            return None
+        repository = split_reference(reference)[0]
+        return next((d.split("@")[1] for d in image.digests if d.split("@")[0] == repository), image.id)
+
+    def pull(
+        self,
+        reference: str,
+        digest: str | None = None,
+        login: Login | None = None,
+        *,
+        on_event: Callable[[PullProgress], None] = lambda _: None,
+        silence: float = PULL_SILENCE,
+    ) -> str:
+        """Pull the image, exactly `digest` when given, and name it `reference`. Returns its digest.
+
+        Raises `image-not-found`, `key-refused`, `terms-not-accepted`, `disk-full`, `image-incompatible`, and
+        `image-pull-failed` for the rest, also when nothing is heard for `silence` seconds.
+        """
+        repository, tag = split_reference(reference)
+        exact = f"{repository}@{digest}" if digest else reference
+        doing = Doing(f"pulling {exact}", "pull")
+        progress = PullProgress()
+        for event in self._pull_events(exact, login, doing, silence):
+            if error := event.get("error"):
+                error_id = id_of_sentence(str(error), doing, otherwise="image-pull-failed")
+                raise failure(error_id, f"pulling {exact} failed", str(error))
+            progress = advance(progress, event)
+            on_event(progress)
+        if digest and tag:
+            with _asking(f"naming {exact} {reference}"):
+                self.api.tag(exact, repository, tag, force=True)
+        return digest or progress.digest or self.image_digest(reference) or ""
+
+    def _pull_events(self, reference: str, login: Login | None, doing: Doing, silence: float) -> Iterator[Any]:
+        """The events, read by a thread, because docker-py waits for them without any limit of time."""
+        auth = {"username": login.username, "password": login.password.reveal()} if login else None
+        repository, tag = split_reference(reference)
+        events: queue.Queue[Any] = queue.Queue()
+        end = object()
+
+        def read() -> None:
+            try:
+                stream = self.api.pull(repository, tag=tag, stream=True, decode=True, auth_config=auth)
+                for event in stream:
+                    events.put(event)
+                events.put(end)
+            except Exception as error:
+                events.put(error)
+
+        threading.Thread(target=read, name="pull", daemon=True).start()
+        while True:
+            try:
+                event = events.get(timeout=silence)
+            except queue.Empty:
+                raise failure(
+                    "image-pull-failed", doing.what + " stalled", f"nothing was heard for {silence:g} s"
+                ) from None
+            if event is end:
+                return
+            if isinstance(event, Exception):
+                raise translate(event, doing, self.facts.endpoint) from event
+            yield event
+
+    def create(self, name: str | None, body: Mapping[str, Any]) -> str:
+        """Create a container from a request body and return its id."""
+        with _asking(f"creating the container of {body['Image']}"):
+            return str(self.api.create_container_from_config(dict(body), name)["Id"])
+
+    def start(self, container: str) -> None:
+        """Start a created container."""
+        with _asking("starting the container"):
+            self.api.start(container)
+
+    def inspect(self, container: str) -> Mapping[str, Any] | None:
+        """Everything about a container by id or name; None when there is none."""
+        with _asking(f"looking at container {container}"):
+            try:
+                found: Mapping[str, Any] = self.api.inspect_container(container)
+            except Exception as error:
+                if not _absent(error):
+                    raise
+                return None
+            return found
+
+    def list_labelled(self, label: str) -> list[Mapping[str, Any]]:
+        """Summaries of all containers that carry `label`, running or not."""
+        with _asking("listing containers"):
+            return list(self.api.containers(all=True, filters={"label": label}))
+
+    def logs(self, container: str, *, tail: int | None = None, follow: bool = False) -> Iterator[str]:
+        """The log of a container by lines, keys masked."""
+        rest = b""
+        with _asking("reading the log"):
+            chunks = self.api.logs(container, stream=True, follow=follow, tail="all" if tail is None else tail)
+            try:
+                for chunk in chunks:
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    yield from (_text(line) for line in lines)
+            finally:
+                chunks.close()
+        if rest:
+            yield _text(rest)
+
+    def stop(self, container: str, timeout: int) -> None:
+        """SIGTERM, then SIGKILL after `timeout` seconds. A container that is gone or dead is fine."""
+        with _asking("stopping the container"), _absent_is_fine():
+            self.api.stop(container, timeout=timeout)
+
+    def remove(self, container: str) -> None:
+        """Remove a container, killing what still runs in it. One that is gone already is fine."""
+        with _asking("removing the container"), _absent_is_fine():
+            self.api.remove_container(container, force=True, v=True)
+
+    def run_once(
+        self, image: str, argv: Sequence[str], gpus: GpuRequest | None = None, timeout: float = 60.0
+    ) -> tuple[int, str]:
+        """Run `argv` in a fresh, confined container without network; its exit code and its output.
+
+        Raises `probe-failed` when it does not end within `timeout` seconds; nothing is left behind either way.
+        """
+        host = {"NetworkMode": "none", "CapDrop": ["ALL"], "SecurityOpt": ["no-new-privileges"]}
+        host |= gpu_host_config(gpus) if gpus else {}
+        body = {"Image": image, "Entrypoint": list(argv[:1]), "Cmd": list(argv[1:]), "HostConfig": host}
+        container = self.create(None, body)
+        try:
+            self.start(container)
+            try:
+                with _asking("waiting for the container"):
+                    code = int(self.api.wait(container, timeout=timeout)["StatusCode"])
+            except NimctlError as error:
+                if error.id != "docker-hangs":
+                    raise
+                raise NimctlError(
+                    "probe-failed",
+                    f"{' '.join(argv)} in {image} did not end within {timeout:g} s",
+                    cause="it hangs, as programs do when a GPU or its driver does not answer",
+                    fix="Run the same command on the host; look at `dmesg` for NVRM and Xid lines.",
+                ) from error
+            return code, "\n".join(self.logs(container))
+        finally:
+            self.remove(container)
+
+
+def split_reference(reference: str) -> tuple[str, str | None]:
+    """`registry:5000/a/b:tag` as repository and tag, `repository@sha256:...` as repository and digest.
+
+    Without either the tag is `latest`, as docker reads it.
+    """
+    if "@" in reference:
+        repository, digest = reference.split("@", 1)
+        return repository.rsplit(":", 1)[0] if ":" in repository.rsplit("/", 1)[-1] else repository, digest
+    name = reference.rsplit("/", 1)[-1]
+    if ":" in name:
+        repository, tag = reference.rsplit(":", 1)
+        return repository, tag
+    return reference, "latest"
+
+
+@contextmanager
+def _asking(what: str) -> Iterator[None]:
+    """Translate what docker-py and its HTTP client throw; a class nobody knows is a bug and passes through."""
+    try:
+        yield
+    except NimctlError:
+        raise
+    except Exception as error:
+        if not any(c.__name__ in CLASSES for c in type(error).__mro__):
+            raise
+        raise translate(error, Doing(what)) from error
+
+
+@contextmanager
+def _absent_is_fine() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if not _absent(error) and "is already in progress" not in str(error):
+            raise
+
+
+def _absent(error: Exception) -> bool:
+    return type(error).__name__ == "NotFound"
+
+
+def _text(line: bytes) -> str:
+    return redact(line.decode(errors="replace").rstrip("\r"))

@@ -1,0 +1,135 @@
+"""Servers in Docker containers. Runs are found by their labels, never by a file of ours."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from nimctl.core.errors import NimctlError
+from nimctl.core.secret import Secret
+from nimctl.launch import secrets as staging
+from nimctl.launch.docker.create_request import container_body
+from nimctl.launch.docker.engine import Engine
+from nimctl.launch.model import Kind, LaunchPlan
+from nimctl.launch.runtime import ContainerState, RunHandle, Status, check_secrets, name_taken, port_taken
+
+LABEL = "io.nimctl.run"
+_NEVER = "0001-01-01T00:00:00Z"
+
+
+@dataclass(frozen=True)
+class DockerRuntime:
+    """The `Runtime` of a Docker daemon."""
+
+    engine: Engine
+
+    @classmethod
+    def connect(cls, timeout: float = 5.0) -> "DockerRuntime":
+        """The daemon of this user's environment. Raises a `docker-*` error within `timeout` seconds."""
+        return cls(Engine.connect(timeout))
+
+    def start(self, plan: LaunchPlan, secrets: Mapping[str, Secret]) -> RunHandle:
+        """Create and start the plan's container. A dead run of the same name is removed first, and that is noted.
+
+        Raises `name-in-use`, `port-in-use`, `image-not-found`, `key-missing`, `gpu-runtime-missing` and others; a
+        container that was created and cannot start is removed again.
+        """
+        check_secrets(plan, secrets)
+        notes = self._make_way(plan.name)
+        files = {s.name: secrets[s.name] for s in plan.secrets if s.source and s.name in secrets}
+        folder = next((Path(s.source).parent for s in plan.secrets if s.source), None)
+        container = None
+        try:
+            if folder is not None:
+                staging.stage(folder, files)
+            container = self.engine.create(plan.name, container_body(plan, secrets))
+            self.engine.start(container)
+        except BaseException as error:  # Ctrl-C too: nothing half-made may stay
+            if container is not None:
+                self.engine.remove(container)
+            if folder is not None:
+                staging.remove(folder)
+            if isinstance(error, NimctlError) and error.id == "port-in-use":
+                raise port_taken(plan.port.host_ip, plan.port.host, error.cause) from error
+            raise
+        return _handle({"Id": container, "Image": plan.image, "Labels": plan.labels}, plan.stop_timeout, notes)
+
+    def _make_way(self, name: str) -> tuple[str, ...]:
+        other = self.engine.inspect(name)
+        if other is None:
+            return ()
+        if LABEL not in ((other.get("Config") or {}).get("Labels") or {}):
+            raise name_taken(name, "a container that nimctl did not start has this name")
+        state = _state(other)
+        if state.alive and state.status != "created":
+            raise name_taken(name, f"the run {name} is {state.status}")
+        self.engine.remove(str(other["Id"]))
+        return (f"replaced: The dead run {name} (exit code {state.exit_code}) was removed to make way.",)
+
+    def list_runs(self) -> tuple[RunHandle, ...]:
+        """Every container that nimctl started here, alive or dead, sorted by name."""
+        return tuple(sorted(map(_handle, self.engine.list_labelled(LABEL)), key=lambda run: run.name))
+
+    def find(self, name: str) -> RunHandle | None:
+        """The run of this name."""
+        return next(map(_handle, self.engine.list_labelled(f"{LABEL}={name}")), None)
+
+    def state(self, run: RunHandle) -> ContainerState:
+        """How the container is; `gone` when it has been removed."""
+        found = self.engine.inspect(run.id)
+        return _state(found) if found else ContainerState("gone")
+
+    def logs(self, run: RunHandle, *, tail: int | None = None, follow: bool = False) -> Iterator[str]:
+        """The container's log by lines, keys masked."""
+        return self.engine.logs(run.id, tail=tail, follow=follow)
+
+    def startup_record(self, run: RunHandle) -> Mapping[str, Any] | None:
+        """None: a container's start report is in its memory and ends with it; its log has the error."""
+        return None
+
+    def stop(self, run: RunHandle, *, timeout: int | None = None) -> int | None:
+        """Stop the container, read its exit code, remove it and its key files."""
+        found = self.engine.inspect(run.id)
+        if found is None:
+            return None
+        labels = (found.get("Config") or {}).get("Labels") or {}
+        limit = (found.get("Config") or {}).get("StopTimeout") or run.stop_timeout
+        self.engine.stop(run.id, limit if timeout is None else timeout)
+        ended = self.engine.inspect(run.id)
+        self.engine.remove(run.id)
+        if folder := labels.get("io.nimctl.secrets"):
+            staging.remove(Path(folder))
+        return _state(ended).exit_code if ended else None
+
+
+def _handle(summary: Mapping[str, Any], stop_timeout: int = 45, notes: tuple[str, ...] = ()) -> RunHandle:
+    labels: Mapping[str, str] = summary.get("Labels") or {}
+    port = labels.get("io.nimctl.port", "")
+    return RunHandle(
+        name=labels[LABEL],
+        runtime="docker",
+        id=str(summary["Id"]),
+        kind=cast(Kind, labels.get("io.nimctl.kind", "ours")),
+        recipe=labels.get("io.nimctl.recipe", ""),
+        host=labels.get("io.nimctl.host", "127.0.0.1"),
+        port=int(port) if port.isdigit() else 0,
+        image=summary.get("Image"),
+        served_names=tuple(filter(None, labels.get("io.nimctl.served", "").split(","))),
+        layout=labels.get("io.nimctl.layout") or None,
+        stop_timeout=stop_timeout,
+        notes=notes,
+    )
+
+
+def _state(inspected: Mapping[str, Any]) -> ContainerState:
+    state = inspected.get("State") or {}
+    status = cast(Status, state.get("Status") or "created")
+    ended = status in ("exited", "dead")
+    started = state.get("StartedAt")
+    return ContainerState(
+        status=status,
+        exit_code=state.get("ExitCode") if ended else None,
+        oom_killed=state.get("OOMKilled"),
+        started_at=None if started == _NEVER else started,
+        error=state.get("Error") or None,
+    )

@@ -1,0 +1,165 @@
+"""The data of a launch: what was asked (`RunOptions`) and everything a start needs (`LaunchPlan`).
+
+Frozen and comparable, so that two plans can be held against each other. No field ever holds the value of a key: keys
+appear by name, as a file to mount or as a variable to hand over from the caller's environment.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from nimctl.core.layout import Layout
+from nimctl.core.recipes import Recipe
+from nimctl.core.secret import Secret
+
+SCHEMA = "nimctl.launch-plan/1"
+
+RuntimeName = Literal["docker", "process"]
+Kind = Literal["ours", "nim"]
+GpuMode = Literal["runtime", "gpus", "cdi", "none"]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What was asked for, after flags, variables, configuration files and defaults were merged.
+
+    `gpus` is None, or its origin "default", when nobody asked: then all GPUs of the host are meant. `model_path` is an
+    absolute folder or a URI that replaces the recipe's weights. `origins` says where a value came from, by field name
+    ("--port", "NIMCTL_CACHE", a file); what is not named there is a default. `secrets_present` names the keys that the
+    caller holds; `secrets_dir` is the folder for key files (see nimctl.launch.secrets).
+    """
+
+    recipe: Recipe | None
+    name: str
+    cache: Path
+    uid: int
+    image: str | None = None
+    gpus: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 8000
+    runtime: RuntimeName = "docker"
+    env: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    engine_args: tuple[str, ...] = ()
+    secrets_present: tuple[str, ...] = ()
+    secrets_dir: Path | None = None
+    profile: str | None = None
+    model_path: str | None = None
+    log_level: str | None = None
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Value:
+    """A resolved setting as text, where it came from, and why it is so."""
+
+    value: str
+    origin: str
+    why: str
+
+
+@dataclass(frozen=True)
+class EnvVar:
+    """A variable of the container. A `Secret` is handed over by name, never written into a command line."""
+
+    name: str
+    value: str | Secret
+    origin: str
+    why: str
+
+
+@dataclass(frozen=True)
+class SecretMount:
+    """A key by name. `source` is the staged file, seen in the container at `target` with `mode` (octal text).
+
+    For images that read keys only from their environment both are None, and the variable is handed over by name.
+    `required`: without the key the start is refused.
+    """
+
+    name: str
+    source: str | None
+    target: str | None
+    mode: str = "0440"
+    required: bool = False
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A host folder in the container, with the reason."""
+
+    source: str
+    target: str
+    read_only: bool
+    why: str
+
+
+@dataclass(frozen=True)
+class GpuRequest:
+    """How docker is asked for GPUs. `devices` are NVML indices as text, or the one word `all`; empty for none."""
+
+    mode: GpuMode
+    devices: tuple[str, ...] = ()
+    count: int = 0
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Port:
+    """Container port `container` published on `host_ip`:`host`."""
+
+    host_ip: str
+    host: int
+    container: int
+
+
+@dataclass(frozen=True)
+class Security:
+    """The confinement of the container; `tmpfs` maps a path to its mount options."""
+
+    cap_drop: tuple[str, ...] = ()
+    no_new_privileges: bool = True
+    read_only: bool = False
+    tmpfs: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LaunchPlan:
+    """Everything a start needs, as data.
+
+    `user` is None when the image's own user is kept; `layout` when the image decides it by itself; `stop_timeout` is
+    in seconds and covers the drain. `argv` goes to the image's entrypoint. `settings` explains values by name. A
+    note is one sentence for the user behind an id to search for (`key-in-environment: ...`).
+    """
+
+    name: str
+    kind: Kind
+    runtime: RuntimeName
+    image: str | None
+    recipe: str | None
+    user: str | None
+    argv: tuple[str, ...]
+    env: tuple[EnvVar, ...]
+    secrets: tuple[SecretMount, ...]
+    mounts: tuple[Mount, ...]
+    gpu: GpuRequest
+    port: Port
+    security: Security
+    shm_bytes: int
+    stop_timeout: int
+    labels: Mapping[str, str]
+    layout: Layout | None
+    notes: tuple[str, ...]
+    settings: Mapping[str, Value]
+    schema: str = SCHEMA
+
+    @property
+    def secret_names(self) -> tuple[str, ...]:
+        """The names of the keys that a start of this plan hands over."""
+        return tuple(s.name for s in self.secrets)
+
+    @property
+    def layout_gpus(self) -> int:
+        """How many GPUs the run is given to compute on; 0 means the CPU."""
+        if self.gpu.mode == "none":
+            return 0
+        return len(self.layout.used) if self.layout else self.gpu.count

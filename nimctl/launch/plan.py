@@ -1,0 +1,269 @@
+"""From what was asked and what the host is to a launch plan. Pure: no file, no network, no clock.
+
+Two kinds of image go through this one path. Ours gets the full confinement of design chapter 7. NVIDIA's gets the
+command of its page, plus the few additions that its documentation allows; each of them is a note in the plan.
+"""
+
+from typing import Literal
+
+from nimctl import __version__
+from nimctl.core.errors import NimctlError
+from nimctl.core.facts import HostFacts
+from nimctl.core.gpus import Gpu
+from nimctl.core.layout import CPU_LAYOUT, Layout, choose_layout, obstacles
+from nimctl.core.recipes import Recipe
+from nimctl.launch.asked import (
+    asked_gpus,
+    asked_tensor_parallel,
+    check,
+    drain_seconds,
+    guarded,
+    host_ip,
+    in_library,
+    secrets_folder,
+    usage,
+    weights_of,
+)
+from nimctl.launch.devices import choose_gpus, device_names, request_gpus
+from nimctl.launch.model import (
+    EnvVar,
+    GpuRequest,
+    Kind,
+    LaunchPlan,
+    Mount,
+    Port,
+    RunOptions,
+    SecretMount,
+    Security,
+    Value,
+)
+from nimctl.launch.notes import added_notes
+from nimctl.launch.show import docker_run_line, explain, process_command, process_line, to_json
+
+__all__ = [
+    "LaunchPlan",
+    "RunOptions",
+    "Value",
+    "device_of",
+    "docker_run_line",
+    "explain",
+    "make_plan",
+    "process_command",
+    "process_line",
+    "to_json",
+]
+
+CONTAINER_PORT = 8000
+CACHE_TARGET = "/opt/nim/.cache"
+MODEL_TARGET = "/opt/nim/model"
+SECRETS_TARGET = "/run/secrets"
+STOP_MARGIN_SECONDS = 15
+# exec: kernels that are compiled at run time are loaded from here, and docker's default for tmpfs is noexec.
+TMPFS = {"/tmp": "rw,exec,nosuid,nodev,size=2147483648,mode=1777"}  # noqa: S108 (a path in the container)
+# A caller that is root must not make the container root: any uid works with group 0, this is the one NIM images use.
+UID_INSTEAD_OF_ROOT = 1000
+
+
+def device_of(options: RunOptions, facts: HostFacts) -> Literal["cuda", "cpu"]:
+    """Which build of our image these options need on this host. Raises as `make_plan` does for bad GPU requests."""
+    return "cuda" if choose_gpus(options.recipe, asked_gpus(options), facts)[0] else "cpu"
+
+
+def make_plan(options: RunOptions, facts: HostFacts) -> LaunchPlan:
+    """The plan for these options on this host.
+
+    Raises NimctlError: `usage` for names, ports or variables that cannot work, `gpu-missing`, `gpu-spec-invalid`,
+    `gpu-runtime-missing`, `gpus-mixed`, `no-layout`, and `image-not-found` when nothing says which image to run.
+    """
+    check(options)
+    recipe = options.recipe
+    kind: Kind = recipe.runs if recipe else "nim"
+    if kind == "nim" and options.runtime == "process":
+        raise usage(
+            "NVIDIA's images run in docker only", "--runtime process starts our own server", "Leave --runtime out."
+        )
+    gpus, gpu_notes = choose_gpus(recipe, asked_gpus(options), facts)
+    gpu = request_gpus(gpus, facts) if options.runtime == "docker" else _for_process(gpus, facts)
+    layout, layout_notes = _layout(options, gpus)
+    user, user_notes = _user(options, kind)
+    secrets = _secrets(options, kind)
+    return LaunchPlan(
+        name=options.name,
+        kind=kind,
+        runtime=options.runtime,
+        image=_image(options) if options.runtime == "docker" else None,
+        recipe=recipe.name if recipe else None,
+        user=user,
+        argv=options.engine_args,
+        env=_environment(options, kind, gpu, secrets),
+        secrets=secrets,
+        mounts=_mounts(options),
+        gpu=gpu,
+        port=Port(host_ip(options.host), options.port, CONTAINER_PORT),
+        security=Security(("ALL",), True, True, TMPFS) if kind == "ours" else Security(),
+        shm_bytes=recipe.shm_bytes if recipe else 16 * 2**30,
+        stop_timeout=drain_seconds(options) + STOP_MARGIN_SECONDS,
+        labels=_labels(options, kind, layout, secrets),
+        layout=layout,
+        notes=(*gpu_notes, *layout_notes, *user_notes, *added_notes(options, kind, gpu, secrets, user)),
+        settings=_settings(options, gpu, layout, user),
+    )
+
+
+def _image(options: RunOptions) -> str:
+    image = options.image or (options.recipe.image if options.recipe else None)
+    if not image:
+        raise NimctlError(
+            "image-not-found",
+            f"no image is known for {options.name}",
+            cause="neither --image nor the configuration nor the recipe names one",
+            fix="Build ours with `nimctl build cuda` (or `cpu`), or name an image with --image.",
+        )
+    return image
+
+
+def _for_process(gpus: tuple[Gpu, ...], facts: HostFacts) -> GpuRequest:
+    if not gpus:
+        return GpuRequest("none", (), 0, "no GPU is used")
+    why = "a process sees every GPU of the host, so it is told which to use"
+    return GpuRequest("gpus", device_names(gpus, facts), len(gpus), why)
+
+
+def _layout(options: RunOptions, gpus: tuple[Gpu, ...]) -> tuple[Layout | None, tuple[str, ...]]:
+    recipe, asked = options.recipe, asked_tensor_parallel(options)
+    if recipe is None or recipe.architecture is None:
+        return None, ("layout-by-image: The image chooses the parallel layout by itself.",)
+    if any(a.split("=", 1)[0] in ("--pipeline-parallel-size", "-pp") for a in options.engine_args):
+        return None, ("layout-by-arguments: The parallel layout comes from the engine arguments.",)
+    if not gpus:
+        return _cpu_layout(recipe, asked), ()
+    layout = choose_layout(recipe.architecture, gpus, weights_bytes=recipe.weights_bytes, asked=asked)
+    if not layout.unused:
+        return layout, ()
+    return layout, (f"gpus-unused: GPU {', '.join(map(str, layout.unused))} stays unused: {layout.because}.",)
+
+
+def _cpu_layout(recipe: Recipe, asked: int | None) -> Layout:
+    if asked in (None, 1):
+        return CPU_LAYOUT
+    assert asked is not None and recipe.architecture is not None
+    if reasons := obstacles(recipe.architecture, asked):
+        raise NimctlError(
+            "no-layout",
+            f"the model cannot run with TP={asked}",
+            cause="; ".join(reasons),
+            fix="Leave --tensor-parallel-size out.",
+        )
+    return Layout(asked, 1, (), (), f"TP={asked}: it was asked for; all ranks run on the CPU")
+
+
+def _user(options: RunOptions, kind: Kind) -> tuple[str | None, tuple[str, ...]]:
+    if options.runtime == "process":
+        return None, ()
+    if options.uid != 0:
+        return f"{options.uid}:0", ()
+    if kind == "nim":
+        return None, ("image-user: You are root, so the image's own user is kept: non-root with group 0.",)
+    user = f"{UID_INSTEAD_OF_ROOT}:0"
+    return user, (f"not-root: You are root; the container runs as {user} all the same, because it needs no root.",)
+
+
+def _secrets(options: RunOptions, kind: Kind) -> tuple[SecretMount, ...]:
+    """Only the key that this model needs is handed over, whatever else the caller holds."""
+    key = options.recipe.key if options.recipe else "NGC_API_KEY"
+    if key is None:
+        return ()
+    if kind == "nim":
+        return (SecretMount(key, None, None, required=True),)
+    if key not in options.secrets_present or "://" not in (weights_of(options) or "://"):
+        return ()
+    folder = secrets_folder(options)
+    target = f"{SECRETS_TARGET}/{key}" if options.runtime == "docker" else f"{folder}/{key}"
+    return (SecretMount(key, f"{folder}/{key}", target),)
+
+
+def _environment(
+    options: RunOptions, kind: Kind, gpu: GpuRequest, secrets: tuple[SecretMount, ...]
+) -> tuple[EnvVar, ...]:
+    own = _own_environment(options, gpu, secrets) if kind == "ours" else []
+    for name, field in (("NIM_MODEL_PROFILE", "profile"), ("NIM_LOG_LEVEL", "log_level")):
+        if value := getattr(options, field):
+            own.append(EnvVar(name, value, options.origins.get(field, f"--{field}"), "it was asked for"))
+    origin = options.origins.get("env", "--env")
+    given = {name: EnvVar(name, guarded(name, value), origin, "it was asked for") for name, value in options.env}
+    return (*(e for e in own if e.name not in given), *given.values())
+
+
+def _own_environment(options: RunOptions, gpu: GpuRequest, secrets: tuple[SecretMount, ...]) -> list[EnvVar]:
+    recipe, process, origin = options.recipe, options.runtime == "process", options.origins
+    weights = weights_of(options)
+    assert recipe is not None  # only recipes run our image
+    own: list[EnvVar] = []
+    if in_library(recipe):
+        own.append(EnvVar("NIM_RECIPE", recipe.name, origin.get("model", "default"), "the model to serve"))
+    elif recipe.served_names:
+        names = ",".join(recipe.served_names)
+        own.append(EnvVar("NIM_SERVED_MODEL_NAME", names, "derived", "the model has no recipe of its own"))
+    if weights:
+        path = weights if process or "://" in weights else MODEL_TARGET
+        own.append(EnvVar("NIM_MODEL_PATH", path, origin.get("model_path", "derived"), "where its weights are"))
+    if process:
+        own += [
+            EnvVar("NIM_CACHE_PATH", str(options.cache), origin.get("cache", "default"), "weights and compile caches"),
+            EnvVar("NIM_SERVER_HOST", host_ip(options.host), origin.get("host", "default"), "where it listens"),
+            EnvVar("NIM_SERVER_PORT", str(options.port), origin.get("port", "default"), "where it listens"),
+        ]
+    if process or gpu.mode == "none":
+        own.append(EnvVar("NIM_GPUS", ",".join(gpu.devices) or "none", origin.get("gpus", "derived"), gpu.why))
+    own += [EnvVar(f"{s.name}_FILE", s.target, "derived", "the key is a file") for s in secrets if s.target]
+    return own
+
+
+def _mounts(options: RunOptions) -> tuple[Mount, ...]:
+    if options.runtime == "process":
+        return ()
+    cache = Mount(str(options.cache), CACHE_TARGET, False, "weights and compile caches outlive the container")
+    weights = weights_of(options)
+    if weights is None or "://" in weights:
+        return (cache,)
+    return (cache, Mount(weights, MODEL_TARGET, True, "the weights of the model, not to be changed"))
+
+
+def _labels(options: RunOptions, kind: Kind, layout: Layout | None, secrets: tuple[SecretMount, ...]) -> dict[str, str]:
+    labels = {
+        "io.nimctl.run": options.name,
+        "io.nimctl.kind": kind,
+        "io.nimctl.recipe": options.recipe.name if options.recipe else "",
+        "io.nimctl.served": ",".join(options.recipe.served_names) if options.recipe else "",
+        "io.nimctl.host": host_ip(options.host),
+        "io.nimctl.port": str(options.port),
+        "io.nimctl.layout": layout.name if layout else "",
+        "io.nimctl.version": __version__,
+    }
+    if any(s.source for s in secrets):
+        labels["io.nimctl.secrets"] = str(secrets_folder(options))
+    return labels
+
+
+def _settings(options: RunOptions, gpu: GpuRequest, layout: Layout | None, user: str | None) -> dict[str, Value]:
+    def origin(field: str) -> str:
+        return options.origins.get(field, "default")
+
+    settings = {
+        "model": Value(options.recipe.name if options.recipe else "-", origin("model"), "what is served"),
+        "name": Value(options.name, options.origins.get("name", "derived"), "the run and its container"),
+        "runtime": Value(options.runtime, origin("runtime"), "where the server runs"),
+        "host": Value(options.host, origin("host"), "the address it is published on"),
+        "port": Value(str(options.port), origin("port"), "the port it is published on"),
+        "cache": Value(str(options.cache), origin("cache"), "weights and compile caches"),
+        "gpus": Value(",".join(gpu.devices) or "none", options.origins.get("gpus", "derived"), gpu.why),
+        "layout": Value(*((layout.name, "derived", layout.because) if layout else ("-", "image", "not chosen here"))),
+    }
+    if options.runtime == "docker":
+        recipe_image = options.image is None or bool(options.recipe and options.image == options.recipe.image)
+        image_origin = options.origins.get("image", "recipe" if recipe_image else "--image")
+        settings["image"] = Value(_image(options), image_origin, "what docker starts")
+        settings["user"] = Value(user or "the image's own", "derived", "uid of the caller, group 0")
+    if options.engine_args:
+        settings["engine arguments"] = Value(" ".join(options.engine_args), "the command line", "passed on as they are")
+    return settings
