@@ -15,15 +15,18 @@ ANSWER = (
     "This is the nimctl demo model. Its weights are random, so it can only say this, "
     "but every step between your request and these words was real."
 )
-# The content of a string under a JSON grammar: after a quotation mark this word, after this word a quotation mark.
-STRING_WORD = "demo"
-QUOTE = '"'
+# The content of a string under a JSON grammar: after a quotation mark this, after this a quotation mark. One token
+# that no text encodes to, because of its space: a prompt that ends in these words is answered like any other.
+STRING_WORD = "nimctl demo"
+QUOTE, OBJECT = '"', "{"
+ARGUMENTS = "<|tool_call_argument_begin|>"
 THINK, END_OF_THOUGHT, END_OF_TURN = "<think>", "</think>", "<|im_end|>"
 
 # Logits. 32 leaves e^-32 for each other token at temperature 1: the phrase is never left, sampled or not.
 CERTAIN = 32.0
-# Second choices: taken where a grammar forbids the first, for instance to end a turn inside a JSON string.
+# Second and third choices: taken where a grammar forbids the ones before, such as the end of a turn within a string.
 FALLBACK = 24.0
+LAST_RESORT = 16.0
 
 
 @dataclass(frozen=True)
@@ -49,24 +52,29 @@ def transitions() -> tuple[Transition, ...]:
     return (
         *steps,
         Transition(None, answer[0], CERTAIN),
+        # Under a JSON grammar: an object gets a string where it may, a string that must be longer gets the answer.
+        Transition(ARGUMENTS, OBJECT, CERTAIN),
+        Transition(OBJECT, QUOTE, CERTAIN),
         Transition(QUOTE, STRING_WORD, CERTAIN),
         Transition(STRING_WORD, END_OF_TURN, CERTAIN),
         Transition(STRING_WORD, QUOTE, FALLBACK),
+        Transition(STRING_WORD, answer[0], LAST_RESORT),
         Transition(answer[-1], QUOTE, FALLBACK),
     )
 
 
 # Logits that tokens have after every token. They matter only under a grammar, where the phrase is forbidden: what
-# closes something beats what prolongs it, so that guided output ends soon at any temperature.
+# closes something beats what prolongs it, and white space comes last, so that guided output ends at any temperature.
 STANDING: dict[str, float] = {
     END_OF_TURN: 10.0,
     "<|tool_calls_section_end|>": 10.0,
     "<|tool_call_end|>": 10.0,
-    "<|tool_call_argument_begin|>": 10.0,
+    ARGUMENTS: 10.0,
     "}": 10.0,
     "]": 9.0,
     QUOTE: 8.0,
     ":": 8.0,
     ",": 6.0,
     **{str(digit): 4.0 for digit in range(10)},
+    **dict.fromkeys(" \n\r\t", -8.0),
 }

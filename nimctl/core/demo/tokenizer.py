@@ -46,9 +46,7 @@ _SPACED_WORDS = (
     "thanks answer question"
 )
 # Capitalised words first: their chains cannot start inside a word either.
-_BARE_WORDS = (
-    f"Hello What Describe Please user assistant system image tool declare functions name city type string {STRING_WORD}"
-)
+_BARE_WORDS = "Hello What Describe Please user assistant system image tool declare functions name city type string"
 
 
 @cache
@@ -87,7 +85,7 @@ def vocabulary() -> dict[str, int]:
 
     The punctuated words can be generated but are never the encoding of a text: no merge leads to them.
     """
-    phrase = map(_stand_in, (*phrase_tokens(THOUGHT), *phrase_tokens(ANSWER)))
+    phrase = map(_stand_in, (*phrase_tokens(THOUGHT), *phrase_tokens(ANSWER), STRING_WORD))
     tokens = dict.fromkeys((*_byte_alphabet(), *(left + right for left, right in merges()), *phrase))
     return {token: index for index, token in enumerate(tokens)}
 
