@@ -111,7 +111,7 @@ class CacheFacts:
 
     `writable` answers the same for the user who asks, or whether that user may make a folder that does not exist.
     The entries are folders that group 0 cannot write, and files and folders that it cannot read; private engine caches
-    left out, `entries_seen` of them looked at. `hangs` means that the filesystem did not answer in time.
+    left out, `entries_seen` of them looked at, which take `entries_bytes`. `hangs`: the filesystem did not answer.
     """
 
     path: str
@@ -124,6 +124,7 @@ class CacheFacts:
     group_writable: bool | None = None
     writable: bool | None = None
     entries_seen: int | None = None
+    entries_bytes: int | None = None
     unwritable_entries: tuple[CacheEntry, ...] = ()
     unreadable_entries: tuple[CacheEntry, ...] = ()
     disk: DiskFacts | None = None

@@ -1,0 +1,40 @@
+"""When a question does not arise: the reasons for which checks are skipped. Empty text means that it does arise."""
+
+from nimctl.core.errors import NimctlError
+from nimctl.core.facts import HostFacts
+from nimctl.core.gpus import Gpu, select
+from nimctl.doctor.model import Needs
+
+
+def no_gpu_wanted(needs: Needs) -> str:
+    """Why no GPU is needed."""
+    return "no GPU was asked for" if needs.gpus == "none" else ""
+
+
+def no_docker_wanted(needs: Needs) -> str:
+    """Why Docker is not needed."""
+    return "the process runtime uses no container" if needs.runtime == "process" else ""
+
+
+def docker_silent(facts: HostFacts) -> str:
+    """Why Docker cannot be asked; the check `docker` says what to do about it."""
+    return "" if facts.docker.state == "ok" else "Docker does not answer"
+
+
+def chosen_gpus(facts: HostFacts, needs: Needs) -> tuple[Gpu, ...]:
+    """The GPUs that a run would use; none where the choice itself is an error, which `gpu-choice` reports."""
+    if needs.gpus == "none" or facts.gpus.state != "ok":
+        return ()
+    try:
+        return select(facts.gpus, needs.gpus or "all")
+    except NimctlError:
+        return ()
+
+
+# The user of NVIDIA's images, and the one that a run takes for ours when root starts it.
+USUAL_UID = 1000
+
+
+def container_uid(facts: HostFacts, needs: Needs) -> int:
+    """The user id of the container: the one that is known, else the caller's, which never is root's."""
+    return needs.uid or facts.system.uid or USUAL_UID

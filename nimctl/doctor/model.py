@@ -1,0 +1,107 @@
+"""The words of the doctor: what a check needs to know, what it is, and what it says."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from nimctl.core.facts import HostFacts
+from nimctl.core.recipes import Recipe
+
+Verdict = Literal["pass", "warn", "fail", "unknown", "skip"]
+Severity = Literal["error", "warning", "info"]
+
+# From best to worst; "unknown" is worse than "pass" because nobody looked, better than "warn" because nothing is wrong.
+VERDICTS: tuple[Verdict, ...] = ("skip", "pass", "unknown", "warn", "fail")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check says. `id` is the error's id in the catalogue when it fails, the check's own when it passes.
+
+    `title` holds the observed value. `cause` and `fix` are single sentences, empty when nothing is to be done.
+    `evidence` holds the few values or lines that prove it.
+    """
+
+    check: str
+    id: str
+    verdict: Verdict
+    severity: Severity
+    title: str
+    cause: str = ""
+    fix: str = ""
+    evidence: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What the host is to be judged for.
+
+    `gpus` is the value of `--gpus` as typed, "none" when the CPU was asked for, None when nothing was said. `uid` is
+    the container's user id where it is known. `key` names the environment variable of the API key (None: the
+    recipe's). `cached_bytes` of the weights lie in the cache already, and need no room any more.
+    """
+
+    recipe: Recipe | None = None
+    runtime: Literal["docker", "process"] = "docker"
+    gpus: str | None = None
+    image_cached: bool | None = None
+    key: str | None = None
+    uid: int | None = None
+    cached_bytes: int = 0
+
+    @property
+    def key_name(self) -> str | None:
+        """The environment variable that holds the API key; None when no key is needed."""
+        return self.key or (self.recipe.key if self.recipe else None)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question about the host. `judge` is pure, and answers with at least one finding."""
+
+    id: str
+    group: str
+    title: str
+    judge: Callable[[HostFacts, Needs], list[Finding]]
+
+
+def passed(check: str, title: str, *, evidence: tuple[str, ...] = ()) -> Finding:
+    """The check found what is needed."""
+    return Finding(check, check, "pass", "info", title, evidence=evidence)
+
+
+def failed(
+    check: str,
+    id: str,  # noqa: A002 (the user's word)
+    title: str,
+    *,
+    cause: str,
+    fix: str,
+    evidence: tuple[str, ...] = (),
+) -> Finding:
+    """A run would fail; `id` is the error that it would end with."""
+    return Finding(check, id, "fail", "error", title, cause, fix, evidence)
+
+
+def warned(
+    check: str,
+    id: str,  # noqa: A002 (the user's word)
+    title: str,
+    *,
+    cause: str,
+    fix: str,
+    evidence: tuple[str, ...] = (),
+    severity: Severity = "warning",
+) -> Finding:
+    """A run works, but not as well, or not as safely, as it could; or an estimate says that it may not."""
+    return Finding(check, id, "warn", severity, title, cause, fix, evidence)
+
+
+def unknown(check: str, title: str, *, cause: str, fix: str = "", evidence: tuple[str, ...] = ()) -> Finding:
+    """It could not be told; that is said instead of guessed."""
+    return Finding(check, check, "unknown", "info", title, cause, fix, evidence)
+
+
+def skipped(check: str, title: str, reason: str) -> Finding:
+    """The question does not arise here, and why."""
+    return Finding(check, check, "skip", "info", f"{title}: {reason}", reason)

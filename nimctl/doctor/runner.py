@@ -1,0 +1,128 @@
+"""Run all checks, never stop at the first, and sum up."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from nimctl.core.errors import CATALOGUE, NimctlError
+from nimctl.core.facts import HostFacts
+from nimctl.core.facts import to_json as facts_to_json
+from nimctl.core.plain import to_plain
+from nimctl.doctor import checks
+from nimctl.doctor.model import VERDICTS, Check, Finding, Needs, Verdict
+
+SCHEMA = "nimctl.doctor/1"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the doctor says about a host, and the facts that it judged."""
+
+    findings: tuple[Finding, ...]
+    facts: HostFacts
+
+    @property
+    def counts(self) -> Mapping[Verdict, int]:
+        """How many findings there are of each verdict, zeros included."""
+        found = Counter(f.verdict for f in self.findings)
+        return {verdict: found[verdict] for verdict in reversed(VERDICTS)}
+
+    @property
+    def worst(self) -> Verdict:
+        """The worst verdict; "skip" when nothing was checked."""
+        return max((f.verdict for f in self.findings), key=VERDICTS.index, default="skip")
+
+    @property
+    def failures(self) -> tuple[Finding, ...]:
+        """The findings that would stop a run."""
+        return tuple(f for f in self.findings if f.verdict == "fail")
+
+    @property
+    def exit_code(self) -> int:
+        """0 without failures; the exit code of their family when they share one, else 3."""
+        families = {CATALOGUE[f.id].exit_code for f in self.failures}
+        if not families:
+            return 0
+        return families.pop() if len(families) == 1 else CATALOGUE["preflight-failed"].exit_code
+
+    @property
+    def closing(self) -> str:
+        """One sentence that sums up."""
+        counts = self.counts
+        if not self.findings:
+            return "Nothing was checked."
+        words = [f"{counts['pass']} passed"]
+        words += [f"{counts[v]} {word}" for v, word in _WORDS if counts[v]]
+        sums = ", ".join(words)
+        if self.failures:
+            return f"This host is not ready: {sums}. Start with: {self.failures[0].fix}"
+        return f"This host is ready: {sums}."
+
+    def plus(self, *findings: Finding) -> "Report":
+        """The report with further findings, such as a probe's."""
+        return replace(self, findings=(*self.findings, *findings))
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of `nimctl doctor --json`; its schema is `docs/schemas/doctor.json`."""
+        return {
+            "schema": SCHEMA,
+            "ok": not self.failures,
+            "counts": dict(self.counts),
+            "findings": [to_plain(f) for f in self.findings],
+            "facts": facts_to_json(self.facts),
+        }
+
+
+_WORDS: tuple[tuple[Verdict, str], ...] = (
+    ("fail", "failed"),
+    ("warn", "to look at"),
+    ("unknown", "could not be told"),
+    ("skip", "do not apply"),
+)
+
+
+def run_checks(
+    facts: HostFacts,
+    needs: Needs,
+    only: Sequence[str] = (),
+    skip: Sequence[str] = (),
+    among: Sequence[Check] = checks.ALL,
+) -> Report:
+    """Judge `facts` for `needs`. `only` and `skip` name checks or groups; raises `usage` for a name of neither."""
+    known = {c.id for c in among} | {c.group for c in among}
+    if wrong := [name for name in (*only, *skip) if name not in known]:
+        raise NimctlError(
+            "usage",
+            f"there is no check or group {wrong[0]!r}",
+            cause=f"groups: {', '.join(dict.fromkeys(c.group for c in among))}",
+            fix="See `nimctl doctor --list-checks`.",
+        )
+    chosen = [c for c in among if (not only or {c.id, c.group} & set(only)) and not {c.id, c.group} & set(skip)]
+    return Report(tuple(finding for check in chosen for finding in _judge(check, facts, needs)), facts)
+
+
+def _judge(check: Check, facts: HostFacts, needs: Needs) -> list[Finding]:
+    try:
+        return check.judge(facts, needs)
+    except Exception as error:  # a check that crashes must not hide what the others found
+        cause = f"{type(error).__name__}: {error}"
+        fix = "This is a bug: report it with the file of `nimctl doctor --save-facts`."
+        return [Finding(check.id, "check-crashed", "unknown", "warning", f"{check.title}: not told", cause, fix)]
+
+
+def errors(report: Report) -> NimctlError | None:
+    """The failures as the one error that `run` ends with: the failure's own id when it is alone; None without any."""
+    failures = report.failures
+    if not failures:
+        return None
+    if len(failures) == 1:
+        only = failures[0]
+        return NimctlError(only.id, only.title, cause=only.cause, fix=only.fix, evidence=only.evidence)
+    return NimctlError(
+        "preflight-failed",
+        f"{len(failures)} checks failed: {', '.join(dict.fromkeys(f.id for f in failures))}",
+        cause=failures[0].cause,
+        fix=f"Begin with the first: {failures[0].fix} `nimctl doctor` lists them all.",
+        evidence=[f"{f.id}: {f.title}. Fix: {f.fix}" for f in failures],
+    )

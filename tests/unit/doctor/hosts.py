@@ -1,0 +1,136 @@
+"""Hosts to judge: one that is well, and small changes of it."""
+
+from dataclasses import replace
+from typing import Any
+
+from nimctl.core import recipes
+from nimctl.core.facts import (
+    CacheFacts,
+    CdiSpec,
+    CredentialFacts,
+    DiskFacts,
+    DockerFacts,
+    HostFacts,
+    PortFacts,
+    SystemFacts,
+    ToolFacts,
+    ToolkitFacts,
+)
+from nimctl.core.gpus import Gpu, GpuInventory
+from nimctl.doctor import checks
+from nimctl.doctor.model import Finding, Needs
+
+GIB = 2**30
+KIMI = recipes.load("kimi-k2.5")
+NIM = recipes.load("kimi-k2.5-turbo")
+NIM_PAGE = recipes.load("kimi-k2.5-nim")
+DEMO = recipes.load("demo")
+
+
+def gpu(index: int, **changes: Any) -> Gpu:
+    return replace(
+        Gpu(
+            index=index,
+            uuid=f"GPU-{index:08d}",
+            name="NVIDIA H200",
+            pci_id=f"00000000:{index + 16:02X}:00.0",
+            compute_capability="9.0",
+            memory_total=141 * GIB,
+            memory_free=140 * GIB,
+            mig=False,
+            ecc=True,
+            ecc_uncorrected=0,
+            compute_mode="default",
+            persistence=True,
+        ),
+        **changes,
+    )
+
+
+def gpus(count: int = 8, **changes: Any) -> tuple[Gpu, ...]:
+    return tuple(gpu(i, **changes) for i in range(count))
+
+
+def inventory(*cards: Gpu, driver: str | None = "580.95.05", cuda: str | None = "13.0") -> GpuInventory:
+    return GpuInventory("ok", driver=driver, cuda=cuda, gpus=cards)
+
+
+DISK = DiskFacts("/data", "xfs", "259:1", 4_000 * GIB, 3_000 * GIB, 10**9, read_only=False)
+STORE = DiskFacts("/var/lib/docker", "ext4", "259:2", 500 * GIB, 300 * GIB, 10**7, read_only=False)
+
+HEALTHY = HostFacts(
+    nimctl="0.1.0",
+    taken_at="2026-01-02T03:04:05+00:00",
+    system=SystemFacts(
+        os_id="ubuntu",
+        os_version="24.04",
+        os_name="Ubuntu 24.04.3 LTS",
+        kernel="6.8.0-90-generic",
+        arch="x86_64",
+        cpus=192,
+        memory_total=2_000 * GIB,
+        memory_available=1_900 * GIB,
+        shm_total=1_000 * GIB,
+        uid=1000,
+        groups=("docker", "engineers"),
+        wsl=False,
+    ),
+    gpus=inventory(*gpus(8)),
+    docker=DockerFacts(
+        "ok",
+        endpoint="unix:///var/run/docker.sock",
+        version="28.5.2",
+        api_version="1.51",
+        rootless=False,
+        storage_driver="overlay2",
+        data_root="/var/lib/docker",
+        runtimes=("io.containerd.runc.v2", "nvidia", "runc"),
+        default_runtime="runc",
+        cdi_spec_dirs=("/etc/cdi", "/var/run/cdi"),
+        security_options=("name=apparmor", "name=seccomp,profile=builtin"),
+        architecture="x86_64",
+    ),
+    toolkit=ToolkitFacts("1.19.1", "nvidia-ctk", "/usr/bin/nvidia-container-runtime-hook"),
+    cdi=(CdiSpec("/etc/cdi/nvidia.yaml", "nvidia.com/gpu", (*map(str, range(8)), "all")),),
+    image_store=STORE,
+    cache=CacheFacts(
+        "/data/nim",
+        exists=True,
+        uid=1000,
+        gid=0,
+        mode="2770",
+        group_writable=True,
+        writable=True,
+        entries_seen=12,
+        entries_bytes=0,
+        disk=DISK,
+    ),
+    port=PortFacts("127.0.0.1", 8000, free=True),
+    credentials=CredentialFacts({"NGC_API_KEY": True, "HF_TOKEN": True}, ("nvcr.io",)),
+    tools=ToolFacts("/usr/sbin/nginx", "1.24.0", "0.32.0"),
+)
+
+
+def host(facts: HostFacts = HEALTHY, **parts: Any) -> HostFacts:
+    """`facts` with parts replaced. A part may be a dict of its changed fields: host(docker={"state": "missing"})."""
+    return replace(
+        facts,
+        **{
+            name: replace(getattr(facts, name), **value) if isinstance(value, dict) else value
+            for name, value in parts.items()
+        },
+    )
+
+
+def without_gpus(state: str = "no-library") -> GpuInventory:
+    return GpuInventory(state, detail="NVML says no")  # type: ignore[arg-type]
+
+
+def judge(check: str, facts: HostFacts, needs: Needs | None = None) -> list[Finding]:
+    """The findings of one check by its id."""
+    (chosen,) = [c for c in checks.ALL if c.id == check]
+    return chosen.judge(facts, needs or Needs(recipe=KIMI))
+
+
+def verdicts(findings: list[Finding]) -> list[tuple[str, str]]:
+    return [(f.verdict, f.id) for f in findings]

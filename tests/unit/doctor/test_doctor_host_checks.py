@@ -1,0 +1,125 @@
+"""Operating system, processor, memory, port, key and the tools of the process runtime."""
+
+import pytest
+
+from nimctl.doctor.model import Needs
+from tests.unit.doctor.hosts import DEMO, GIB, HEALTHY, KIMI, NIM, host, judge, verdicts
+
+PROCESS = Needs(recipe=DEMO, runtime="process", gpus="none")
+
+
+@pytest.mark.parametrize(
+    ("os_id", "version", "validated"),
+    [("ubuntu", "22.04", True), ("ubuntu", "24.04", True), ("ubuntu", "20.04", False), ("debian", "12", False)],
+)
+def test_other_systems_are_told_what_is_validated_and_never_refused(os_id, version, validated):
+    (finding,) = judge("os", host(system={"os_id": os_id, "os_version": version, "os_name": f"{os_id} {version}"}))
+    assert finding.verdict == "pass"
+    assert ("validated" not in finding.title) is validated
+
+
+def test_a_system_without_a_name():
+    facts = host(system={"os_id": None, "os_version": None, "os_name": None})
+    assert verdicts(judge("os", facts)) == [("unknown", "os")]
+
+
+def test_wsl_is_said():
+    assert "WSL 2" in judge("os", host(system={"wsl": True}))[0].title
+
+
+@pytest.mark.parametrize(
+    ("system", "docker", "expected"),
+    [
+        ("x86_64", None, ("pass", "arch")),
+        ("aarch64", None, ("pass", "arch")),
+        ("AMD64", None, ("pass", "arch")),
+        ("ppc64le", None, ("fail", "image-incompatible")),
+        # What counts is where containers run.
+        ("x86_64", "riscv64", ("fail", "image-incompatible")),
+        (None, None, ("unknown", "arch")),
+    ],
+)
+def test_architecture(system, docker, expected):
+    facts = host(system={"arch": system}, docker={"architecture": docker})
+    assert verdicts(judge("arch", facts)) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("total", "available", "needs", "expected"),
+    [
+        (2_000, 1_900, Needs(KIMI), ("pass", "memory")),
+        (2_000, 35, Needs(KIMI), ("warn", "memory-low")),
+        (2_000, None, Needs(KIMI), ("pass", "memory")),
+        (None, None, Needs(KIMI), ("unknown", "memory")),
+        (64, 60, Needs(KIMI, gpus="none"), ("fail", "no-layout")),
+        (2_000, 500, Needs(KIMI, gpus="none"), ("warn", "memory-low")),
+        (24, 20, PROCESS, ("pass", "memory")),
+        (24, 2, PROCESS, ("warn", "memory-low")),
+    ],
+)
+def test_host_memory(total, available, needs, expected):
+    def size(n):
+        return None if n is None else n * GIB
+
+    facts = host(system={"memory_total": size(total), "memory_available": size(available)})
+    assert verdicts(judge("memory", facts, needs)) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("free", "expected"),
+    [(True, ("pass", "port")), (False, ("fail", "port-in-use")), (None, ("unknown", "port"))],
+)
+def test_port(free, expected):
+    assert verdicts(judge("port", host(port={"free": free}))) == [expected]
+
+
+def test_a_port_of_another_host_cannot_be_tried_from_here():
+    facts = host(port={"free": False}, docker={"endpoint": "tcp://10.0.0.7:2376"})
+    assert verdicts(judge("port", facts)) == [("unknown", "port")]
+    assert verdicts(judge("port", facts, PROCESS)) == [("fail", "port-in-use")]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "keys", "logins", "expected"),
+    [
+        (NIM, {"NGC_API_KEY": True}, (), ("pass", "key")),
+        (NIM, {"NGC_API_KEY": False}, (), ("fail", "key-missing")),
+        (NIM, {}, (), ("fail", "key-missing")),
+        (NIM, {"NGC_API_KEY": False}, ("nvcr.io",), ("warn", "key-absent")),
+        (KIMI, {"HF_TOKEN": True}, (), ("pass", "key")),
+        (KIMI, {"HF_TOKEN": False}, (), ("warn", "key-absent")),
+        (DEMO, {}, (), ("skip", "key")),
+        (None, {}, (), ("skip", "key")),
+    ],
+)
+def test_key(recipe, keys, logins, expected):
+    facts = host(credentials={"keys": keys, "logins": logins})
+    assert verdicts(judge("key", facts, Needs(recipe))) == [expected]
+
+
+def test_a_key_that_is_asked_for_by_name_comes_before_the_recipe_s():
+    facts = host(credentials={"keys": {"OTHER_KEY": True, "NGC_API_KEY": False}, "logins": ()})
+    (finding,) = judge("key", facts, Needs(NIM, key="OTHER_KEY"))
+    assert (finding.verdict, finding.title) == ("pass", "OTHER_KEY is set")
+
+
+@pytest.mark.parametrize(
+    ("check", "tools", "expected"),
+    [
+        ("front", {}, ("pass", "front")),
+        ("front", {"nginx": None}, ("fail", "front-missing")),
+        ("front", {"nginx_version": None}, ("pass", "front")),
+        ("engine", {}, ("pass", "engine")),
+        ("engine", {"vllm": None}, ("fail", "engine-missing")),
+    ],
+)
+def test_tools_of_the_process_runtime(check, tools, expected):
+    assert verdicts(judge(check, host(tools=tools), PROCESS)) == [expected]
+    assert verdicts(judge(check, host(tools=tools), Needs(DEMO))) == [("skip", check)]
+
+
+def test_titles_hold_what_was_observed():
+    assert judge("driver", HEALTHY)[0].title == "driver 580.95.05 (580 or later is needed)"
+    assert judge("docker-version", HEALTHY)[0].title == "Docker Engine 28.5.2 (24.0 or later is needed)"
+    assert judge("toolkit", HEALTHY)[0].title == "NVIDIA Container Toolkit 1.19.1 (1.14.0 or later is needed)"
+    assert judge("port", HEALTHY)[0].title == "port 127.0.0.1:8000 is free"
