@@ -5,7 +5,6 @@ $XDG_STATE_HOME/nimctl/runs/<name>/      0700
   state/     the server's own run-time files, among them public/startup.json
 """
 
-import fcntl
 import json
 import os
 import shutil
@@ -13,8 +12,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,29 +20,16 @@ from typing import Any
 
 import nimctl
 from nimctl.core.errors import NimctlError
-from nimctl.core.plain import from_plain, to_plain
 from nimctl.core.secret import Secret, redact
+from nimctl.launch import process_store as store
 from nimctl.launch import procfs
 from nimctl.launch import secrets as staging
 from nimctl.launch.asked import looks_secret
 from nimctl.launch.model import LaunchPlan
+from nimctl.launch.process_store import Record
 from nimctl.launch.procfs import Identity
 from nimctl.launch.runtime import ContainerState, RunHandle, check_secrets, name_taken, port_taken
 from nimctl.launch.show import process_command
-
-SCHEMA = "nimctl.process-run/1"
-
-
-@dataclass(frozen=True)
-class Record:
-    """What `run.json` holds. It never holds an environment, because that may hold keys."""
-
-    run: RunHandle
-    process: Identity
-    argv: tuple[str, ...]
-    started_at: str
-    secrets: str | None = None
-    schema: str = SCHEMA
 
 
 @dataclass(frozen=True)
@@ -71,13 +56,13 @@ class ProcessRuntime:
         `engine-missing` when this Python cannot start at all.
         """
         check_secrets(plan, secrets)
-        with self._starting(plan.name):
+        with store.starting(self.folder, plan.name):
             notes = self._make_way(plan.name)
             _check_port(plan.port.host_ip, plan.port.host)
             folder = self.folder / plan.name
             key_folder = next((Path(s.source).parent for s in plan.secrets if s.source), None)
             try:
-                _make_folder(folder)
+                store.make_folder(folder)
                 if key_folder is not None:
                     staging.stage(key_folder, {s.name: secrets[s.name] for s in plan.secrets if s.name in secrets})
                 return self._spawn(plan, folder, key_folder, notes)
@@ -128,11 +113,11 @@ class ProcessRuntime:
             notes=notes,
         )
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        _write(folder / "run.json", Record(run, identity, argv, now, str(keys) if keys else None))
+        store.write(self.folder, Record(run, identity, argv, now, str(keys) if keys else None))
         return run
 
     def _make_way(self, name: str) -> tuple[str, ...]:
-        record = self._read(name)
+        record = store.read(self.folder, name)
         if record is None:
             shutil.rmtree(self.folder / name, ignore_errors=True)
             return ()
@@ -141,34 +126,18 @@ class ProcessRuntime:
         self._forget(name, record)
         return (f"replaced: The dead run {name} was removed to make way.",)
 
-    @contextmanager
-    def _starting(self, name: str) -> Iterator[None]:
-        """Only one start of a name at a time; the lock dies with its owner."""
-        _make_folder(self.folder)
-        descriptor = os.open(self.folder / f".{name}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield
-        except BlockingIOError as error:
-            raise name_taken(name, "another command is starting it at this moment") from error
-        finally:
-            os.close(descriptor)
-
     def list_runs(self) -> tuple[RunHandle, ...]:
         """The runs of this user, alive or dead, sorted by name."""
-        if not self.folder.is_dir():
-            return ()
-        names = sorted(p.name for p in self.folder.iterdir() if p.is_dir())
-        return tuple(record.run for name in names if (record := self._read(name)))
+        return tuple(record.run for record in store.read_all(self.folder))
 
     def find(self, name: str) -> RunHandle | None:
         """The run of this name."""
-        record = self._read(name)
+        record = store.read(self.folder, name)
         return record.run if record else None
 
     def state(self, run: RunHandle) -> ContainerState:
         """How the process is. Its exit code is known to the command that started it, and from its own last report."""
-        record = self._read(run.name)
+        record = store.read(self.folder, run.name)
         if record is None or str(record.process.pid) != run.id:
             return ContainerState("gone")
         child = self._children.get(run.name)
@@ -217,7 +186,7 @@ class ProcessRuntime:
 
         Raises `engine-stalled` when a process survives even SIGKILL, as one that hangs in a driver does.
         """
-        record = self._read(run.name)
+        record = store.read(self.folder, run.name)
         if record is None:
             return None
         if procfs.is_alive(record.process):
@@ -240,7 +209,7 @@ class ProcessRuntime:
         self._forget(run.name, record)
         return code
 
-    def _wait(self, name: str, processes: Any, seconds: float) -> bool:
+    def _wait(self, name: str, processes: Collection[Identity], seconds: float) -> bool:
         """Wait for the end of processes; a child of this very process must be reaped to be seen as ended."""
         done = procfs.wait_until_dead(processes, seconds)
         if child := self._children.get(name):
@@ -263,33 +232,6 @@ class ProcessRuntime:
             staging.remove(Path(record.secrets))
         shutil.rmtree(self.folder / name, ignore_errors=True)
 
-    def _read(self, name: str) -> Record | None:
-        try:
-            data = json.loads((self.folder / name / "run.json").read_text(encoding="utf-8"))
-            return from_plain(Record, data)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except (OSError, ValueError) as error:
-            raise NimctlError(
-                "config-invalid",
-                f"the record of run {name} cannot be read",
-                cause=str(error),
-                fix=f"Look into {self.folder / name}, then remove that folder.",
-            ) from error
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        full = error.errno in (28, 122)  # ENOSPC, EDQUOT
-        raise NimctlError(
-            "disk-full" if full else "config-invalid",
-            f"{folder} cannot be made",
-            cause=str(error),
-            fix="Free space there." if full else "Set XDG_STATE_HOME to a folder that you may write.",
-        ) from error
-
 
 def _check_port(host: str, port: int) -> None:
     """Refuse a port that somebody listens on; nginx, too, asks with SO_REUSEADDR."""
@@ -301,12 +243,6 @@ def _check_port(host: str, port: int) -> None:
             probe.listen(1)
         except OSError as error:
             raise port_taken(host, port, str(error)) from error
-
-
-def _write(path: Path, record: Record) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(to_plain(record), indent=2), encoding="utf-8")
-    partial.replace(path)
 
 
 def _text(line: bytes) -> str:

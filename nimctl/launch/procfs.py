@@ -87,7 +87,7 @@ def wait_until_dead(processes: Iterable[Identity], seconds: float, poll: float =
 
 
 def _pids() -> list[int]:
-    return [int(name) for name in os.listdir(PROC) if name.isdigit()]
+    return [int(path.name) for path in PROC.iterdir() if path.name.isdigit()]
 
 
 def _stat(pid: int) -> _Stat | None:
