@@ -80,13 +80,11 @@ class Output:
             return
         table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
         for number, name in enumerate(columns):
-            table.add_column(name, overflow="fold", no_wrap=number < len(columns) - 1 and not self._narrow(rows, number))
+            longest = max((len(row[number]) for row in rows), default=0)
+            table.add_column(name, overflow="fold", no_wrap=number < len(columns) - 1 and longest <= 40)
         for row in rows:
             table.add_row(*(escape(redact(cell)) for cell in row))
         self.console.print(table)
-
-    def _narrow(self, rows: Sequence[Sequence[str]], column: int) -> bool:
-        return max((len(r[column]) for r in rows), default=0) > 40
 
     def error(self, error: NimctlError) -> None:
         """One failure: id, what happened, cause, fix, and the lines that prove it."""
@@ -214,7 +212,8 @@ def _stage_table(stages: Sequence[Stage]) -> Table:
     table = Table.grid(padding=(0, 1))
     for stage in stages:
         style, mark = _STAGE_MARKS[stage.state]
-        table.add_row(Text(mark, style=style), Text(_stage_line(stage), style="dim" if stage.state == "pending" else ""))
+        dim = "dim" if stage.state == "pending" else ""
+        table.add_row(Text(mark, style=style), Text(_stage_line(stage), style=dim))
     return table
 
 

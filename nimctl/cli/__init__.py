@@ -37,7 +37,7 @@ def _root(
     version: bool = typer.Option(False, "--version", "-V", is_eager=True, help="Print the version and leave."),
 ) -> None:
     if version:
-        from nimctl import __version__  # noqa: PLC0415
+        from nimctl import __version__
 
         typer.echo(f"nimctl {__version__}")
         raise typer.Exit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Literal
 
 from nimctl.core.errors import NimctlError
@@ -26,9 +27,9 @@ def ensure_image(choice: ImageChoice, device: Literal["cuda", "cpu"], engine: En
 
 def pull_image(reference: str, engine: Engine, out: Output) -> str:
     """Resolve the reference to a digest once, pull exactly that, and return the digest."""
-    from nimctl.registry.credentials import config_folder, stored  # noqa: PLC0415
-    from nimctl.registry.entitlement import resolve_digest  # noqa: PLC0415
-    from nimctl.registry.reference import parse  # noqa: PLC0415
+    from nimctl.registry.credentials import config_folder, stored
+    from nimctl.registry.entitlement import resolve_digest
+    from nimctl.registry.reference import parse
 
     wanted = parse(reference)
     login = stored(wanted.registry, config_folder())
@@ -42,10 +43,10 @@ def pull_image(reference: str, engine: Engine, out: Output) -> str:
 
 def build_image(device: Literal["cuda", "cpu"], tag: str, engine: Engine, out: Output) -> str:
     """Build our image for `device` through BuildKit and return its id."""
-    from nimctl import images  # noqa: PLC0415
+    from nimctl import images
 
     with out.transfer(f"building {tag}") as view:
-        images.build(device, tag=tag, on_line=view.line)
+        images.build(device, env=os.environ, tag=tag, on_line=view.line)
     built = engine.image_digest(tag)
     if built is None:
         raise NimctlError(
@@ -59,4 +60,4 @@ def build_image(device: Literal["cuda", "cpu"], tag: str, engine: Engine, out: O
 
 
 def _short(digest: str) -> str:
-    return digest.split(":")[-1][:12]
+    return digest.rsplit(":", maxsplit=1)[-1][:12]

@@ -1,5 +1,6 @@
 """`nimctl build`: build our images through BuildKit."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -20,23 +21,24 @@ def build(
     ca: Annotated[Path | None, typer.Option(help="CA bundle for the build's network [default: pip's own].")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
-    debug: Debug = False,  # noqa: ARG001 (read by @verb)
+    debug: Debug = False,  # read by @verb
 ) -> None:
     """Build the image `cuda` or `cpu` from this version of nimctl.
 
     Example:  nimctl build cpu
     """
-    from nimctl import images  # noqa: PLC0415
-    from nimctl.core.errors import NimctlError  # noqa: PLC0415
-    from nimctl.render import Output  # noqa: PLC0415
+    from nimctl import images
+    from nimctl.core.errors import NimctlError
+    from nimctl.render import Output
 
     out = Output.choose("build", as_json=as_json, quiet=quiet)
     if target not in ("cuda", "cpu"):
         raise NimctlError("usage", f"there is no image {target!r}", cause="images: cuda, cpu", fix="nimctl build cpu")
     name = tag or images.local_tag(target)
     with out.transfer(f"building {name}") as view:
-        images.build(
+        built = images.build(
             target,
+            env=os.environ,
             tag=name,
             platforms=tuple(platform or ()),
             push=push,
@@ -45,6 +47,6 @@ def build(
             ca=ca,
             on_line=view.line,
         )
-    out.document({"ok": True, "image": name})
+    out.document({"ok": True, "image": name, "digest": built.digest})
     if out.mode != "json":
         out.result(name)

@@ -17,15 +17,15 @@ def init(
     folder: Annotated[Path | None, typer.Argument(help="The folder [default: the configured cache].")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
-    debug: Debug = False,  # noqa: ARG001 (read by @verb)
+    debug: Debug = False,  # read by @verb
 ) -> None:
     """Make a folder writable for containers of any user id with group 0: group 0, setgid, g+rwX.
 
     Example:  sudo nimctl cache init /data/nim
     """
-    from nimctl.cli import config as configuration  # noqa: PLC0415
-    from nimctl.core import cache  # noqa: PLC0415
-    from nimctl.render import Output  # noqa: PLC0415
+    from nimctl.cli import config as configuration
+    from nimctl.core import cache
+    from nimctl.render import Output
 
     out = Output.choose("cache", as_json=as_json, quiet=quiet)
     root = configuration.load({"cache": folder}).cache

@@ -27,19 +27,19 @@ def doctor(
     image: Annotated[str | None, typer.Option(help="Image for --probe.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
-    debug: Debug = False,  # noqa: ARG001 (read by @verb)
+    debug: Debug = False,  # read by @verb
 ) -> None:
     """Check that this host can run MODEL, and say how to mend what is not right.
 
     Example:  nimctl doctor demo --json
     """
-    from nimctl.cli import config as configuration  # noqa: PLC0415
-    from nimctl.cli import host as host_look  # noqa: PLC0415
-    from nimctl.cli.target import resolve  # noqa: PLC0415
-    from nimctl.core.errors import CATALOGUE, NimctlError  # noqa: PLC0415
-    from nimctl.doctor import checks, runner  # noqa: PLC0415
-    from nimctl.doctor.model import Needs  # noqa: PLC0415
-    from nimctl.render import Output  # noqa: PLC0415
+    from nimctl.cli import config as configuration
+    from nimctl.cli import host as host_look
+    from nimctl.cli.target import resolve
+    from nimctl.core.errors import CATALOGUE, NimctlError
+    from nimctl.doctor import checks, runner
+    from nimctl.doctor.model import Needs
+    from nimctl.render import Output
 
     out = Output.choose("doctor", as_json=as_json, quiet=quiet)
     if list_checks:
@@ -53,12 +53,16 @@ def doctor(
     if save_facts is not None:
         host_look.save(observed, save_facts)
         out.text(f"facts written to {save_facts}")
-    needs = Needs(recipe=target.recipe, runtime=host_look.runtime_of(config), gpus=host_look.wanted_gpus(config, target.recipe, observed))
+    needs = Needs(
+        recipe=target.recipe,
+        runtime=host_look.runtime_of(config),
+        gpus=host_look.wanted_gpus(config, target.recipe, observed),
+    )
     report = runner.run_checks(observed, needs, only=_names(only), skip=_names(skip))
     if probe:
-        from nimctl.cli.probe import add_probe  # noqa: PLC0415
+        from nimctl.cli.probe import run_probe
 
-        report = add_probe(report, observed, config, target, image, out)
+        report = report.plus(run_probe(observed, needs, config, target, image, out))
     out.document({**report.to_json(), "model": target.recipe.name})
     if out.mode != "json":
         shown = report.findings if out.mode == "human" else [f for f in report.findings if f.verdict == "fail"]
@@ -72,3 +76,7 @@ def doctor(
         raise NimctlError(
             "usage", "no check was run", cause="--only and --skip leave none", fix="See `nimctl doctor --list-checks`."
         )
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    return tuple(part.strip() for part in (text or "").split(",") if part.strip())

@@ -17,7 +17,7 @@ def look(config: Config, out: Output, *, replay: Path | None = None) -> HostFact
     """The facts of this host, or those saved in `replay`. Raises `facts-invalid` for a file that holds none."""
     if replay is not None:
         return _read(replay)
-    from nimctl.doctor.facts import gather  # noqa: PLC0415
+    from nimctl.doctor.facts import gather
 
     with out.working("looking at this host"):
         return gather(
@@ -75,7 +75,7 @@ def wanted_gpus(config: Config, recipe: Recipe, facts: HostFacts) -> str:
 
 def device_for(config: Config, recipe: Recipe) -> Literal["cuda", "cpu"]:
     """Which of our images a recipe needs here: `cpu` when CPU was asked for, or for a CPU recipe without any GPU."""
-    from nimctl.core.gpus import read_inventory  # noqa: PLC0415
+    from nimctl.core.gpus import read_inventory
 
     asked = config.text("gpus")
     if asked == "none":

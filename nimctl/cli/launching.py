@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 from nimctl.cli import acquire, host
 from nimctl.cli.config import Config
-from nimctl.cli.target import ImageChoice, Target, image_for, needs_source, resolve
+from nimctl.cli.target import ImageChoice, Target, image_for, resolve
 from nimctl.core import cache as cache_room
 from nimctl.core.errors import NimctlError
 from nimctl.core.facts import HostFacts
+from nimctl.core.fetch import open_source
 from nimctl.core.secret import Secret
 from nimctl.core.stages import StartupReport
 from nimctl.doctor import runner
@@ -64,8 +65,7 @@ def prepare(
     gpus = host.wanted_gpus(config, recipe, facts)
     if gpus == "none" and config.text("gpus") is None:
         out.text("no GPU answers on this host and this model runs on the CPU: using the CPU", style="yellow")
-    device = "cpu" if gpus == "none" else "cuda"
-    choice = image_for(target, device, config) if runtime == "docker" else None
+    choice = image_for(target, "cpu" if gpus == "none" else "cuda", config) if runtime == "docker" else None
     options = planning.RunOptions(
         recipe=recipe,
         image=choice.reference if choice else None,
@@ -108,7 +108,8 @@ def _pairs(items: Sequence[str]) -> tuple[tuple[str, str], ...]:
 
 def check(prepared: Prepared, out: Output, *, force: bool) -> None:
     """Judge the host for this plan. Raises the finding's own error; `--force` says it and goes on."""
-    needs_source(prepared.target.recipe, prepared.config.cache)
+    if prepared.target.recipe.runs == "ours":
+        open_source(str(prepared.target.folder or prepared.target.recipe.weights))  # refused before anything starts
     report = runner.run_checks(prepared.facts, prepared.needs)
     problem = runner.errors(report)
     if problem is None:
@@ -155,11 +156,11 @@ def start(prepared: Prepared, out: Output) -> Started:
 
 
 def _runtime(prepared: Prepared, out: Output) -> Runtime:
-    from nimctl.launch.process import ProcessRuntime  # noqa: PLC0415
+    from nimctl.launch.process import ProcessRuntime
 
     if prepared.choice is None:
         return ProcessRuntime()
-    from nimctl.launch.docker import DockerRuntime  # noqa: PLC0415
+    from nimctl.launch.docker import DockerRuntime
 
     runtime = DockerRuntime.connect()
     acquire.ensure_image(prepared.choice, "cpu" if prepared.plan.layout_gpus == 0 else "cuda", runtime.engine, out)
@@ -167,15 +168,14 @@ def _runtime(prepared: Prepared, out: Output) -> Runtime:
 
 
 def wait(started: Started, out: Output) -> StartupReport:
-    """Follow the stages until the server is ready. A failed or interrupted start is stopped; the cache stays."""
+    """Follow the stages until the server is ready. Ctrl-C stops and removes the run; the cache stays."""
     try:
         with out.startup() as view:
             return progress.follow(started.runtime, started.handle, on_update=view.update, on_note=view.note)
-    except BaseException as error:
-        if isinstance(error, NimctlError) and error.id == "engine-stalled":
-            raise  # it may yet come: the user decides
-        if not isinstance(error, NimctlError):
-            out.text(f"stopping {started.name}", style="yellow")
+    except NimctlError:
+        raise  # a dead run stays for `nimctl logs`, a stalled one may yet come: the user decides
+    except BaseException:
+        out.text(f"stopping {started.name}", style="yellow")
         with suppress(NimctlError):
-            started.runtime.stop(started.handle, timeout=None)
+            started.runtime.stop(started.handle)
         raise

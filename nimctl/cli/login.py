@@ -15,15 +15,15 @@ def login(
     password_stdin: Annotated[bool, typer.Option("--password-stdin", help="Read the key from stdin.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
-    debug: Debug = False,  # noqa: ARG001 (read by @verb)
+    debug: Debug = False,  # read by @verb
 ) -> None:
     """Log in to a registry. The key comes from NGC_API_KEY or stdin, never from the command line.
 
     Example:  echo "$NGC_API_KEY" | nimctl login --password-stdin
     """
-    from nimctl.cli.key import read_key  # noqa: PLC0415
-    from nimctl.registry import credentials  # noqa: PLC0415
-    from nimctl.render import Output  # noqa: PLC0415
+    from nimctl.cli.key import read_key
+    from nimctl.registry import credentials
+    from nimctl.render import Output
 
     out = Output.choose("login", as_json=as_json, quiet=quiet)
     key = read_key(from_stdin=password_stdin)

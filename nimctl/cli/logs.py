@@ -15,15 +15,15 @@ def logs(
     tail: Annotated[int, typer.Option(min=0, help="How many of the last lines.")] = 200,
     as_json: Json = False,
     quiet: Quiet = False,
-    debug: Debug = False,  # noqa: ARG001 (read by @verb)
+    debug: Debug = False,  # read by @verb
 ) -> None:
     """Print the log of a run, keys masked.
 
     Example:  nimctl logs demo --follow
     """
-    from nimctl.cli.runs import find  # noqa: PLC0415
-    from nimctl.core.errors import NimctlError  # noqa: PLC0415
-    from nimctl.render import Output  # noqa: PLC0415
+    from nimctl.cli.runs import find
+    from nimctl.core.errors import NimctlError
+    from nimctl.render import Output
 
     out = Output.choose("logs", as_json=as_json, quiet=quiet)
     if as_json and follow:

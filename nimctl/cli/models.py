@@ -5,13 +5,13 @@ from nimctl.cli.verb import verb
 
 
 @verb("models")
-def models(as_json: Json = False, quiet: Quiet = False, debug: Debug = False) -> None:  # noqa: ARG001 (read by @verb)
+def models(as_json: Json = False, quiet: Quiet = False, debug: Debug = False) -> None:  # read by @verb
     """List the models nimctl knows.
 
     Example:  nimctl models --json
     """
-    from nimctl.core import recipes  # noqa: PLC0415
-    from nimctl.render import Output, size  # noqa: PLC0415
+    from nimctl.core import recipes
+    from nimctl.render import Output, size
 
     out = Output.choose("models", as_json=as_json, quiet=quiet)
     known = [recipes.load(name) for name in recipes.names()]

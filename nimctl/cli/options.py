@@ -32,7 +32,5 @@ Host = Annotated[str | None, typer.Option(help="Address to publish on [default: 
 Port = Annotated[
     int | None, typer.Option(min=1, max=65535, help="Port to publish on [default: 8000].", show_default=False)
 ]
-Runtime = Annotated[
-    str | None, typer.Option(help="docker or process [default: docker].", show_default=False)
-]
+Runtime = Annotated[str | None, typer.Option(help="docker or process [default: docker].", show_default=False)]
 Image = Annotated[str | None, typer.Option(help="Run this image instead of the recipe's.", show_default=False)]

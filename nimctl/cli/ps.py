@@ -5,14 +5,14 @@ from nimctl.cli.verb import verb
 
 
 @verb("ps")
-def ps(as_json: Json = False, quiet: Quiet = False, debug: Debug = False) -> None:  # noqa: ARG001 (read by @verb)
+def ps(as_json: Json = False, quiet: Quiet = False, debug: Debug = False) -> None:  # read by @verb
     """List the runs that nimctl started, running or dead.
 
     Example:  nimctl ps --json
     """
-    from nimctl.cli.runs import runtimes  # noqa: PLC0415
-    from nimctl.launch import progress  # noqa: PLC0415
-    from nimctl.render import Output  # noqa: PLC0415
+    from nimctl.cli.runs import runtimes
+    from nimctl.launch import progress
+    from nimctl.render import Output
 
     out = Output.choose("ps", as_json=as_json, quiet=quiet)
     rows = []

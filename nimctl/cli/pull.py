@@ -11,17 +11,17 @@ def pull(
     image: Image = None,
     as_json: Json = False,
     quiet: Quiet = False,
-    debug: Debug = False,  # noqa: ARG001 (read by @verb)
+    debug: Debug = False,  # read by @verb
 ) -> None:
     """Pull (or build, where no registry holds it) the image that serves MODEL, by digest.
 
     Example:  nimctl pull kimi-k2.5-turbo
     """
-    from nimctl.cli import acquire, host  # noqa: PLC0415
-    from nimctl.cli import config as configuration  # noqa: PLC0415
-    from nimctl.cli.target import image_for, resolve  # noqa: PLC0415
-    from nimctl.launch.docker import Engine  # noqa: PLC0415
-    from nimctl.render import Output  # noqa: PLC0415
+    from nimctl.cli import acquire, host
+    from nimctl.cli import config as configuration
+    from nimctl.cli.target import image_for, resolve
+    from nimctl.launch.docker import Engine
+    from nimctl.render import Output
 
     out = Output.choose("pull", as_json=as_json, quiet=quiet)
     config = configuration.load({"gpus": gpus})

@@ -31,19 +31,19 @@ def run(
         list[str] | None, typer.Option("--env", "-e", metavar="K=V", help="Variable for the server; repeatable.")
     ] = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once it has started.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and its docker run line; do nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and its docker run line.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Start although a check failed; it is logged.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
-    debug: Debug = False,  # noqa: ARG001 (read by @verb)
+    debug: Debug = False,  # read by @verb
 ) -> None:
     """Start MODEL, show every stage, and return once it answers. It goes on serving; `nimctl stop` ends it.
 
     Example:  nimctl run demo --gpus all --port 8000
     """
-    from nimctl.cli import config as configuration  # noqa: PLC0415
-    from nimctl.cli import launching  # noqa: PLC0415
-    from nimctl.render import Output  # noqa: PLC0415
+    from nimctl.cli import config as configuration
+    from nimctl.cli import launching
+    from nimctl.render import Output
 
     out = Output.choose("run", as_json=as_json, quiet=quiet)
     flags = {"gpus": gpus, "port": port, "host": host, "cache": cache, "runtime": runtime}
@@ -67,7 +67,7 @@ def run(
 
 
 def _show_plan(prepared: Prepared, out: Output) -> None:
-    from nimctl.launch import plan as planning  # noqa: PLC0415
+    from nimctl.launch import plan as planning
 
     out.document({"ok": True, "plan": planning.to_json(prepared.plan), "command": prepared.command_line})
     if out.mode == "json":

@@ -1,13 +1,13 @@
 """Finding runs in every runtime at once: Docker where an engine answers, and processes on this host."""
 
 from nimctl.core.errors import NimctlError
-from nimctl.launch.runtime import Runtime, RunHandle
+from nimctl.launch.runtime import RunHandle, Runtime
 
 
 def runtimes() -> list[Runtime]:
     """The runtimes that can be asked now. An engine that does not answer has no runs to show."""
-    from nimctl.launch.docker import DockerRuntime  # noqa: PLC0415
-    from nimctl.launch.process import ProcessRuntime  # noqa: PLC0415
+    from nimctl.launch.docker import DockerRuntime
+    from nimctl.launch.process import ProcessRuntime
 
     found: list[Runtime] = [ProcessRuntime()]
     try:

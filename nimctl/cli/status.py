@@ -14,16 +14,16 @@ def status(
     wait: Annotated[bool, typer.Option("--wait", help="Return when it is ready, or fail with its error.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
-    debug: Debug = False,  # noqa: ARG001 (read by @verb)
+    debug: Debug = False,  # read by @verb
 ) -> None:
     """Show the stages of a run. Exit 0 means ready.
 
     Example:  nimctl status demo --wait
     """
-    from nimctl.cli.runs import find  # noqa: PLC0415
-    from nimctl.core.errors import NimctlError  # noqa: PLC0415
-    from nimctl.launch import progress  # noqa: PLC0415
-    from nimctl.render import Output  # noqa: PLC0415
+    from nimctl.cli.runs import find
+    from nimctl.core.errors import NimctlError
+    from nimctl.launch import progress
+    from nimctl.render import Output
 
     out = Output.choose("status", as_json=as_json, quiet=quiet)
     runtime, handle = find(name)

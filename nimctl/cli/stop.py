@@ -16,14 +16,14 @@ def stop(
     ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
-    debug: Debug = False,  # noqa: ARG001 (read by @verb)
+    debug: Debug = False,  # read by @verb
 ) -> None:
     """Stop a run and remove its container; the cache stays.
 
     Example:  nimctl stop demo
     """
-    from nimctl.cli.runs import find  # noqa: PLC0415
-    from nimctl.render import Output  # noqa: PLC0415
+    from nimctl.cli.runs import find
+    from nimctl.render import Output
 
     out = Output.choose("stop", as_json=as_json, quiet=quiet)
     runtime, handle = find(name)

@@ -8,7 +8,6 @@ from typing import Literal
 from nimctl import __version__
 from nimctl.cli.config import Config
 from nimctl.core import recipes
-from nimctl.core.errors import NimctlError
 from nimctl.core.recipes import Recipe
 from nimctl.core.recipes.checkpoint import recipe_of_folder
 
@@ -69,7 +68,7 @@ def _recipe_of_image(reference: str) -> Recipe:
 
 def image_for(target: Target, device: Literal["cuda", "cpu"], config: Config) -> ImageChoice:
     """The image of a target: the one named, NVIDIA's own, ours from the configured registry, or ours built here."""
-    from nimctl.images import local_tag  # noqa: PLC0415
+    from nimctl.images import local_tag
 
     if target.image:
         return ImageChoice(target.image, "the command line", "pull")
@@ -81,15 +80,3 @@ def image_for(target: Target, device: Literal["cuda", "cpu"], config: Config) ->
     if registry := config.text("images.registry"):
         return ImageChoice(f"{registry.rstrip('/')}/{device}:{__version__}", config.origin("images.registry"), "pull")
     return ImageChoice(local_tag(device), "no images.registry is configured, so it is built here", "build")
-
-
-def needs_source(recipe: Recipe) -> None:
-    """Refuse a weight source that this version cannot fetch, before anything is started."""
-    if recipe.runs == "ours" and recipe.weights.startswith(("hf://", "ngc://", "s3://", "gs://", "https://")):
-        raise NimctlError(
-            "weights-source-unsupported",
-            f"{recipe.name} needs its weights from {recipe.weights}",
-            cause="this version of nimctl does not download weights itself",
-            fix="Download the checkpoint (`hf download`) and give its folder: `nimctl run /path/to/folder`; "
-            "or run NVIDIA's image, which downloads them: `nimctl run kimi-k2.5-nim`.",
-        )

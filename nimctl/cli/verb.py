@@ -21,7 +21,7 @@ def verb(name: str) -> Callable[[F], F]:
     def wrap(function: F) -> F:
         @functools.wraps(function)
         def command(*args: Any, **options: Any) -> None:
-            from nimctl import render  # noqa: PLC0415
+            from nimctl import render
 
             out = render.Output.choose(name, as_json=options.get("as_json", False), quiet=options.get("quiet", False))
             signal.signal(signal.SIGTERM, _raise_terminated)
@@ -40,7 +40,7 @@ def _raise_terminated(_signal: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _end(error: BaseException, out: Any, *, debug: bool) -> NoReturn:
-    from nimctl.core.errors import NimctlError  # noqa: PLC0415
+    from nimctl.core.errors import NimctlError
 
     if isinstance(error, SystemExit) or type(error).__module__.startswith(("click.", "typer.")):
         raise error  # typer's own: usage errors and Exit
@@ -55,7 +55,7 @@ def _end(error: BaseException, out: Any, *, debug: bool) -> NoReturn:
 
 
 def _translate(error: BaseException) -> Any:
-    from nimctl.core.errors import NimctlError  # noqa: PLC0415
+    from nimctl.core.errors import NimctlError
 
     if isinstance(error, KeyboardInterrupt):
         return NimctlError(

@@ -75,9 +75,7 @@ def test_streaming_ends_with_done(server: Server) -> None:
         "stream": True,
         "chat_template_kwargs": {"thinking": False},
     }
-    answer = curl(
-        f"{server.url}/v1/chat/completions", "-H", "Content-Type: application/json", "-d", json.dumps(body)
-    )
+    answer = curl(f"{server.url}/v1/chat/completions", "-H", "Content-Type: application/json", "-d", json.dumps(body))
     assert answer.status == 200
     events = [line.removeprefix("data: ") for line in answer.body.splitlines() if line.startswith("data: ")]
     assert events[-1] == "[DONE]"

@@ -168,9 +168,7 @@ def test_multi_turn_conversation(server: Server, client: openai.OpenAI) -> None:
     by_curl = post(server, body).json()
     assert by_curl["choices"][0]["message"]["content"].strip()
     assert by_curl["usage"]["prompt_tokens"] > first_turn["usage"]["prompt_tokens"]  # the history is in the prompt
-    response = client.chat.completions.create(
-        model=MODEL, messages=multi_turn(server), max_tokens=4096, stream=False
-    )
+    response = client.chat.completions.create(model=MODEL, messages=multi_turn(server), max_tokens=4096, stream=False)
     assert response.choices[0].message.content.strip()
 
 
