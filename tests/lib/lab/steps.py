@@ -82,16 +82,11 @@ def wait_until(ready: Callable[[], bool], *, what: str, seconds: float, log: Pat
 
 def start_daemon(argv: Sequence[str | Path], *, env: Mapping[str, str], pid_file: Path, log: Path) -> None:
     """Start a process in its own session; remember its pid with its start time, so that a reused pid is never hit."""
-    with log.open("ab") as out:
-        child = subprocess.Popen(
-            [str(word) for word in argv],
-            env=dict(env),
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-            start_new_session=True,
-        )
-    pid_file.write_text(f"{child.pid} {_start_time(child.pid)}\n")
+    words = [str(word) for word in argv]
+    with log.open("ab") as out, Path(os.devnull).open("rb") as nothing:
+        files = [(os.POSIX_SPAWN_DUP2, source.fileno(), number) for number, source in enumerate((nothing, out, out))]
+        pid = os.posix_spawnp(words[0], words, dict(env), file_actions=files, setsid=True)
+    pid_file.write_text(f"{pid} {_start_time(pid)}\n")
 
 
 def running_pid(pid_file: Path) -> int | None:
