@@ -1,0 +1,1 @@
+"""The container side: PID 1 that takes a checkpoint to a served, supervised OpenAI-compatible endpoint."""

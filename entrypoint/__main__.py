@@ -1,0 +1,229 @@
+"""`python -m entrypoint`: the container's PID 1, and the process runtime of hosts without Docker.
+
+    settings -> front -> cache -> gpus -> profile -> weights -> engine -> warmup -> ready
+
+The front comes first, because `live` must be true within 0.3 s of the container's start and long before the weights:
+what is imported at the top of this file is all that is loaded until nginx runs.
+"""
+
+import json
+import os
+import secrets
+import sys
+import time
+import traceback
+from typing import NoReturn
+
+from entrypoint.front import Front, check_port, command, find_nginx, render
+from entrypoint.journal import Journal
+from entrypoint.report import Report
+from entrypoint.settings import Settings, read, state_dir
+from entrypoint.state import State, open_state, write_atomically
+from entrypoint.supervise import Died, Event, Finished, Stop, Supervisor
+from nimctl import __version__
+from nimctl.core.errors import NimctlError
+
+# How long an engine that fails a request may take to die of it: its death tells the cause, the failed request does not.
+_SECONDS_TO_DIE = 5.0
+
+
+class Server:
+    """One start, one service, one end."""
+
+    def __init__(self, settings: Settings, state: State, report: Report, journal: Journal) -> None:
+        self.settings = settings
+        self.state = state
+        self.report = report
+        self.journal = journal
+        self.supervisor = Supervisor()
+
+    def start(self) -> None:
+        """The recipe. Runs beside `serve`, so that a signal never waits for it."""
+        stage = self.report.stage
+        with stage("front"):
+            front = self._raise_front()
+        from entrypoint import steps  # noqa: PLC0415 (nothing of it is needed for `live`)
+
+        run = steps.Run(self.settings, os.environ, self.state, self.report, self.journal, self.supervisor)
+        with stage("cache"):
+            steps.probe_cache(run)
+        with stage("gpus"):
+            hardware = steps.find_gpus(run)
+        with stage("profile"):
+            profile = steps.choose_profile(run, hardware)
+        with stage("weights"):
+            snapshot = steps.fetch_weights(run, profile)
+        with stage("engine"):
+            served_name = steps.start_engine(run, hardware, profile, snapshot)
+        with stage("warmup"):
+            steps.warm_up(run, front, profile, served_name)
+        self.report.ready()
+        seconds = ", ".join(f"{s.name} {s.seconds:.1f}" for s in self.report.current.stages if s.seconds is not None)
+        self.journal.info("ready", f"{served_name} after {self.report.elapsed:.1f} s: {seconds}")
+
+    def _raise_front(self) -> Front:
+        front = Front(self.settings.host, self.settings.port, secrets.token_hex(32))
+        check_port(front)
+        text = render(front, self.state, cpus=os.cpu_count() or 1, log_level=self.settings.log_level)
+        write_atomically(self.state.nginx_config, text, mode=0o600)
+        argv = command(find_nginx(os.environ.get("PATH")), self.state)
+        environ = {name: os.environ[name] for name in ("PATH", "TZ") if name in os.environ}
+        child = self.supervisor.spawn("front", argv, env=environ, cwd=self.state.root, on_line=self.journal.line)
+        from entrypoint import documents, steps  # noqa: PLC0415 (while nginx starts)
+
+        steps.await_front(front, child)
+        self.journal.info("front", f"listening on {front.host} port {front.port}")
+        document = documents.version(__version__, steps.installed_vllm())
+        write_atomically(self.state.public / "version.json", json.dumps(document))
+        return front
+
+    def serve(self) -> int:
+        """Start, then wait for the end. The exit code of the process."""
+        self.supervisor.run_start(self.start)
+        while True:
+            event = self.supervisor.next_event(1.0)
+            if event is None:
+                self.report.touch()
+            elif isinstance(event, Stop):
+                return self._stop(event)
+            elif isinstance(event, Died):
+                return self._died(event)
+            elif event.error is not None:
+                return self._start_failed(event)
+
+    def _stop(self, event: Stop) -> int:
+        from entrypoint import ending  # noqa: PLC0415
+
+        self.journal.info("stop", f"signal {event.signal}: stopping")
+        ending.drain_and_stop(self.supervisor, self.state, self.report, self.journal, self.settings.drain_seconds)
+        self.journal.info("stop", "stopped")
+        return 128 + event.signal
+
+    def _start_failed(self, event: Finished) -> int:
+        """A request that fails because the engine is dying is told as what it is: the engine's death."""
+        error = event.error
+        if isinstance(error, NimctlError) and error.id in ("warmup-failed", "front-died"):
+            following = self._death_within(_SECONDS_TO_DIE)
+            if isinstance(following, Died):
+                return self._died(following)
+            if isinstance(following, Stop):
+                return self._stop(following)
+        if not isinstance(error, NimctlError):
+            traceback.print_exception(error)
+            error = bug(error)
+        return self._fail(error, None)
+
+    def _death_within(self, seconds: float) -> Event | None:
+        deadline = time.monotonic() + seconds
+        while (remaining := deadline - time.monotonic()) > 0:
+            event = self.supervisor.next_event(remaining)
+            if isinstance(event, (Died, Stop)):
+                return event
+        return None
+
+    def _died(self, event: Died) -> int:
+        from entrypoint.classify import Death, classify  # noqa: PLC0415
+        from entrypoint.oom import oom_kills  # noqa: PLC0415
+
+        child = event.child
+        assert child.exit is not None
+        serving = self.report.current.state == "ready"
+        self.report.withdraw()
+        child.finish_output(0.5)
+        kills = max(0, oom_kills() - self.supervisor.oom_kills_before)
+        error = classify(Death(child.name, child.exit, tuple(child.lines), kills, serving))
+        return self._fail(error, event)
+
+    def _fail(self, error: NimctlError, death: Died | None) -> int:
+        from entrypoint import ending  # noqa: PLC0415
+
+        stage = self.report.current.current
+        record = ending.crash_record(error, death.child if death else None, stage.name if stage else None, self.journal)
+        self.report.failed(record["error"])
+        ending.stop_after_failure(self.supervisor)
+        ending.write_crash(self.state, record)
+        tell(error, self.journal)
+        return error.exit_code
+
+
+def bug(error: BaseException | None) -> NimctlError:
+    """An exception that nobody translated, as an error of the catalogue."""
+    return NimctlError(
+        "internal",
+        f"an unexpected {type(error).__name__}",
+        cause=str(error) or "it says nothing more",
+        fix="This is a bug in nimctl: please report it with the traceback above.",
+    )
+
+
+def tell(error: NimctlError, journal: Journal) -> None:
+    """One block for people on stderr, one JSON line for machines as the last line on stdout."""
+    evidence = "".join(f"\n    {line}" for line in error.evidence)
+    block = f"error[{error.id}] {error.message}\n  cause: {error.cause}\n  fix: {error.fix}{evidence}"
+    sys.stderr.write(journal.clean(block) + "\n")
+    sys.stderr.flush()
+    journal.line(json.dumps({"event": "failed", "error": error.to_json()}))
+
+
+def dry_run(settings: Settings, journal: Journal) -> None:
+    """Print what a start would do, as JSON; look at the GPUs, start nothing, fetch nothing."""
+    from entrypoint import engine, steps  # noqa: PLC0415
+    from entrypoint.model import decide_layout, engine_device, gpus_to_use, resolve_model  # noqa: PLC0415
+    from entrypoint.settings import explain  # noqa: PLC0415
+    from nimctl.core.gpus import read_inventory  # noqa: PLC0415
+
+    model, inventory = resolve_model(settings), read_inventory()
+    device = engine_device(settings, steps.installed_vllm())
+    gpus = gpus_to_use(settings, inventory)
+    asked = engine.asked_size(settings)
+    layout = decide_layout(settings, model, device, asked=asked, inventory=inventory, gpus=gpus)
+    state = State(settings.state_dir)
+    argv = engine.build_command(settings, model, device, layout, snapshot=model.weights, state=state).argv
+    document = {
+        "schema": "nimctl.entrypoint/1",
+        "settings": explain(settings),
+        "device": device,
+        "layout": {"name": layout.name, "because": layout.because, "unused": list(layout.unused)},
+        "engine": list(argv),
+    }
+    journal.line(json.dumps(document, indent=2))
+
+
+def main() -> int:
+    """Read the settings, then serve or explain. The exit code."""
+    began = time.monotonic()
+    os.umask(0o002)  # the cache is shared with other users through its group
+    journal = Journal()
+    report: Report | None = None
+    try:
+        if "--dry-run" in sys.argv[1:]:
+            dry_run(read(os.environ, sys.argv[1:]), journal)
+            return 0
+        state = open_state(state_dir(os.environ))
+        report = Report(state, __version__)
+        with report.stage("settings", began=began):
+            settings = read(os.environ, sys.argv[1:])
+            journal.configure(level=settings.log_level, secrets=settings.secrets)
+        for name in settings.unknown:
+            journal.warning("settings", f"{name} means nothing here and is ignored")
+        return Server(settings, state, report, journal).serve()
+    except Exception as error:  # the last one who can say what went wrong
+        if not isinstance(error, NimctlError):
+            traceback.print_exception(error)
+            error = bug(error)
+        if report is not None:
+            report.failed(error.to_json())
+        tell(error, journal)
+        return error.exit_code
+
+
+def run() -> NoReturn:
+    """Leave at once with `main`'s code: a thread that hangs on a dead network mount must not keep us alive."""
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    run()

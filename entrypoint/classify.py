@@ -1,0 +1,187 @@
+"""Why a process ended: one id, one cause, one fix, from what it wrote and how it went. Pure.
+
+The order is the order of certainty: what the kernel says, then what only one failure writes, then the last exception.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from entrypoint.process import Exit
+from nimctl.core.errors import NimctlError
+
+_EVIDENCE_LINES = 5
+
+_GPU_MEMORY = re.compile(
+    r"CUDA out of memory|OutOfMemoryError|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED"
+    r"|Free memory on device .* is less than desired"
+)
+_CACHE_MEMORY = re.compile(
+    r"No available memory for the cache blocks|KV cache is needed, which is larger than the available"
+)
+_HOST_MEMORY = re.compile(r"DefaultCPUAllocator: (can't|not enough)|Cannot allocate memory|^MemoryError|std::bad_alloc")
+_SHARED_MEMORY = re.compile(r"No space left on device.*(/dev/shm|psm_)|Bus error|/dev/shm.*No space left")
+_PORT_TAKEN = re.compile(r"bind\(\) to .* failed .*in use")
+_DISK = re.compile(r"No space left on device|\[Errno 28\]")
+_ARGPARSE = re.compile(r"error: (unrecognized arguments|argument |ambiguous option|the following arguments)")
+_VALIDATION = re.compile(r"validation errors? for \w+|pydantic_core\._pydantic_core\.ValidationError")
+_CONFIG_FRAME = re.compile(
+    r"create_engine_config|create_model_config|validate_parsed_serve_args|validate_api_server_args"
+)
+_EXCEPTION = re.compile(r"(?:^|\s)((?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception|Interrupt|Exit)): ?(.*)$")
+# What the API server says about the death of another process: true, and no help.
+_SECOND_HAND = re.compile(
+    r"Engine core initialization failed|EngineDeadError|EngineCore encountered|See root cause above"
+)
+
+
+@dataclass(frozen=True)
+class Death:
+    """What is known about the end of a child: who, how, its last lines, kernel OOM kills since it started.
+
+    `serving` tells whether the service had been ready.
+    """
+
+    process: str
+    exit: Exit
+    lines: tuple[str, ...]
+    oom_kills: int = 0
+    serving: bool = False
+
+
+def classify(death: Death) -> NimctlError:
+    """The error that names the cause. Never an exit code of 0: a server that ends has failed, whatever it returns."""
+    if death.process == "front":
+        return _front(death)
+    found = _memory(death) or _configuration(death)
+    if found:
+        return found
+    line = last_exception(death.lines)
+    when = "while serving" if death.serving else "while starting"
+    cause = line or (
+        "it was killed from outside" if death.exit.signal == 9 else f"it ended by itself: {death.exit.text}"
+    )
+    if _any(_DISK, death.lines):
+        cause, fix = "a filesystem that it writes to is full", "Free space in the cache folder and in /tmp."
+    elif death.exit.signal == 9 and not line:
+        fix = "Find out who sent SIGKILL (an administrator, another container manager, the kernel's log)."
+    else:
+        fix = "Read the last lines above that; `nimctl logs` shows all of them."
+    return NimctlError(
+        "engine-died",
+        f"the engine ended {when} with {death.exit.text}",
+        cause=cause,
+        fix=fix,
+        evidence=_evidence(death.lines),
+    )
+
+
+def _front(death: Death) -> NimctlError:
+    if line := _any(_PORT_TAKEN, death.lines):  # somebody was quicker between our look and nginx's
+        return NimctlError(
+            "port-in-use",
+            "the public port is taken",
+            cause=line,
+            fix="Stop what listens there, or set NIM_SERVER_PORT (host side: --port) to another port.",
+        )
+    return NimctlError(
+        "front-died",
+        f"nginx ended with {death.exit.text}",
+        cause=next((line for line in reversed(death.lines) if "[emerg]" in line), death.exit.text),
+        fix="Start again; if it comes back, report the line above.",
+        evidence=_evidence(death.lines),
+    )
+
+
+def _memory(death: Death) -> NimctlError | None:
+    if death.oom_kills > 0:
+        return _out_of_memory(
+            death,
+            f"the kernel killed {death.oom_kills} process(es) of this container: its host memory limit was reached",
+            "Give the container more memory (docker run --memory), or free memory on the host.",
+        )
+    if line := _any(_CACHE_MEMORY, death.lines):
+        return _out_of_memory(
+            death,
+            f"GPU memory: nothing is left for the context after the weights ({line})",
+            "Set NIM_MAX_MODEL_LEN to a smaller context, use more GPUs, or raise --gpu-memory-utilization.",
+        )
+    if line := _any(_GPU_MEMORY, death.lines):
+        return _out_of_memory(
+            death,
+            f"GPU memory: {line}",
+            "Use more or larger GPUs, a smaller NIM_MAX_MODEL_LEN, or stop what else uses these GPUs.",
+        )
+    if line := _any(_SHARED_MEMORY, death.lines):
+        return _out_of_memory(
+            death, f"shared memory: {line}", "Give the container more shared memory: docker run --shm-size=32g."
+        )
+    if line := _any(_HOST_MEMORY, death.lines):
+        return _out_of_memory(death, f"host memory: {line}", "Free memory on the host, or give the container more.")
+    return None
+
+
+def _out_of_memory(death: Death, cause: str, fix: str) -> NimctlError:
+    return NimctlError(
+        "engine-out-of-memory",
+        f"the engine ran out of memory ({death.exit.text})",
+        cause=cause,
+        fix=fix,
+        evidence=_evidence(death.lines),
+    )
+
+
+def _configuration(death: Death) -> NimctlError | None:
+    """Refused arguments: only before the service was ready, and only from the parts that read the configuration."""
+    if death.serving:
+        return None
+    line = _any(_ARGPARSE, death.lines)
+    if line is None and (_any(_VALIDATION, death.lines) or _any(_CONFIG_FRAME, death.lines)):
+        line = _detail_of_validation(death.lines) or last_exception(death.lines)
+    if line is None:
+        return None
+    return NimctlError(
+        "engine-config",
+        "the engine refused its configuration",
+        cause=line,
+        fix="Correct the NIM_* variable or the engine argument that is named; --dry-run shows all of them.",
+        evidence=_evidence(death.lines),
+    )
+
+
+def _detail_of_validation(lines: Sequence[str]) -> str | None:
+    """pydantic writes what is wrong on the lines after `1 validation error for X`."""
+    for index, line in enumerate(lines):
+        if _VALIDATION.search(line):
+            return next((_clean(after) for after in lines[index + 1 :] if _clean(after)), None)
+    return None
+
+
+def last_exception(lines: Sequence[str]) -> str | None:
+    """The exception that says most: the last one that is not just news of another process's death."""
+    fallback = None
+    for line in reversed(lines):
+        match = _EXCEPTION.search(line)
+        if not match:
+            continue
+        text = f"{match[1]}: {match[2]}".rstrip(": ")
+        if not _SECOND_HAND.search(line) and match[1] not in ("SystemExit", "KeyboardInterrupt"):
+            return text
+        fallback = fallback or text
+    return fallback
+
+
+def _any(pattern: re.Pattern[str], lines: Sequence[str]) -> str | None:
+    return next((_clean(line) for line in reversed(lines) if pattern.search(line)), None)
+
+
+def _clean(line: str) -> str:
+    """The line without vLLM's own prefix `(EngineCore pid=12) ERROR 11-22 03:08:14 [core.py:1]`."""
+    line = re.sub(r"^\([^)]* pid=\d+\) ", "", line)
+    return re.sub(r"^(DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d [\d:.]+ \[[^\]]*\] ?", "", line).strip()
+
+
+def _evidence(lines: Sequence[str]) -> tuple[str, ...]:
+    told = [line for line in lines if line.strip()]
+    wrong = [line for line in told if re.search(r"error|exception|killed|fatal|emerg", line, re.IGNORECASE)]
+    return tuple((wrong or told)[-_EVIDENCE_LINES:])

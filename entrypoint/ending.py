@@ -1,0 +1,99 @@
+"""How the server ends: drained on request, at once while it starts, with a record of the cause when it fails."""
+
+import json
+import signal
+import time
+from typing import Any
+
+from entrypoint.front import open_requests
+from entrypoint.journal import Journal
+from entrypoint.process import Child
+from entrypoint.report import Report
+from entrypoint.state import State, write_atomically
+from entrypoint.supervise import Died, Stop, Supervisor
+from entrypoint.unixhttp import UnreachableError, get_unix
+from nimctl.core.errors import NimctlError
+
+# What the engine gets beyond the drain time before it is killed; the container's stop timeout must be longer.
+MARGIN_SECONDS = 5.0
+# A start that is stopped has nothing to lose: the whole of it must be gone within 2 s.
+_QUICK_SECONDS = 1.0
+
+
+def drain_and_stop(
+    supervisor: Supervisor, state: State, report: Report, journal: Journal, drain_seconds: float
+) -> None:
+    """Refuse new requests, let the running ones finish, end engine and front. A second signal cuts it short."""
+    began = time.monotonic()
+    served = report.current.state == "ready"
+    report.stopping()
+    supervisor.close()
+    if served:
+        patient = _drain(supervisor, state, journal, began + drain_seconds)
+        budget = drain_seconds + MARGIN_SECONDS if patient else 0.0
+    else:
+        budget = _QUICK_SECONDS
+    if child := supervisor.find("engine"):
+        supervisor.end(child, signal.SIGTERM, began + budget)
+        child.signal_group(signal.SIGKILL)
+    stop_front(supervisor, _QUICK_SECONDS / 2)
+    supervisor.kill_all()
+
+
+def _drain(supervisor: Supervisor, state: State, journal: Journal, deadline: float) -> bool:
+    """Wait for the running requests; False when a second signal says that nobody wants to wait."""
+    told = -1
+    while time.monotonic() < deadline:
+        try:
+            count = open_requests(get_unix(state.front_socket, "/counters", timeout=1.0).body.decode())
+        except (UnreachableError, ValueError) as error:
+            journal.warning("stop", f"the front does not tell how many requests run: {error}")
+            return True
+        if count <= 0:
+            return True
+        if count != told:
+            told = count
+            journal.info("stop", f"waiting for {count} request(s)")
+        event = supervisor.next_event(0.05)
+        if isinstance(event, Stop):
+            return False
+        if isinstance(event, Died):
+            return True
+    journal.warning("stop", f"{told} request(s) did not finish in time")
+    return True
+
+
+def stop_front(supervisor: Supervisor, seconds: float) -> None:
+    """End nginx: first so that what it is sending still goes out, then whatever it takes."""
+    if child := supervisor.find("front"):
+        supervisor.end(child, signal.SIGQUIT, time.monotonic() + seconds)
+        child.signal_group(signal.SIGKILL)
+
+
+def stop_after_failure(supervisor: Supervisor) -> None:
+    """End what is left; nobody waits for answers any more."""
+    supervisor.close()
+    if child := supervisor.find("engine"):
+        supervisor.end(child, signal.SIGTERM, time.monotonic() + _QUICK_SECONDS)
+        child.signal_group(signal.SIGKILL)
+    stop_front(supervisor, _QUICK_SECONDS / 2)
+    supervisor.kill_all()
+
+
+def crash_record(error: NimctlError, child: Child | None, stage: str | None, journal: Journal) -> dict[str, Any]:
+    """What ended us: the error, and the process with its last lines where one died."""
+    process = None
+    if child is not None:
+        process = {
+            "name": child.name,
+            "code": child.exit.code if child.exit else None,
+            "signal": child.exit.text if child.exit and child.exit.signal else None,
+            "last_lines": [journal.clean(line) for line in tuple(child.lines)],
+        }
+    document = json.loads(journal.clean(json.dumps(error.to_json())))
+    return {"schema": "nimctl.crash/1", "stage": stage, "error": document, "process": process}
+
+
+def write_crash(state: State, record: dict[str, Any]) -> None:
+    """Leave the record for whoever looks into the state folder afterwards."""
+    write_atomically(state.crash, json.dumps(record))

@@ -1,0 +1,247 @@
+"""The engine's command line and environment. Pure: what is asked, where things are, and nothing else, decides both."""
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from entrypoint.model import Device, Model
+from entrypoint.settings import Settings
+from entrypoint.state import State
+from nimctl.core.errors import NimctlError
+from nimctl.core.layout import Layout
+
+MIDDLEWARE = "entrypoint.api.RequestRules"
+
+# Short forms in vLLM 0.32 (engine/arg_utils.py).
+_SHORT = {
+    "-tp": "tensor-parallel-size", "-pp": "pipeline-parallel-size", "-dp": "data-parallel-size", "-n": "nnodes",
+    "-r": "node-rank", "-q": "quantization", "-dcp": "decode-context-parallel-size", "-ep": "enable-expert-parallel",
+    "-sc": "speculative-config", "-cc": "compilation-config", "-asc": "additional-config",
+}  # fmt: skip
+_REPEATABLE = {"middleware"}
+# The front owns the network side of the server; the engine must stay where only the front reaches it.
+_OURS = {
+    "uds": "the engine is always behind the front",
+    "host": "set NIM_SERVER_HOST instead",
+    "port": "set NIM_SERVER_PORT instead",
+    "grpc": "only the HTTP API is served",
+    "headless": "a server without API cannot become ready",
+    "api-key": "the front has no authentication of this kind",
+    "ssl-keyfile": "the engine is on a Unix socket",
+    "ssl-certfile": "the engine is on a Unix socket",
+    "root-path": "the front decides the paths",
+}
+
+# Whatever looks like a credential stays out of a process that fetches what strangers name and runs model code.
+_CREDENTIAL = re.compile(
+    r"^(NGC|AWS|AZURE|GOOGLE_APPLICATION)_|(^|_)(API_?KEY|KEY|KEYS|TOKEN|TOKENS|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|PAT)(_FILE)?$"
+    r"|SECRET",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Option:
+    """One engine option: its long name without dashes and the words it was written with."""
+
+    name: str
+    words: tuple[str, ...]
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """What follows the flag, also when it was written with an equals sign."""
+        flag, equals, value = self.words[0].partition("=")
+        return (value,) if equals and flag.startswith("-") else self.words[1:]
+
+
+def parse_options(words: Sequence[str]) -> tuple[Option, ...]:
+    """Raw engine arguments as options. Raises `usage` for a value without an option."""
+    groups: list[list[str]] = []
+    for word in words:
+        if word.startswith("-") and not _is_number(word):
+            groups.append([word])
+        elif groups:
+            groups[-1].append(word)
+        else:
+            raise NimctlError(
+                "usage",
+                f"engine argument {word!r} belongs to no option",
+                cause="engine arguments start with an option such as --max-model-len",
+                fix="Name the model with NIM_MODEL_PATH; write options as --name value.",
+            )
+    return tuple(Option(_long_name(group[0]), tuple(group)) for group in groups)
+
+
+def _is_number(word: str) -> bool:
+    return bool(re.fullmatch(r"-\d+(\.\d+)?", word))
+
+
+def _long_name(word: str) -> str:
+    flag = word.partition("=")[0]
+    return _SHORT.get(flag) or flag.lstrip("-").replace("_", "-")
+
+
+def _same(name: str) -> str:
+    """`--no-x` contradicts `--x`: both are the same option."""
+    return name.removeprefix("no-")
+
+
+def merge(*levels: Iterable[Option]) -> tuple[Option, ...]:
+    """All options, lowest level first; a later one replaces an earlier one of the same name instead of repeating it."""
+    chosen: dict[str, Option] = {}
+    for level in levels:
+        for option in level:
+            key = f"{option.name} {option.words}" if option.name in _REPEATABLE else _same(option.name)
+            chosen.pop(key, None)
+            chosen[key] = option
+    return tuple(chosen.values())
+
+
+def asked_size(settings: Settings) -> int | None:
+    """The tensor-parallel size that was asked for, by engine argument or by variable. Raises `usage`."""
+    for option in reversed(user_options(settings)):
+        if option.name == "tensor-parallel-size":
+            if len(option.values) != 1 or not option.values[0].isdecimal() or int(option.values[0]) < 1:
+                raise NimctlError(
+                    "usage",
+                    f"{' '.join(option.words)} is not a tensor-parallel size",
+                    cause="one whole number from 1 is expected",
+                    fix="Correct it, or leave it out: the size follows from the GPUs.",
+                )
+            return int(option.values[0])
+    return settings.tensor_parallel_size
+
+
+def user_options(settings: Settings) -> tuple[Option, ...]:
+    """The engine options that the user passed. Raises `usage` for those that are not theirs to give."""
+    options = parse_options(settings.engine_args)
+    for option in options:
+        if why := _OURS.get(option.name):
+            raise NimctlError(
+                "usage", f"--{option.name} cannot be passed to the engine", cause=why, fix=f"Leave --{option.name} out."
+            )
+    return options
+
+
+@dataclass(frozen=True)
+class Command:
+    """How the engine is started: its words, the names it will serve, and its working folder."""
+
+    argv: tuple[str, ...]
+    served_names: tuple[str, ...]
+
+
+def build_command(
+    settings: Settings, model: Model, device: Device, layout: Layout, *, snapshot: str, state: State
+) -> Command:
+    """`vllm serve` for this model on this layout. Raises `usage`."""
+    own: dict[str, str | int | float | bool] = {
+        "served-model-name": "",
+        "tensor-parallel-size": layout.tensor_parallel_size,
+        "shutdown-timeout": settings.drain_seconds,
+        "middleware": MIDDLEWARE,
+    }
+    if layout.pipeline_parallel_size > 1:
+        own["pipeline-parallel-size"] = layout.pipeline_parallel_size
+    recipe = model.recipe
+    if model.sees_images:
+        own["limit-mm-per-prompt"] = json.dumps({recipe.image_limit_key: settings.max_images}, separators=(",", ":"))
+    if settings.max_model_len:
+        own["max-model-len"] = settings.max_model_len
+    if settings.allowed_media_domains:
+        own["allowed-media-domains"] = " ".join(settings.allowed_media_domains)
+    options = merge(
+        _from_mapping(recipe.engine.on(device).args),
+        (
+            Option("served-model-name", ("--served-model-name", *model.served_names))
+            if name == "served-model-name"
+            else option
+            for name, option in zip(own, _from_mapping(own), strict=True)
+        ),
+        user_options(settings),
+    )
+    names = next(o.values for o in options if o.name == "served-model-name")
+    words = [word for option in options for word in option.words]
+    return Command((*executable(settings), "serve", snapshot, "--uds", str(state.engine_socket), *words), names)
+
+
+def _from_mapping(args: Mapping[str, str | int | float | bool]) -> tuple[Option, ...]:
+    options = []
+    for name, value in args.items():
+        if value is True:
+            options.append(Option(name, (f"--{name}",)))
+        elif value is False:
+            options.append(Option(f"no-{name}", (f"--no-{name}",)))
+        else:
+            words = str(value).split() if name == "allowed-media-domains" else [str(value)]
+            options.append(Option(name, (f"--{name}", *words)))
+    return tuple(options)
+
+
+def executable(settings: Settings) -> tuple[str, ...]:
+    """The engine to run: the one that was named, the one installed beside this Python, or its module."""
+    if settings.engine_executable:
+        return (settings.engine_executable,)
+    beside = Path(sys.executable).with_name("vllm")
+    return (str(beside),) if beside.is_file() else (sys.executable, "-m", "vllm.entrypoints.cli.main")
+
+
+def cache_key(device: Device, vllm_version: str | None, gpu_name: str | None, driver: str | None) -> str:
+    """The folder of compiled code that fits this engine, GPU and driver, and no other."""
+    parts = (f"vllm-{vllm_version or 'unknown'}", device, gpu_name or "cpu", driver or "none")
+    return re.sub(r"[^A-Za-z0-9.+_-]+", "_", "-".join(parts))
+
+
+def build_environment(
+    inherited: Mapping[str, str], settings: Settings, model: Model, device: Device, layout: Layout, *, private: Path
+) -> dict[str, str]:
+    """The engine's environment: no credentials, offline, every cache in `private`, the same at every start.
+
+    vLLM hashes most of its own variables into the key of its compile cache, so nothing here may change from run to
+    run: https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/envs.py (compile_factors).
+    """
+    env = {name: value for name, value in inherited.items() if not _CREDENTIAL.search(name)}
+    env |= {
+        "HOME": str(private / "home"),
+        "XDG_CACHE_HOME": str(private / "home/.cache"),
+        "XDG_CONFIG_HOME": str(private / "home/.config"),
+        "VLLM_CACHE_ROOT": str(private / "vllm"),
+        "VLLM_CONFIG_ROOT": str(private / "vllm-config"),
+        "TRITON_CACHE_DIR": str(private / "triton"),
+        "TORCHINDUCTOR_CACHE_DIR": str(private / "inductor"),
+        "TORCH_EXTENSIONS_DIR": str(private / "torch-extensions"),
+        "FLASHINFER_WORKSPACE_BASE": str(private / "flashinfer"),
+        "DG_JIT_CACHE_DIR": str(private / "deep-gemm"),
+        "CUDA_CACHE_PATH": str(private / "cuda"),
+        "NUMBA_CACHE_DIR": str(private / "numba"),
+        # The snapshot is complete and verified: whoever wants the network now wants something that was not asked for.
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",
+        "VLLM_LOGGING_LEVEL": settings.log_level,
+        # The default of 600 s ends a cold load from slow storage; our own stall detection is what gives up.
+        "VLLM_ENGINE_READY_TIMEOUT_S": "86400",
+        # Longer than the front keeps its idle connections, so that it is always the front that closes them.
+        "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "75",
+        "NIM_MAX_IMAGES_PER_PROMPT": str(settings.max_images),
+        "PYTHONUNBUFFERED": "1",
+        **model.recipe.engine.on(device).env,
+    }
+    if device == "cuda" and layout.unused:
+        env |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(map(str, layout.used))}
+    if device == "cpu" and layout.world_size > 1:
+        env.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # else every rank binds itself to the same cores
+    return env
+
+
+def with_own_package(env: Mapping[str, str], package_root: Path) -> dict[str, str]:
+    """`env` in which the engine's Python finds our middleware, also when we are not installed beside it."""
+    if "site-packages" in package_root.parts:
+        return dict(env)
+    inherited = env.get("PYTHONPATH")
+    return {**env, "PYTHONPATH": f"{package_root}:{inherited}" if inherited else str(package_root)}

@@ -1,0 +1,175 @@
+"""What is served and on which GPUs: the recipe, the visible GPUs and the layout. Decisions only; nothing is started."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from entrypoint.settings import Settings
+from nimctl.core.errors import NimctlError
+from nimctl.core.gpus import Gpu, GpuInventory, select
+from nimctl.core.layout import CPU_LAYOUT, Layout, choose_layout
+from nimctl.core.recipes import Architecture, Recipe, load
+
+Device = Literal["cuda", "cpu"]
+
+
+@dataclass(frozen=True)
+class Model:
+    """The recipe to follow, the weights to serve and the names to serve them under."""
+
+    recipe: Recipe
+    weights: str
+    served_names: tuple[str, ...]
+
+    @property
+    def sees_images(self) -> bool:
+        """True when the checkpoint is known to have a vision tower."""
+        return self.recipe.architecture is not None and self.recipe.architecture.vision_heads is not None
+
+
+def resolve_model(settings: Settings) -> Model:
+    """The model that was asked for. A checkpoint folder's own config.json is believed before the recipe's figures.
+
+    Raises `model-unknown` for the recipe's name, `config-invalid` for a recipe that another image serves.
+    """
+    if settings.recipe:
+        recipe = load(settings.recipe)
+        if recipe.runs != "ours":
+            raise NimctlError(
+                "config-invalid",
+                f"recipe {recipe.name} is not served by this image",
+                cause="it describes NVIDIA's own image",
+                fix="Start it on the host: nimctl run " + recipe.name,
+            )
+    else:
+        name = _name_of(settings.model_path or "")
+        recipe = Recipe(name=name, title=name, runs="ours", served_names=(name,), weights=settings.model_path or "")
+    weights = settings.model_path or recipe.weights
+    config = _read_config(weights)
+    if config:
+        recipe = replace(recipe, architecture=architecture(config) or recipe.architecture)
+        if not settings.recipe:
+            recipe = replace(recipe, image_limit_key=image_limit_key(config))
+    return Model(recipe, weights, settings.served_names or recipe.served_names)
+
+
+def _name_of(weights: str) -> str:
+    """The served name of a model without a recipe: the source without scheme and version, or the folder's name."""
+    rest = weights.partition("://")[2] or Path(weights).name
+    return rest.strip("/").partition("@")[0] or "model"
+
+
+def _read_config(weights: str) -> dict[str, Any] | None:
+    folder = weights.removeprefix("file://")
+    if "://" in folder:
+        return None
+    try:
+        config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None  # the weights stage says what is wrong with the folder
+    return config if isinstance(config, dict) else None
+
+
+def architecture(config: Mapping[str, Any]) -> Architecture | None:
+    """The sizes that layouts must divide, from a Hugging Face config.json; None when the heads are not told."""
+    text = config.get("text_config") or config
+    vision = config.get("vision_config") or {}
+    heads, layers = text.get("num_attention_heads"), text.get("num_hidden_layers")
+    if not isinstance(heads, int) or not isinstance(layers, int):
+        return None
+    vision_heads = vision.get("num_attention_heads") or vision.get("vt_num_attention_heads") or vision.get("num_heads")
+    return Architecture(
+        attention_heads=heads,
+        layers=layers,
+        vision_heads=vision_heads if isinstance(vision_heads, int) else None,
+        experts=_first(text, "n_routed_experts", "num_experts", "num_local_experts") or 0,
+        moe_intermediate=_first(text, "moe_intermediate_size") or 0,
+        quant_group=_quant_group(text.get("quantization_config") or config.get("quantization_config") or {}),
+    )
+
+
+def _first(config: Mapping[str, Any], *names: str) -> int | None:
+    return next((config[n] for n in names if isinstance(config.get(n), int)), None)
+
+
+def _quant_group(quantization: Mapping[str, Any]) -> int:
+    sizes = [g.get("weights", {}).get("group_size") for g in (quantization.get("config_groups") or {}).values()]
+    return next((s for s in (*sizes, quantization.get("group_size")) if isinstance(s, int) and s > 0), 1)
+
+
+def image_limit_key(config: Mapping[str, Any]) -> str:
+    """The engine's own name of the image modality: models with a unified vision chunk count those instead."""
+    return "vision_chunk" if config.get("use_unified_vision_chunk") else "image"
+
+
+def engine_device(settings: Settings, vllm_version: str | None) -> Device:
+    """What the engine was built for: as the image says, else from the installed version (`0.32.0+cpu`)."""
+    if settings.engine_device:
+        return settings.engine_device
+    return "cpu" if vllm_version and vllm_version.partition("+")[2].startswith("cpu") else "cuda"
+
+
+def gpus_to_use(settings: Settings, inventory: GpuInventory) -> tuple[Gpu, ...]:
+    """The GPUs that were given and asked for; none when none was asked for or none is there.
+
+    In a container only the given GPUs are visible, with numbers of their own; so a list that names as many as there
+    are means all of them. Raises `gpu-lost` and `gpu-spec-invalid`.
+    """
+    if settings.gpus == "none" or not inventory.gpus:
+        return ()
+    asked = settings.gpus.removeprefix("device=").split(",")
+    everything = settings.gpus == "all" or ("," in settings.gpus and len(asked) == len(inventory.gpus))
+    chosen = inventory.gpus if everything else select(inventory, _as_devices(settings.gpus))
+    if lost := [g for g in chosen if g.error]:
+        raise NimctlError(
+            "gpu-lost",
+            f"GPU {', '.join(str(g.index) for g in lost)} does not answer",
+            cause=str(lost[0].error),
+            fix="Leave it out (--gpus device=...), or reset it or reboot the host.",
+        )
+    return chosen
+
+
+def _as_devices(spec: str) -> str:
+    """`NIM_GPUS` lists devices; a lone number is an index, never docker's count."""
+    return spec if spec.startswith("device=") else f"device={spec}"
+
+
+def decide_layout(
+    settings: Settings,
+    model: Model,
+    device: Device,
+    *,
+    asked: int | None,
+    inventory: GpuInventory,
+    gpus: tuple[Gpu, ...],
+) -> Layout:
+    """The layout for what was asked and what is there; `asked` fixes the tensor-parallel size. Never falls back to the
+    CPU in silence.
+
+    Raises `gpu-missing`, `no-layout`, `gpus-mixed`.
+    """
+    recipe = model.recipe
+    if gpus:
+        # Without known sizes, one rank is the only size that cannot be wrong.
+        sizes = recipe.architecture or Architecture(attention_heads=1, layers=1)
+        return choose_layout(
+            sizes,
+            gpus,
+            weights_bytes=recipe.weights_bytes if model.weights == recipe.weights else None,
+            asked=asked,
+        )
+    wanted_none = settings.gpus == "none"
+    if device == "cpu" and (recipe.cpu or wanted_none):
+        if asked in (None, 1):
+            return CPU_LAYOUT
+        because = f"TP={asked}: it was asked for; all ranks run on the CPU"
+        return replace(CPU_LAYOUT, tensor_parallel_size=asked, because=because)
+    raise NimctlError(
+        "gpu-missing",
+        f"{recipe.name} needs GPUs and none is visible" if not wanted_none else "this engine needs a GPU",
+        cause="NIM_GPUS=none" if wanted_none else inventory.detail or f"NVML: {inventory.state}, no GPU listed",
+        fix="Start with --gpus all on a host where `nimctl doctor` passes; the demo also runs on the CPU image.",
+    )

@@ -1,0 +1,167 @@
+"""The one report of the start: kept in memory, written as files that nginx serves while Python is busy or dead."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from threading import RLock
+from typing import Any
+
+from entrypoint.state import State, write_atomically
+from nimctl.core.errors import NimctlError
+from nimctl.core.stages import NAMES, Stage, StartupReport
+
+# Byte progress comes thousands of times a second; people and clients look a few times a second.
+_LEAST_INTERVAL = 0.2
+
+_SENTENCES = {
+    "starting": "Service is starting",
+    "ready": "Service is ready",
+    "stopping": "Service is stopping",
+    "failed": "Service has failed",
+}
+
+
+class Report:
+    """Which stage runs, how far it is, and whether the service is ready. Every method may be called from any thread."""
+
+    def __init__(self, state: State, version: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._state = state
+        self._clock = clock
+        self._lock = RLock()
+        self._written = float("-inf")
+        self._began = clock()
+        self._stage_began: dict[str, float] = {}
+        self._report = StartupReport("starting", tuple(Stage(name) for name in NAMES), version)
+        self._write(full=True)
+
+    @property
+    def current(self) -> StartupReport:
+        """The report at this moment."""
+        return self._report
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the start began."""
+        return self._clock() - self._began
+
+    @contextmanager
+    def stage(self, name: str, *, began: float | None = None) -> Iterator[None]:
+        """The time of one stage; an error that leaves the block fails the stage, and is passed on."""
+        with self._lock:
+            self._stage_began[name] = self._clock() if began is None else began
+            self._update(name, state="running")
+            self._write(full=True)
+        try:
+            yield
+        except BaseException as error:
+            with self._lock:
+                self._update(name, state="failed", error_id=error.id if isinstance(error, NimctlError) else "internal")
+                self._write(full=True)
+            raise
+        with self._lock:
+            self._update(name, state="done", eta=None)
+            self._write(full=True)
+
+    def describe(self, *, model: str | None = None, layout: str | None = None) -> None:
+        """Say what is being served, once it is known."""
+        with self._lock:
+            self._report = replace(
+                self._report, model=model or self._report.model, layout=layout or self._report.layout
+            )
+            self._write(full=True)
+
+    def progress(
+        self, name: str, *, done: int | None = None, total: int | None = None, detail: str | None = None
+    ) -> None:
+        """How far the running stage is, in bytes and words; written at most every 0.2 s."""
+        with self._lock:
+            stage = self._find(name)
+            if stage.state != "running":
+                return
+            seconds = self._clock() - self._stage_began[name]
+            eta = seconds * (total - done) / done if done and total and done <= total else None
+            self._update(
+                name,
+                bytes=stage.bytes if done is None else done,
+                total=stage.total if total is None else total,
+                eta=stage.eta if done is None else eta,
+                detail=detail or stage.detail,
+            )
+            if self._clock() - self._written >= _LEAST_INTERVAL:
+                self._write(full=False)
+
+    def touch(self) -> None:
+        """Bring the running stage's seconds up to date."""
+        with self._lock:
+            if self._report.state == "starting":
+                self._write(full=False)
+
+    def ready(self) -> None:
+        """From here on the front lets requests through and says that the service is ready."""
+        with self._lock:
+            if self._report.state != "starting":
+                return
+            self._report = replace(self._report, state="ready")
+            self._write(full=True)
+            write_atomically(self._state.ready, "")
+
+    def stopping(self) -> None:
+        """From here on the front refuses new requests; those that run go on."""
+        with self._lock:
+            self._state.ready.unlink(missing_ok=True)
+            self._report = replace(self._report, state="stopping")
+            self._write(full=True)
+
+    def withdraw(self) -> None:
+        """Say at once that we are not ready; why comes next."""
+        self._state.ready.unlink(missing_ok=True)
+
+    def failed(self, error: dict[str, Any]) -> None:
+        """The start or the service ended with this error (its `to_json` form)."""
+        with self._lock:
+            self._state.ready.unlink(missing_ok=True)
+            running = next((s.name for s in self._report.stages if s.state == "running"), None)
+            if running:
+                self._update(running, state="failed", error_id=str(error["id"]))
+            self._report = replace(self._report, state="failed", error=error)
+            self._write(full=True)
+
+    def _find(self, name: str) -> Stage:
+        return next(s for s in self._report.stages if s.name == name)
+
+    def _update(self, name: str, **changes: Any) -> None:
+        if name in self._stage_began:
+            changes["seconds"] = round(self._clock() - self._stage_began[name], 3)
+        stages = tuple(replace(s, **changes) if s.name == name else s for s in self._report.stages)
+        self._report = replace(self._report, stages=stages)
+
+    def _write(self, *, full: bool) -> None:
+        for stage in self._report.stages:
+            if stage.state == "running":
+                self._update(stage.name)
+        self._written = self._clock()
+        public = self._state.public
+        write_atomically(public / "startup.json", json.dumps(self._report.to_json()))
+        if full:
+            write_atomically(public / "unready.json", json.dumps(self._unready()))
+            write_atomically(public / "refusal.json", json.dumps(self._refusal()))
+
+    def _sentence(self) -> str:
+        current = self._report.current
+        where = f": stage {current.name}" if current else ""
+        return _SENTENCES[self._report.state] + where
+
+    def _unready(self) -> dict[str, Any]:
+        current = self._report.current
+        return {
+            "object": "health.response",
+            "message": self._sentence(),
+            "status": "unavailable",
+            "stage": current.name if current else None,
+        }
+
+    def _refusal(self) -> dict[str, Any]:
+        message = f"{self._sentence()}. See /v1/health/startup, then try again."
+        return {"error": {"message": message, "type": "ServiceUnavailableError", "param": None, "code": 503}}
