@@ -87,7 +87,7 @@ def local_tag(target: str) -> str:
 
 
 def find_source() -> Source:
-    """The running packages and the recipe beside them; raises `image-build-failed` where the recipe was not installed."""
+    """The running packages and the recipe beside them; raises `image-build-failed` where there is no recipe."""
     package = Path(__file__).resolve().parent
     for images in (package.parent / "images", package / "images"):
         if (images / "docker-bake.hcl").is_file() and (package.parent / "entrypoint").is_dir():
@@ -95,7 +95,7 @@ def find_source() -> Source:
     raise NimctlError(
         "image-build-failed",
         "the files that describe the images were not found",
-        cause=f"this installation of nimctl has no docker-bake.hcl in {package.parent / 'images'} or {package / 'images'}",
+        cause=f"there is no docker-bake.hcl in {package.parent / 'images'} nor in {package / 'images'}",
         fix="install nimctl from its wheel or with `pip install .` in a checkout, or name an image with --image",
     )
 
@@ -420,7 +420,7 @@ _FAILURES = (
         "check the network and the registry, or name a Debian 12 image that is here with --base",
     ),
     _Known(
-        r"Temporary failure resolving|Temporary failure in name resolution|Name or service not known|Network is unreachable",
+        r"Temporary failure (resolving|in name resolution)|Name or service not known|Network is unreachable",
         "image-build-failed",
         "the build cannot reach a package index or a Debian mirror",
         "check the network, DNS and proxy of Docker's builds; HTTPS_PROXY and pip's configuration are passed on",
