@@ -1,0 +1,128 @@
+"""A stand-in for `vllm serve` in tests: the same command line, routes and ways to fail, none of the weight.
+
+`FAKE_ENGINE` in its environment is a folder. What it finds there decides what it does, so that a test can change its
+mind while it runs: `mode` (a word, see below), `hold-chat` and `hold-stream` (while they exist, answers wait). It leaves
+there `started` (argv and environment as JSON) and `asked` (a line for each completion that it was asked for).
+"""
+
+import json
+import os
+import socketserver
+import subprocess
+import sys
+import time
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+PLACE = Path(os.environ["FAKE_ENGINE"])
+DEATHS = {
+    "dies": ("RuntimeError: the checkpoint does not fit its config", 1),
+    "refuses-argument": ("vllm serve: error: unrecognized arguments: --no-such-option", 2),
+    "gpu-memory": ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.", 1),
+    "exits-0": ("shutting down", 0),
+}
+
+
+def mode() -> str:
+    return (PLACE / "mode").read_text() if (PLACE / "mode").exists() else "serve"
+
+
+def wait_while(name: str) -> None:
+    for _ in range(6000):
+        if not (PLACE / name).exists():
+            return
+        time.sleep(0.01)
+    raise TimeoutError(name)
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def address_string(self) -> str:
+        return "front"
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+    def answer(self, status: int, document: object, kind: str = "application/json") -> None:
+        body = document.encode() if isinstance(document, str) else json.dumps(document).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_GET(self) -> None:
+        if self.path == "/health":
+            self.answer(200, "", "text/plain")
+        elif self.path == "/v1/models":
+            self.answer(200, {"object": "list", "data": [{"id": name, "object": "model"} for name in self.server.names]})
+        elif self.path == "/metrics":
+            self.answer(200, "vllm:num_requests_running 0.0\n", "text/plain")
+        elif self.path == "/secret-route":
+            self.answer(200, "this must not be reachable", "text/plain")
+        else:
+            self.answer(404, {"detail": "Not Found"})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with (PLACE / "asked").open("a") as file:
+            file.write(json.dumps({"body": body, "headers": dict(self.headers)}) + "\n")
+        if mode() == "dies-of-request":
+            print("RuntimeError: the kernel could not be compiled", flush=True)
+            os._exit(0)
+        if mode() == "bad-answers":
+            self.answer(500, {"error": {"message": "no"}})
+        elif body.get("stream"):
+            self.stream()
+        else:
+            wait_while("hold-chat")
+            self.answer(200, {"choices": [{"message": {"role": "assistant", "content": "hello"}}]})
+
+    def stream(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self.chunk('data: {"choices":[{"delta":{"content":"first"}}]}\n\n')
+        wait_while("hold-stream")
+        self.chunk("data: [DONE]\n\n")
+        self.wfile.write(b"0\r\n\r\n")
+
+    def chunk(self, text: str) -> None:
+        self.wfile.write(f"{len(text):x}\r\n{text}\r\n".encode())
+        self.wfile.flush()
+
+
+class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    daemon_threads = True
+    request_queue_size = 64
+
+    def get_request(self):  # BaseHTTPRequestHandler wants an address, a Unix socket has none
+        request, _ = super().get_request()
+        return request, ("front", 0)
+
+
+def main() -> None:
+    words = sys.argv[1:]
+    assert words[0] == "serve", words
+    (PLACE / "started").write_text(json.dumps({"argv": words, "environ": dict(os.environ), "pid": os.getpid()}))
+    print("INFO loading", flush=True)
+    if mode() in DEATHS:
+        line, code = DEATHS[mode()]
+        print(line, flush=True)
+        sys.exit(code)
+    if mode() == "hangs":
+        time.sleep(3600)
+    if mode() == "has-children":
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"], start_new_session=True)
+        (PLACE / "grandchild").write_text(str(child.pid))
+    server = Server(words[words.index("--uds") + 1], Handler)
+    start = words.index("--served-model-name") + 1
+    end = next((i for i in range(start, len(words)) if words[i].startswith("-")), len(words))
+    server.names = words[start:end]
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()
