@@ -11,8 +11,8 @@ from nimctl.cli import build, cache, doctor, login, logs, models, ps, pull, run,
 app = typer.Typer(
     name="nimctl",
     help="Take a bare GPU host to a healthy OpenAI-compatible server, and prove every step.\n\n"
-    "Start here:  nimctl doctor   then   nimctl pull   then   nimctl run --gpus all\n\n"
-    "No GPU yet?  nimctl run demo",
+    "Start here:   nimctl doctor, nimctl pull, nimctl run --gpus all\n\n"
+    "No GPU yet?   nimctl run demo",
     no_args_is_help=True,
     rich_markup_mode=None,  # plain help needs no rich: 100 ms saved on every --help
     pretty_exceptions_enable=False,  # tracebacks with local variables would print keys

@@ -20,6 +20,7 @@ def doctor(
     only: Annotated[str | None, typer.Option(help="Only these checks or groups, comma separated.")] = None,
     skip: Annotated[str | None, typer.Option(help="Not these checks or groups, comma separated.")] = None,
     list_checks: Annotated[bool, typer.Option("--list-checks", help="List the checks and leave.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the checks that do not apply too.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Warnings fail too.")] = False,
     save_facts: Annotated[Path | None, typer.Option(help="Write what was observed to a file.")] = None,
     facts: Annotated[Path | None, typer.Option(help="Judge saved facts instead of this host.")] = None,
@@ -29,7 +30,7 @@ def doctor(
     quiet: Quiet = False,
     debug: Debug = False,  # read by @verb
 ) -> None:
-    """Check that this host can run MODEL, and say how to mend what is not right.
+    """Check this host for MODEL, and say what to mend.
 
     Example:  nimctl doctor demo --json
     """
@@ -65,7 +66,8 @@ def doctor(
         report = report.plus(run_probe(observed, needs, config, target, image, out))
     out.document({**report.to_json(), "model": target.recipe.name})
     if out.mode != "json":
-        shown = report.findings if out.mode == "human" else [f for f in report.findings if f.verdict == "fail"]
+        hidden = () if verbose else ("skip",) if out.mode == "human" else ("skip", "pass", "warn", "unknown")
+        shown = [f for f in report.findings if f.verdict not in hidden]
         out.findings(shown)
         out.text(report.closing)
     if report.exit_code:

@@ -13,7 +13,9 @@ def pull(
     quiet: Quiet = False,
     debug: Debug = False,  # read by @verb
 ) -> None:
-    """Pull (or build, where no registry holds it) the image that serves MODEL, by digest.
+    """Pull or build the image that serves MODEL.
+
+    Pulled by digest; built where no registry holds it.
 
     Example:  nimctl pull kimi-k2.5-turbo
     """

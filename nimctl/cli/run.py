@@ -37,7 +37,9 @@ def run(
     quiet: Quiet = False,
     debug: Debug = False,  # read by @verb
 ) -> None:
-    """Start MODEL, show every stage, and return once it answers. It goes on serving; `nimctl stop` ends it.
+    """Start MODEL, and return once it answers.
+
+    Every stage is shown. It goes on serving; `nimctl stop` ends it.
 
     Example:  nimctl run demo --gpus all --port 8000
     """
@@ -45,6 +47,8 @@ def run(
     from nimctl.cli import launching
     from nimctl.render import Output
 
+    if model is not None and model.startswith("-"):  # `nimctl run -- --max-model-len 4096`: no model was named
+        model, engine_args = None, [model, *(engine_args or ())]
     out = Output.choose("run", as_json=as_json, quiet=quiet)
     flags = {"gpus": gpus, "port": port, "host": host, "cache": cache, "runtime": runtime}
     config = configuration.load(flags)
