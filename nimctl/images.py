@@ -342,8 +342,9 @@ def _lines(process: "subprocess.Popen[str]") -> Iterator[str]:
     lines: queue.Queue[str | None] = queue.Queue()
 
     def read() -> None:
-        for line in output:
-            lines.put(line.rstrip("\n"))
+        with output:
+            for line in output:
+                lines.put(line.rstrip("\n"))
         lines.put(None)
 
     threading.Thread(target=read, name="build-output", daemon=True).start()
