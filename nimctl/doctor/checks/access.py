@@ -39,7 +39,10 @@ def judge_key(facts: HostFacts, needs: Needs) -> list[Finding]:
     name, recipe = needs.key_name, needs.recipe
     if name is None:
         return [skipped("key", "API key", "this model needs none" if recipe else "no model was named")]
-    if facts.credentials.keys.get(name):
+    present = facts.credentials.keys.get(name)
+    if present is None:
+        return [unknown("key", f"API key {name}", cause="it was not looked for")]
+    if present:
         return [passed("key", f"{name} is set")]
     fix = _GET_KEY.get(name, f"Set {name} in the environment, or {name}_FILE to a file that holds it.")
     logged_in = NVIDIA_REGISTRY in facts.credentials.logins

@@ -2,7 +2,7 @@
 
 from nimctl.core.facts import HostFacts
 from nimctl.doctor import minimums
-from nimctl.doctor.checks.scope import no_gpu_wanted
+from nimctl.doctor.checks.scope import look_failed, no_gpu_wanted
 from nimctl.doctor.model import Check, Finding, Needs, failed, passed, skipped, unknown, warned
 from nimctl.doctor.sizes import human
 from nimctl.doctor.versions import at_least
@@ -68,6 +68,8 @@ def judge_nginx(facts: HostFacts, needs: Needs) -> list[Finding]:
         return [skipped("front", "nginx", "it is in the image")]
     if facts.tools.nginx:
         return [passed("front", f"nginx {facts.tools.nginx_version or 'of unknown version'} ({facts.tools.nginx})")]
+    if problem := look_failed(facts, "tools"):
+        return [unknown("front", "nginx", cause=problem)]
     cause = "neither PATH nor the system folders have it"
     fix = "Install it (`sudo apt-get install nginx-light`), or use --runtime docker."
     return [failed("front", "front-missing", "no nginx", cause=cause, fix=fix)]
@@ -79,6 +81,8 @@ def judge_engine(facts: HostFacts, needs: Needs) -> list[Finding]:
         return [skipped("engine", "vLLM", "it is in the image")]
     if facts.tools.vllm:
         return [passed("engine", f"vLLM {facts.tools.vllm} in this Python")]
+    if problem := look_failed(facts, "tools"):
+        return [unknown("engine", "vLLM", cause=problem)]
     cause = "no package vllm is installed beside nimctl"
     fix = "Install it with `pip install 'nimctl[engine]'` on a GPU host, or use --runtime docker."
     return [failed("engine", "engine-missing", "no vLLM", cause=cause, fix=fix)]

@@ -21,6 +21,11 @@ def docker_silent(facts: HostFacts) -> str:
     return "" if facts.docker.state == "ok" else "Docker does not answer"
 
 
+def look_failed(facts: HostFacts, name: str) -> str:
+    """Why the look called `name` saw nothing, so that what is missing in the facts may be there all the same."""
+    return next((p for p in facts.problems if p.startswith(f"{name}: ")), "")
+
+
 def chosen_gpus(facts: HostFacts, needs: Needs) -> tuple[Gpu, ...]:
     """The GPUs that a run would use; none where the choice itself is an error, which `gpu-choice` reports."""
     if needs.gpus == "none" or facts.gpus.state != "ok":

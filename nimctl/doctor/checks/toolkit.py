@@ -4,7 +4,7 @@ from typing import Literal
 
 from nimctl.core.facts import CdiSpec, HostFacts
 from nimctl.doctor import minimums
-from nimctl.doctor.checks.scope import chosen_gpus, docker_silent, no_docker_wanted, no_gpu_wanted
+from nimctl.doctor.checks.scope import chosen_gpus, docker_silent, look_failed, no_docker_wanted, no_gpu_wanted
 from nimctl.doctor.model import Check, Finding, Needs, failed, passed, skipped, unknown, warned
 from nimctl.doctor.versions import at_least, is_rebuilt
 
@@ -50,6 +50,8 @@ def _without_version(facts: HostFacts, title: str) -> Finding:
         ways = ", ".join(_MODE_WORDS[mode] for mode in modes) or str(facts.toolkit.hook)
         cause = f"no program or package tells its version, but there is {ways}"
         return unknown("toolkit", f"{title} of unknown version", cause=cause)
+    if problem := look_failed(facts, "toolkit"):
+        return unknown("toolkit", title, cause=problem)
     cause = "neither nvidia-ctk nor nvidia-container-cli nor a package of that name was found"
     return failed("toolkit", "toolkit-missing", f"no {title}", cause=cause, fix=_INSTALL)
 
@@ -106,6 +108,8 @@ def judge_injection(facts: HostFacts, needs: Needs) -> list[Finding]:
                 )
             )
         return findings
+    if problem := look_failed(facts, "toolkit") or look_failed(facts, "cdi") or look_failed(facts, "docker's cdi"):
+        return [*findings, unknown("gpu-runtime", title, cause=problem)]
     specs = [spec.path for spec in facts.cdi if _is_gpu_spec(spec)]
     if specs and facts.docker.cdi_spec_dirs is None:
         cause, fix = f"there is a CDI specification ({specs[0]}), but CDI is off in Docker", _ENABLE_CDI

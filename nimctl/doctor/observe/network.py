@@ -15,6 +15,8 @@ def look_at_port(host: str, port: int) -> PortFacts:
 
     Address reuse is on, as it is for docker and nginx: else a port whose server has just left would seem taken.
     """
+    if not 0 <= port <= 65535:
+        return PortFacts(host, port, free=None, detail="ports are numbers from 0 to 65535")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -22,15 +24,13 @@ def look_at_port(host: str, port: int) -> PortFacts:
         with socket.socket(family, kind, protocol) as trial:
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             trial.bind(address)
-    except socket.gaierror as error:
-        return PortFacts(host, port, free=None, detail=f"{host} is not known: {error.strerror}")
+    except (socket.gaierror, UnicodeError):
+        return PortFacts(host, port, free=None, detail=f"{host} is no address and no known name")
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             return PortFacts(host, port, free=False, detail="another program listens there")
         # EACCES for ports below 1024 says nothing about docker, whose daemon is root.
         return PortFacts(host, port, free=None, detail=error.strerror)
-    except OverflowError:
-        return PortFacts(host, port, free=None, detail="ports are numbers from 0 to 65535")
     return PortFacts(host, port, free=True)
 
 

@@ -98,6 +98,14 @@ def test_no_toolkit_fails_unless_gpus_get_in_anyway():
         assert verdicts(judge("toolkit", host(nothing, **way))) == [("unknown", "toolkit")]
 
 
+def test_a_toolkit_that_could_not_be_looked_for_is_not_said_to_be_missing():
+    nothing = host(
+        toolkit={"version": None, "hook": None}, docker=NO_RUNTIME, cdi=(), problems=("toolkit: no answer in time",)
+    )
+    assert verdicts(judge("toolkit", nothing)) == [("unknown", "toolkit")]
+    assert verdicts(judge("gpu-runtime", nothing)) == [("unknown", "gpu-runtime")]
+
+
 @pytest.mark.parametrize(
     ("parts", "expected"),
     [

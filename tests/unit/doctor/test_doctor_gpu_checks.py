@@ -6,7 +6,20 @@ import pytest
 
 from nimctl.core.gpus import GpuProcess
 from nimctl.doctor.model import Needs
-from tests.unit.doctor.hosts import DEMO, GIB, HEALTHY, KIMI, NIM, gpu, gpus, host, inventory, judge, verdicts, without_gpus
+from tests.unit.doctor.hosts import (
+    DEMO,
+    GIB,
+    HEALTHY,
+    KIMI,
+    NIM,
+    gpu,
+    gpus,
+    host,
+    inventory,
+    judge,
+    verdicts,
+    without_gpus,
+)
 
 CPU = Needs(recipe=DEMO, gpus="none")
 
@@ -151,7 +164,9 @@ def test_free_memory_is_held_against_what_vllm_reserves(free, expected):
 
 
 def test_free_memory_that_is_not_told():
-    assert verdicts(judge("gpu-memory", host(gpus=inventory(*gpus(2, memory_free=None))))) == [("unknown", "gpu-memory")]
+    assert verdicts(judge("gpu-memory", host(gpus=inventory(*gpus(2, memory_free=None))))) == [
+        ("unknown", "gpu-memory")
+    ]
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def test_a_port_of_another_host_cannot_be_tried_from_here():
     [
         (NIM, {"NGC_API_KEY": True}, (), ("pass", "key")),
         (NIM, {"NGC_API_KEY": False}, (), ("fail", "key-missing")),
-        (NIM, {}, (), ("fail", "key-missing")),
+        (NIM, {}, (), ("unknown", "key")),
         (NIM, {"NGC_API_KEY": False}, ("nvcr.io",), ("warn", "key-absent")),
         (KIMI, {"HF_TOKEN": True}, (), ("pass", "key")),
         (KIMI, {"HF_TOKEN": False}, (), ("warn", "key-absent")),
@@ -116,6 +116,12 @@ def test_a_key_that_is_asked_for_by_name_comes_before_the_recipe_s():
 def test_tools_of_the_process_runtime(check, tools, expected):
     assert verdicts(judge(check, host(tools=tools), PROCESS)) == [expected]
     assert verdicts(judge(check, host(tools=tools), Needs(DEMO))) == [("skip", check)]
+
+
+def test_tools_that_could_not_be_looked_for_are_not_said_to_be_missing():
+    facts = host(tools={"nginx": None, "vllm": None}, problems=("tools: no answer in time",))
+    assert verdicts(judge("front", facts, PROCESS)) == [("unknown", "front")]
+    assert verdicts(judge("engine", facts, PROCESS)) == [("unknown", "engine")]
 
 
 def test_titles_hold_what_was_observed():

@@ -114,7 +114,10 @@ def test_the_process_runtime_reads_as_its_user():
 
 def disk(free, *, store=None, device="259:1", entries=0):
     return host(
-        cache={"disk": DISK.__class__("/data", "xfs", device, 4_000 * GIB, free, 10**9, False), "entries_bytes": entries},
+        cache={
+            "disk": DISK.__class__("/data", "xfs", device, 4_000 * GIB, free, 10**9, False),
+            "entries_bytes": entries,
+        },
         image_store=store,
     )
 

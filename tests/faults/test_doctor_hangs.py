@@ -1,0 +1,108 @@
+"""Fault: a daemon, a driver or a network mount that never answers must not hold up the doctor."""
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from nimctl.core.facts import DockerFacts
+from nimctl.core.gpus import GpuInventory
+from nimctl.core.recipes import load
+from nimctl.doctor import facts as doctor_facts
+from nimctl.doctor.facts import gather
+from nimctl.doctor.model import Needs
+from nimctl.doctor.runner import run_checks
+
+# That `gather` returns at all while a look still hangs is the proof: nothing lets the look go before the test ends.
+pytestmark = pytest.mark.timeout(60)
+
+WELL = DockerFacts("ok", version="28.5.2")
+NO_GPUS = GpuInventory("no-library")
+
+
+class Stuck:
+    """A look that hangs until the test is over."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self.release = threading.Event()
+
+    def __call__(self, *_: object) -> None:
+        self.entered.set()
+        self.release.wait(60)
+        raise RuntimeError("let go")
+
+    @property
+    def hangs(self) -> bool:
+        return self.entered.is_set() and not self.release.is_set()
+
+
+@pytest.fixture
+def stuck() -> Iterator[Stuck]:
+    look = Stuck()
+    yield look
+    look.release.set()
+
+
+def look(tmp_path, **changes):
+    arguments = {
+        "cache": tmp_path,
+        "host": "127.0.0.1",
+        "port": 0,
+        "environment": {"PATH": "/nonexistent", "HOME": str(tmp_path)},
+        "docker_facts": lambda timeout: WELL,
+        "gpu_inventory": lambda: NO_GPUS,
+        "limit": 0.5,
+        "after_docker": 0.5,
+    }
+    return gather(**{**arguments, **changes})
+
+
+def test_nvml_hangs(tmp_path, stuck):
+    seen = look(tmp_path, gpu_inventory=stuck)
+    assert stuck.hangs
+    assert seen.gpus == GpuInventory("failed", detail="NVML hangs: no answer within 0.5 s")
+    assert seen.problems == ("gpus: no answer in time",)
+    assert seen.docker == WELL
+    failed = run_checks(seen, Needs(recipe=load("kimi-k2.5")), only=["gpu"]).failures
+    assert [f.id for f in failed] == ["driver-missing"]
+    assert "NVML hangs" in failed[0].evidence[0]
+
+
+def test_the_docker_daemon_hangs(tmp_path, stuck):
+    seen = look(tmp_path, docker_facts=stuck)
+    assert stuck.hangs
+    assert (seen.docker.state, seen.docker.detail) == ("hangs", "no answer within 0.5 s")
+    assert seen.problems == ("docker: no answer in time",)
+    assert seen.cache.exists is True
+    failed = run_checks(seen, Needs(recipe=load("demo"), gpus="none"), only=["docker"]).failures
+    assert [f.id for f in failed] == ["docker-hangs"]
+
+
+def test_the_filesystem_of_the_cache_hangs(tmp_path, stuck, monkeypatch):
+    monkeypatch.setattr(doctor_facts, "look_at_cache", stuck)
+    seen = look(tmp_path)
+    assert stuck.hangs
+    assert (seen.cache.hangs, seen.cache.exists) == (True, None)
+    failed = run_checks(seen, Needs(recipe=load("demo"), gpus="none"), only=["storage"]).failures
+    assert [f.id for f in failed] == ["cache-unreachable"]
+
+
+def test_the_image_store_hangs(tmp_path, stuck, monkeypatch):
+    monkeypatch.setattr(doctor_facts, "_image_store", stuck)
+    seen = look(tmp_path)
+    assert stuck.hangs
+    assert seen.image_store is None
+    assert seen.problems == ("image store: no answer in time",)
+
+
+def test_everything_hangs_at_once(tmp_path, stuck, monkeypatch):
+    for name in ("look_at_cache", "look_into_cache", "look_at_toolkit", "look_at_cdi", "look_at_system",
+                 "look_at_tools", "look_at_credentials", "look_at_port", "_image_store"):  # fmt: skip
+        monkeypatch.setattr(doctor_facts, name, stuck)
+    seen = look(tmp_path, docker_facts=stuck, gpu_inventory=stuck)
+    assert stuck.hangs
+    assert len(seen.problems) == 12
+    report = run_checks(seen, Needs(recipe=load("kimi-k2.5")))
+    assert [f.id for f in report.failures] == ["driver-missing", "docker-hangs", "cache-unreachable"]
+    assert "check-crashed" not in {f.id for f in report.findings}

@@ -1,0 +1,79 @@
+"""The JSON documents of the doctor keep to their published schemas."""
+
+import dataclasses
+import json
+import typing
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from nimctl.core import facts as facts_module
+from nimctl.core import gpus as gpus_module
+from nimctl.core.facts import HostFacts, to_json
+from nimctl.doctor import checks
+from nimctl.doctor.model import Finding, Needs
+from nimctl.doctor.runner import run_checks
+from tests.unit.doctor.hosts import DEMO, HEALTHY, KIMI, NIM, host, without_gpus
+
+ROOT = Path(__file__).parents[3]
+
+
+def schema(name):
+    document = json.loads((ROOT / "docs" / "schemas" / name).read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator.check_schema(document)
+    return document
+
+
+def validate(document, name):
+    jsonschema.Draft202012Validator(schema(name)).validate(document)
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [HEALTHY, host(gpus=without_gpus(), docker={"state": "missing"}, image_store=None, cache={"disk": None})],
+    ids=["healthy", "bare"],
+)
+@pytest.mark.parametrize("needs", [Needs(KIMI), Needs(NIM, gpus="99"), Needs(DEMO, "process", gpus="none"), Needs()])
+def test_report_and_facts_are_valid(facts, needs):
+    document = json.loads(json.dumps(run_checks(facts, needs).to_json()))
+    validate(document, "doctor.json")
+    validate(document["facts"], "facts.json")
+
+
+def test_the_schemas_refuse_what_they_should():
+    facts = to_json(HEALTHY)
+    for wrong in ({"unheard-of": 1}, {"schema": "nimctl.facts/2"}, {"port": None}, {"docker": {"state": "tired"}}):
+        with pytest.raises(jsonschema.ValidationError):
+            validate({**facts, **wrong}, "facts.json")
+    report = run_checks(HEALTHY, Needs()).to_json()
+    with pytest.raises(jsonschema.ValidationError):
+        validate({**report, "counts": {}}, "doctor.json")
+    with pytest.raises(jsonschema.ValidationError):
+        validate({**report, "findings": [{"id": "Not An Id"}]}, "doctor.json")
+
+
+def test_the_schema_of_facts_names_every_field():
+    document = schema("facts.json")
+    kinds = {
+        name: kind
+        for module in (facts_module, gpus_module)
+        for name, kind in vars(module).items()
+        if dataclasses.is_dataclass(kind)
+    }
+    described = {**document["$defs"], "HostFacts": document}
+    assert set(described) == set(kinds)
+    for name, kind in kinds.items():
+        assert set(described[name]["properties"]) == {f.name for f in dataclasses.fields(kind)}, name
+    assert set(typing.get_type_hints(HostFacts)) == set(document["required"])
+
+
+def test_the_schema_of_findings_names_every_field():
+    finding = schema("doctor.json")["$defs"]["Finding"]
+    assert set(finding["properties"]) == set(finding["required"]) == {f.name for f in dataclasses.fields(Finding)}
+
+
+def test_the_chapter_describes_every_check_and_every_warning():
+    chapter = (ROOT / "docs" / "02-doctor.md").read_text(encoding="utf-8")
+    missing = [c.id for c in checks.ALL if f"`{c.id}`" not in chapter]
+    assert not missing
