@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.lib import lab
+from tests.lib.lab.paths import paths
 from tests.lib.nvml import profiles
 
 pytestmark = pytest.mark.lab
@@ -146,4 +147,4 @@ def test_the_machines_own_engine_is_not_the_labs() -> None:
     assert info["DockerRootDir"] != "/var/lib/docker"
     assert info["CDISpecDirs"] == [str(Path(info["DockerRootDir"]).parent / "gpus/cdi")]
     network = json.loads(lab.docker("network", "inspect", "bridge").stdout)[0]
-    assert network["Options"]["com.docker.network.bridge.name"] == "nimctl-lab0"
+    assert network["Options"]["com.docker.network.bridge.name"] == paths().bridge

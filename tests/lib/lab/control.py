@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from . import base_image, debian, engine, gpus, network, registry
+from . import base_image, debian, engine, gpus, registry
 from .paths import Paths
 from .steps import LabError, locked, say, step
 
@@ -52,7 +52,7 @@ def status(paths: Paths) -> dict[str, str | None]:
     return {
         "state": str(paths.state) if paths.state.exists() else None,
         "engine": f"unix://{paths.docker_socket}" if running else None,
-        "bridge": network.BRIDGE if running else None,
+        "bridge": paths.bridge if running else None,
         "base": base_image.IMAGE if running and base_image.has_image(paths) else None,
         "registry": registry.info(paths).address if registry.answers(paths) else None,
         "gpus": str(spec) if spec.exists() else None,

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Iterable
 from pathlib import Path
 
-from .network import BRIDGE, ensure_bridge, remove_bridge, way_out_mtu
+from .network import ensure_bridge, remove_bridge, way_out_mtu
 from .paths import Paths
 from .steps import LabError, run, running_pid, start_daemon, step, stop_daemon, wait_until
 
@@ -132,7 +132,7 @@ def _write_configuration(paths: Paths, *, mtu: int, pool: str) -> None:
         "data-root": str(paths.state / "docker"),
         "exec-root": str(paths.run / "docker"),
         "pidfile": str(paths.run / "dockerd.own.pid"),
-        "bridge": BRIDGE,
+        "bridge": paths.bridge,
         "mtu": mtu,
         "iptables": False,
         "ip6tables": False,

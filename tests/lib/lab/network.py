@@ -15,7 +15,6 @@ from pathlib import Path
 from .paths import Paths
 from .steps import LabError, run
 
-BRIDGE = "nimctl-lab0"
 SUBNETS = ("10.213.0.0/16", "172.29.0.0/16", "10.87.0.0/16")
 # linux/sockios.h
 _SIOCBRADDBR, _SIOCBRDELBR = 0x89A0, 0x89A1
@@ -26,11 +25,11 @@ _IFF_UP = 1
 def ensure_bridge(paths: Paths) -> ipaddress.IPv4Network:
     """Create the bridge with the first address of a free subnet, and the rules. Returns the lab's /16."""
     remembered = paths.run / "subnet"
-    if remembered.exists() and Path(f"/sys/class/net/{BRIDGE}").exists():
+    if remembered.exists() and _exists(paths.bridge):
         subnet = ipaddress.IPv4Network(remembered.read_text())
     else:
         subnet = _free_subnet()
-        _create_bridge(subnet)
+        _create_bridge(paths.bridge, subnet)
         remembered.write_text(str(subnet))
     Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
     for rule in _rules(subnet):
@@ -46,10 +45,10 @@ def remove_bridge(paths: Paths) -> None:
         for rule in _rules(ipaddress.IPv4Network(remembered.read_text())):
             _iptables(paths, "-D", rule)
     remembered.unlink(missing_ok=True)
-    if Path(f"/sys/class/net/{BRIDGE}").exists():
+    if _exists(paths.bridge):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-            _set_flags(control, up=False)
-            fcntl.ioctl(control, _SIOCBRDELBR, _name_buffer())
+            _set_flags(control, paths.bridge, up=False)
+            fcntl.ioctl(control, _SIOCBRDELBR, _name_buffer(paths.bridge))
 
 
 def way_out_mtu() -> int:
@@ -112,27 +111,31 @@ def _free_subnet() -> ipaddress.IPv4Network:
     raise LabError(f"the subnets {', '.join(SUBNETS)} are all in use", "free one of them")
 
 
-def _create_bridge(subnet: ipaddress.IPv4Network) -> None:
+def _exists(interface: str) -> bool:
+    return Path("/sys/class/net", interface).exists()
+
+
+def _create_bridge(name: str, subnet: ipaddress.IPv4Network) -> None:
     first = ipaddress.IPv4Network(f"{subnet.network_address}/24")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        if not Path(f"/sys/class/net/{BRIDGE}").exists():
-            fcntl.ioctl(control, _SIOCBRADDBR, _name_buffer())
-        fcntl.ioctl(control, _SIOCSIFADDR, _address_request(str(first.network_address + 1)))
-        fcntl.ioctl(control, _SIOCSIFNETMASK, _address_request(str(first.netmask)))
-        _set_flags(control, up=True)
+        if not _exists(name):
+            fcntl.ioctl(control, _SIOCBRADDBR, _name_buffer(name))
+        fcntl.ioctl(control, _SIOCSIFADDR, _address_request(name, str(first.network_address + 1)))
+        fcntl.ioctl(control, _SIOCSIFNETMASK, _address_request(name, str(first.netmask)))
+        _set_flags(control, name, up=True)
 
 
-def _set_flags(control: socket.socket, *, up: bool) -> None:
-    answer = fcntl.ioctl(control, _SIOCGIFFLAGS, struct.pack("16sh22x", BRIDGE.encode(), 0))
+def _set_flags(control: socket.socket, name: str, *, up: bool) -> None:
+    answer = fcntl.ioctl(control, _SIOCGIFFLAGS, struct.pack("16sh22x", name.encode(), 0))
     flags = struct.unpack("16sh22x", answer)[1]
     flags = flags | _IFF_UP if up else flags & ~_IFF_UP
-    fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sh22x", BRIDGE.encode(), flags))
+    fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sh22x", name.encode(), flags))
 
 
-def _address_request(address: str) -> bytes:
+def _address_request(name: str, address: str) -> bytes:
     """struct ifreq with a sockaddr_in."""
-    return struct.pack("16sH2x4s16x", BRIDGE.encode(), socket.AF_INET, socket.inet_aton(address))
+    return struct.pack("16sH2x4s16x", name.encode(), socket.AF_INET, socket.inet_aton(address))
 
 
-def _name_buffer() -> bytes:
-    return BRIDGE.encode().ljust(16, b"\0")
+def _name_buffer(name: str) -> bytes:
+    return name.encode().ljust(16, b"\0")

@@ -3,6 +3,7 @@
 Unix socket paths may not exceed 107 bytes, which is why the folder has a short name and sockets lie in `run/`.
 """
 
+import hashlib
 import os
 import platform
 from dataclasses import dataclass
@@ -67,6 +68,13 @@ class Paths:
     @property
     def cdi(self) -> Path:
         return self.gpus / "cdi"
+
+    @property
+    def bridge(self) -> str:
+        """The network interface of the engine; a lab in another folder has another, so that two can run."""
+        if self.state == DEFAULT_STATE:
+            return "nimctl-lab0"
+        return f"nimlab-{hashlib.sha256(bytes(self.state)).hexdigest()[:7]}"
 
     @property
     def binaries(self) -> tuple[Path, Path]:

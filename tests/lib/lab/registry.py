@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from . import engine
+from .debian import install_on_host
 from .paths import Paths
 from .push import USER, Registry, push_image
 from .steps import run, running_pid, start_daemon, step, stop_daemon, wait_until
@@ -153,6 +154,7 @@ def _new_config(paths: Paths) -> dict[str, Any]:
 def _make_certificate(paths: Paths) -> None:
     if (paths.registry / "token.crt").exists():
         return
+    install_on_host({"openssl": "openssl"})
     run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "3650", "-subj", "/CN=nimctl-lab",
          "-keyout", paths.registry / "token.key", "-out", paths.registry / "token.crt"])  # fmt: skip
 
