@@ -10,8 +10,8 @@ from nimctl.core.secret import redact
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _CAUSE = re.compile(
-    r"\b\w*(Error|Exception)\b(: |$)|out of memory|no space left|permission denied|error\[|\bKilled\b|segmentation fault"
-    r"|\[(emerg|crit)\]|\bfatal\b|unrecognized arguments|cannot open shared object|\bXid\b",
+    r"\b\w*(Error|Exception)\b(: |$)|out of memory|no space left|permission denied|error\[|\bKilled\b"
+    r"|segmentation fault|\[(emerg|crit)\]|\bfatal\b|unrecognized arguments|cannot open shared object|\bXid\b",
     re.IGNORECASE,
 )
 _COMPLAINT = re.compile(r"\b(ERROR|CRITICAL|error|failed|cannot|refused)\b")

@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +31,9 @@ from nimctl.launch.procfs import Identity
 from nimctl.launch.runtime import ContainerState, RunHandle, check_secrets, name_taken, port_taken
 from nimctl.launch.show import process_command
 
+# From a plan and the run's own folder to the argv and the variables to add.
+Command = Callable[[LaunchPlan, Path], tuple[tuple[str, ...], dict[str, str | Secret]]]
+
 
 @dataclass(frozen=True)
 class ProcessRuntime:
@@ -38,6 +41,7 @@ class ProcessRuntime:
 
     # A child inherits its parent's environment; that is why this one module reads it where none is given.
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
+    command: Command = field(default=process_command, repr=False, compare=False)
     _children: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -74,7 +78,7 @@ class ProcessRuntime:
                 raise
 
     def _spawn(self, plan: LaunchPlan, folder: Path, keys: Path | None, notes: tuple[str, ...]) -> RunHandle:
-        argv, added = process_command(plan, folder / "state")
+        argv, added = self.command(plan, folder / "state")
         environment = {n: v for n, v in self.environment.items() if not n.startswith("NIM_") and not looks_secret(n, v)}
         environment |= {n: v.reveal() if isinstance(v, Secret) else v for n, v in added.items()}
         with (folder / "log").open("wb") as log:
