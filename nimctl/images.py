@@ -87,15 +87,18 @@ def local_tag(target: str) -> str:
 
 
 def find_source() -> Source:
-    """The running packages and the recipe beside them; raises `image-build-failed` where there is no recipe."""
+    """The running packages and the recipe; raises `image-build-failed` where the recipe was not installed.
+
+    In a checkout `nimctl/images` is a link to `images/`; a wheel carries its files in that place.
+    """
     package = Path(__file__).resolve().parent
-    for images in (package.parent / "images", package / "images"):
-        if (images / "docker-bake.hcl").is_file() and (package.parent / "entrypoint").is_dir():
-            return Source(package.parent, images.resolve())
+    images = (package / "images").resolve()
+    if (images / "docker-bake.hcl").is_file() and (package.parent / "entrypoint").is_dir():
+        return Source(package.parent, images)
     raise NimctlError(
         "image-build-failed",
         "the files that describe the images were not found",
-        cause=f"there is no docker-bake.hcl in {package.parent / 'images'} nor in {package / 'images'}",
+        cause=f"this installation of nimctl has no {images / 'docker-bake.hcl'}, or no entrypoint package beside it",
         fix="install nimctl from its wheel or with `pip install .` in a checkout, or name an image with --image",
     )
 

@@ -99,7 +99,8 @@ def test_a_build_hands_over_its_inputs_and_reports_the_digest(machine: dict[str,
         f"""env | sort > {seen}; echo "$*" >> {seen}; cat "$NIMCTL_BUILD_PIP" >> {seen}
         while [ $# -gt 0 ]; do [ "$1" = --metadata-file ] && meta=$2; shift; done
         echo '{{"cpu": {{"containerimage.digest": "sha256:abc"}}}}' > "$meta"
-        printf '#1 [internal] load\\n#1 DONE 0.0s\\n#2 [a 1/2] RUN x\\n#2 CACHED\\n#3 [a 2/2] RUN y\\n#3 DONE 1.5s\\n'""",
+        printf '#1 [internal] load\\n#1 DONE 0.0s\\n#2 [a 1/2] RUN x\\n#2 CACHED\\n'
+        printf '#3 [a 2/2] RUN y\\n#3 DONE 1.5s\\n'""",
     )
     lines: list[str] = []
     built = images.build("cpu", env={**machine, "https_proxy": "http://proxy.example:3128"}, on_line=lines.append)
@@ -118,9 +119,8 @@ def test_a_build_hands_over_its_inputs_and_reports_the_digest(machine: dict[str,
 
 def test_the_pip_secret_is_gone_after_the_build(machine: dict[str, str], tmp_path: Path) -> None:
     configure_pip(machine, tmp_path, "[global]\nindex-url = https://user:canary@mirror.example/simple\n")
-    put_docker(
-        machine, f'echo "$NIMCTL_BUILD_PIP" > {tmp_path}/where; stat -c %a "$NIMCTL_BUILD_PIP" >> {tmp_path}/where'
-    )
+    where = tmp_path / "where"
+    put_docker(machine, f'echo "$NIMCTL_BUILD_PIP" > {where}; stat -c %a "$NIMCTL_BUILD_PIP" >> {where}')
     images.build("cpu", env=machine)
     path, mode = where.read_text().split()
     assert mode == "600"
