@@ -46,6 +46,13 @@ def ensure(source: Source, manifest: Manifest, paths: CachePaths, on_progress: O
 
     Raises `disk-full` before the first byte where the room is known to be too small, else as `fetch` does.
     """
+    if not manifest.files:
+        raise NimctlError(
+            "weights-missing",
+            f"{manifest.source} holds no files",
+            cause=f"its manifest at revision {manifest.revision} is empty",
+            fix="Check the name and the revision of the checkpoint.",
+        )
     present = complete_snapshot(paths, source.repo, manifest)
     if present is None:
         repo = paths.repo_dir(source.repo)

@@ -129,3 +129,10 @@ def test_names_that_are_taken_by_something_else_are_replaced(paths):
     (snapshot / "config.json").write_text("a file where the link belongs")
     (snapshot / "model.safetensors").symlink_to("/etc/hostname")
     assert read_tree(ensure(source, paths)) == CONTENT
+
+
+def test_an_empty_source_is_never_a_complete_checkpoint(paths):
+    with pytest.raises(NimctlError) as caught:
+        ensure(TinySource({}), paths)
+    assert caught.value.id == "weights-missing"
+    assert not paths.root.exists()

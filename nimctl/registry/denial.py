@@ -1,0 +1,124 @@
+"""What a registry's refusal means, and the way out."""
+
+import json
+import re
+
+from nimctl.core.errors import NimctlError
+from nimctl.core.secret import redact
+from nimctl.registry.login import Login
+from nimctl.registry.reference import Reference
+from nimctl.registry.transport import Response
+
+NVIDIA = "nvcr.io"
+KEYS_PAGE = "https://org.ngc.nvidia.com/setup/api-keys"
+
+_TERMS = re.compile(r"\bterms\b|\beula\b|licen[cs]e agreement|\baccept(ed|ance)?\b", re.IGNORECASE)
+_SHOWN = 300
+
+
+def denial(
+    registry: str, response: Response, credentials: Login | None, reference: Reference | None = None
+) -> NimctlError:
+    """The error for an answer that is not 200, to a login (no `reference`) or to a request for an image."""
+    said = _said(response, credentials)
+    evidence = [f"{registry} answered {response.status}{': ' if said else ''}{said}"]
+    what = f"{registry} refused the key" if reference is None else f"{registry} refused {reference}"
+    if response.status in (401, 402, 403):
+        if credentials is None:
+            return _key_missing(registry, reference, evidence)
+        if reference and (terms := _terms(reference, response.status, said)):
+            cause, fix = terms
+            return NimctlError("terms-not-accepted", what, cause=cause, fix=fix, evidence=evidence)
+        cause, fix = _key_refused(registry, response.status)
+        return NimctlError("key-refused", what, cause=cause, fix=fix, evidence=evidence)
+    if response.status == 404 and reference:
+        return NimctlError(
+            "image-not-found",
+            f"{reference} does not exist",
+            cause=f"{registry} knows no such repository or tag, or hides it from this key",
+            fix="Check the name and the tag.",
+            evidence=evidence,
+        )
+    return _out_of_order(registry, response.status, evidence)
+
+
+def terms_page(reference: Reference) -> str:
+    """The page on which the terms of an image are accepted, in words where only the registry knows it."""
+    if "/" not in reference.repository or not _is_nvidias(reference):
+        return f"the page of {reference.repository} on {reference.registry}"
+    org, *teams, name = reference.repository.split("/")
+    team = f"/teams/{teams[0]}" if teams else ""
+    return f"https://catalog.ngc.nvidia.com/orgs/{org}{team}/containers/{name}"
+
+
+def _is_nvidias(reference: Reference) -> bool:
+    """True for NVIDIA's own registry and for its mirrors, which keep the path."""
+    return reference.registry == NVIDIA or reference.repository.startswith("nim/")
+
+
+def _key_missing(registry: str, reference: Reference | None, evidence: list[str]) -> NimctlError:
+    source = f"; make a Personal API Key at {KEYS_PAGE}" if registry == NVIDIA else ""
+    return NimctlError(
+        "key-missing",
+        f"{reference or registry} cannot be pulled without a key",
+        cause=f"{registry} asks for a login, and none is stored for it; the image may also not exist",
+        fix=f"Log in: `nimctl login {registry}`{source}.",
+        evidence=evidence,
+    )
+
+
+def _terms(reference: Reference, status: int, said: str) -> tuple[str, str] | None:
+    """Cause and fix where the key is good and the organisation behind it may not have the image; None otherwise."""
+    if status == 402:
+        return (
+            "the organisation of the key has no entitlement to this image (payment required)",
+            "Join the NVIDIA Developer Program or get an NVIDIA AI Enterprise licence, or log in with a key of an "
+            f"organisation that has one: `nimctl login {reference.registry}`.",
+        )
+    # NVIDIA's registry says no more than "Access Denied".
+    if status == 403 and (_is_nvidias(reference) or _TERMS.search(said)):
+        return (
+            "the terms of this image have not been accepted, or the key belongs to another organisation or lacks the "
+            "service NGC Catalog",
+            f"Open {terms_page(reference)} and accept the terms in the organisation of the key; else log in with "
+            f"another key: `nimctl login {reference.registry}`.",
+        )
+    return None
+
+
+def _key_refused(registry: str, status: int) -> tuple[str, str]:
+    if status == 403:
+        return "the key is known but gives no access here", f"Use a key that may: `nimctl login {registry}`."
+    again = f"then log in again: `nimctl login {registry}`."
+    if registry == NVIDIA:
+        again = f"or make a new Personal API Key with the service NGC Catalog at {KEYS_PAGE}, {again}"
+    return "the key is wrong, expired or revoked", f"Check the key, {again}"
+
+
+def _out_of_order(registry: str, status: int, evidence: list[str]) -> NimctlError:
+    if status == 429:
+        cause, fix = (
+            "too many requests were made from this address or with this key",
+            "Wait a while; log in for a higher limit.",
+        )
+    elif status >= 500:
+        cause, fix = f"the registry is out of order (status {status})", "Try again later; its status page may say more."
+    else:
+        cause, fix = (
+            f"status {status} is no answer of a container registry",
+            "Check the registry's name and any proxy on the way.",
+        )
+    return NimctlError("image-pull-failed", f"{registry} could not be asked", cause=cause, fix=fix, evidence=evidence)
+
+
+def _said(response: Response, credentials: Login | None) -> str:
+    """The registry's own words in one short line, free of secrets."""
+    text = response.body.decode("utf-8", errors="replace")
+    try:
+        errors = json.loads(text)["errors"]
+        text = "; ".join(f"{e.get('code', '')} {e.get('message', '')} {e.get('detail') or ''}".strip() for e in errors)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        text = re.sub(r"<[^>]*>", " ", text)
+    printable = "".join(c if c.isprintable() else " " for c in text)
+    secrets = [credentials.password, credentials.encoded] if credentials else []
+    return redact(" ".join(printable.split()), secrets)[:_SHOWN]

@@ -1,0 +1,119 @@
+"""The three places where docker keeps logins, read and written as the docker CLI does."""
+
+import base64
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from nimctl.core.errors import NimctlError
+from nimctl.core.secret import Secret
+from nimctl.registry import dockerconfig
+from nimctl.registry.credentials import stored
+from nimctl.registry.login import TOKEN_USER, Login
+
+KEY = Secret("nvapi-canary-0123456789")
+LOGIN = Login("$oauthtoken", KEY)
+
+
+def write(folder: Path, document: object) -> Path:
+    path = folder / "config.json"
+    path.write_text(document if isinstance(document, str) else json.dumps(document))
+    return path
+
+
+def auth(user: str, key: str) -> dict[str, str]:
+    return {"auth": base64.b64encode(f"{user}:{key}".encode()).decode()}
+
+
+def test_no_file_an_empty_file_and_no_entry_are_no_login(tmp_path):
+    assert stored("nvcr.io", tmp_path / "none") is None
+    assert stored("nvcr.io", tmp_path) is None
+    write(tmp_path, "")
+    assert stored("nvcr.io", tmp_path) is None
+    write(tmp_path, {"auths": {"ghcr.io": auth("a", "b")}})
+    assert stored("nvcr.io", tmp_path) is None
+
+
+@pytest.mark.parametrize("name", ["nvcr.io", "https://nvcr.io", "https://nvcr.io/v2/", "nvcr.io/v1/"])
+def test_an_entry_is_found_under_each_name_that_docker_has_used(tmp_path, name):
+    write(tmp_path, {"auths": {name: auth("$oauthtoken", KEY.reveal())}})
+    assert stored("nvcr.io", tmp_path) == LOGIN
+    assert stored("vcr.io", tmp_path) is None
+
+
+def test_docker_hub_has_a_name_of_its_own(tmp_path):
+    write(tmp_path, {"auths": {"https://index.docker.io/v1/": auth("me", "a:b")}})
+    assert stored("docker.io", tmp_path) == Login("me", Secret("a:b"))
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ({"username": "u", "password": "p"}, Login("u", Secret("p"))),
+        ({"auth": "", "identitytoken": "refresh"}, Login(TOKEN_USER, Secret("refresh"))),
+        ({}, None),
+        ({"auth": "!!!"}, None),
+        ({"auth": base64.b64encode(b"\xff\xfe").decode()}, None),
+        ({"auth": base64.b64encode(b"no colon").decode()}, None),
+        ({"auth": 5}, None),
+        ("text", None),
+        (None, None),
+    ],
+)
+def test_entries_of_every_kind(tmp_path, entry, expected):
+    write(tmp_path, {"auths": {"nvcr.io": entry}})
+    assert stored("nvcr.io", tmp_path) == expected
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '"x"', '{"auths": []}', '{"credHelpers": "x"}', "\x00"])
+def test_a_file_that_is_not_dockers_is_an_error_and_stays(tmp_path, text):
+    path = write(tmp_path, text)
+    with pytest.raises(NimctlError) as caught:
+        stored("nvcr.io", tmp_path)
+    assert (caught.value.id, caught.value.exit_code) == ("credentials-unwritable", 9)
+    assert path.read_text() == text
+
+
+def test_writing_keeps_everything_else_and_closes_the_file(tmp_path):
+    before = {"auths": {"ghcr.io": auth("a", "b")}, "HttpHeaders": {"X": "1"}, "credHelpers": {"x.io": "y"}}
+    path = write(tmp_path, before)
+    path.chmod(0o644)
+    dockerconfig.write(tmp_path, dockerconfig.with_login(dockerconfig.read(tmp_path), "nvcr.io", LOGIN))
+    after = json.loads(path.read_text())
+    assert after.pop("auths") == {**before["auths"], "nvcr.io": auth("$oauthtoken", KEY.reveal())}
+    assert after == {"HttpHeaders": {"X": "1"}, "credHelpers": {"x.io": "y"}}
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stored("nvcr.io", tmp_path) == LOGIN
+    assert [p.name for p in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_a_new_folder_is_closed_to_others(tmp_path):
+    dockerconfig.write(tmp_path / "new", {})
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o700
+
+
+def test_a_link_stays_a_link(tmp_path):
+    (tmp_path / "dotfiles").mkdir()
+    (tmp_path / "docker").mkdir()
+    (tmp_path / "docker/config.json").symlink_to("../dotfiles/config.json")
+    dockerconfig.write(tmp_path / "docker", {"a": 1})
+    assert (tmp_path / "docker/config.json").is_symlink()
+    assert json.loads((tmp_path / "dotfiles/config.json").read_text()) == {"a": 1}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: gives files to other users")
+def test_the_owner_keeps_the_file_under_sudo(tmp_path):
+    os.chown(tmp_path, 4242, 4242)
+    path = dockerconfig.write(tmp_path, {})
+    assert (path.stat().st_uid, path.stat().st_gid) == (4242, 4242)
+
+
+def test_the_folder_is_dockers(monkeypatch, tmp_path):
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    assert dockerconfig.config_folder() == tmp_path
+    monkeypatch.delenv("DOCKER_CONFIG")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert dockerconfig.config_folder() == tmp_path / ".docker"
