@@ -1,5 +1,6 @@
 """Fault: a daemon, a driver or a network mount that never answers must not hold up the doctor."""
 
+import socket
 import threading
 from collections.abc import Iterator
 
@@ -12,6 +13,7 @@ from nimctl.doctor import facts as doctor_facts
 from nimctl.doctor.facts import gather
 from nimctl.doctor.model import Needs
 from nimctl.doctor.runner import run_checks
+from nimctl.launch.docker import describe_daemon
 
 # That `gather` returns at all while a look still hangs is the proof: nothing lets the look go before the test ends.
 pytestmark = pytest.mark.timeout(60)
@@ -106,3 +108,37 @@ def test_everything_hangs_at_once(tmp_path, stuck, monkeypatch):
     report = run_checks(seen, Needs(recipe=load("kimi-k2.5")))
     assert [f.id for f in report.failures] == ["driver-missing", "docker-hangs", "cache-unreachable"]
     assert "check-crashed" not in {f.id for f in report.findings}
+
+
+def test_a_real_daemon_socket_that_accepts_and_never_answers(tmp_path, monkeypatch):
+    path = tmp_path / "docker.sock"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+        monkeypatch.setenv("DOCKER_HOST", f"unix://{path}")
+        seen = look(tmp_path, docker_facts=describe_daemon, limit=2.0)
+    assert seen.docker.state == "hangs"
+    assert seen.docker.endpoint == f"unix://{path}"
+    assert seen.cache.exists is True
+
+
+def program(folder, name, does):
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{does}\n")
+    path.chmod(0o755)
+
+
+def test_a_program_of_the_toolkit_hangs_and_the_next_is_asked(tmp_path):
+    program(tmp_path, "nvidia-ctk", "exec /bin/sleep 600")
+    program(tmp_path, "nvidia-container-cli", "echo 'cli-version: 1.17.8'")
+    seen = look(tmp_path, environment={"PATH": str(tmp_path)}, limit=5.0)
+    assert (seen.toolkit.version, seen.toolkit.source) == ("1.17.8", "nvidia-container-cli")
+    assert seen.problems == ()
+
+
+def test_a_toolkit_whose_only_program_hangs_is_not_called_missing(tmp_path):
+    program(tmp_path, "nvidia-ctk", "exec /bin/sleep 600")
+    seen = look(tmp_path, environment={"PATH": str(tmp_path)}, limit=2.0)
+    assert seen.problems == ("toolkit: TimeoutError: no answer from nvidia-ctk",)
+    (finding,) = run_checks(seen, Needs(recipe=load("kimi-k2.5")), only=["toolkit"]).findings
+    assert finding.verdict == "unknown"

@@ -6,7 +6,7 @@ from nimctl.doctor.model import Check, Finding, Needs, failed, passed, skipped, 
 NVIDIA_REGISTRY = "nvcr.io"
 _GET_KEY = {
     "NGC_API_KEY": "Make a personal key at https://org.ngc.nvidia.com/setup/api-keys (service NGC Catalog), then "
-    "`export NGC_API_KEY=...`, or run `nimctl login`.",
+    "`export NGC_API_KEY=...`.",
     "HF_TOKEN": "Make a token at https://huggingface.co/settings/tokens, then `export HF_TOKEN=...`.",
 }
 

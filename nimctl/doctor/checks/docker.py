@@ -13,7 +13,7 @@ _STATES = {
     "missing": (
         "docker-missing",
         "no Docker Engine",
-        "neither a Docker socket nor a docker command was found",
+        "there is no socket where a Docker daemon would listen",
         f"{_INSTALL}; or start the server without containers: --runtime process.",
     ),
     "permission": (

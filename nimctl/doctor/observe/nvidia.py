@@ -32,15 +32,21 @@ _QUESTIONS: Sequence[tuple[str, Sequence[str], str]] = (
 
 
 def look_at_toolkit(environment: Mapping[str, str], until: float) -> ToolkitFacts:
-    """The toolkit's version from whichever program or package database knows it, asked until `until` at the latest."""
+    """The toolkit's version from whichever program or package database knows it, asked until `until` at the latest.
+
+    Raises TimeoutError when one of them hangs and none of the others knows: then it is not known to be missing.
+    """
     hook = shutil.which("nvidia-container-runtime-hook", path=environment.get("PATH"))
+    hung = []
     for source, argv, pattern in _QUESTIONS:
-        left = until - time.monotonic()
-        if left <= 0:
-            break
-        answer = run(argv, timeout=min(left, 2.0), env=environment)
+        # Half of the time that is left, so that the next can still be asked.
+        answer = run(argv, timeout=max(0.0, until - time.monotonic()) / 2, env=environment)
+        if answer.timed_out:
+            hung.append(argv[0])
         if answer.ok and (found := re.search(pattern, answer.stdout.strip())):
             return ToolkitFacts(found[1], source, hook)
+    if hung:
+        raise TimeoutError(f"no answer from {', '.join(hung)}")
     return ToolkitFacts(hook=hook)
 
 

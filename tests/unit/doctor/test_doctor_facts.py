@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from nimctl.core.errors import NimctlError
 from nimctl.core.facts import CdiSpec, DockerFacts, from_json, to_json
 from nimctl.core.gpus import GpuInventory
 from nimctl.doctor.facts import gather
@@ -85,9 +86,10 @@ def test_programs_that_know_nothing_are_passed_over(tmp_path):
     assert seen.hook == str(tmp_path / "nvidia-container-runtime-hook")
 
 
-def test_toolkit_is_not_asked_when_time_is_over(tmp_path):
+def test_a_toolkit_that_had_no_time_to_answer_is_not_missing(tmp_path):
     program(tmp_path, "nvidia-ctk", "NVIDIA Container Toolkit CLI version 1.17.8")
-    assert look_at_toolkit({"PATH": str(tmp_path)}, time.monotonic()).version is None
+    with pytest.raises(TimeoutError, match="nvidia-ctk"):
+        look_at_toolkit({"PATH": str(tmp_path)}, time.monotonic())
 
 
 def test_cdi_specifications_in_yaml_and_json(tmp_path):
@@ -366,3 +368,24 @@ def test_docker_is_asked_to_answer_before_the_look_is_given_up(tmp_path):
 
     look(tmp_path, docker_facts=daemon, limit=5.0)
     assert asked == [4.5]
+
+
+@pytest.mark.parametrize(
+    ("document", "word"),
+    [
+        ("not even an object", "schema"),
+        ({}, "schema"),
+        ({"schema": "nimctl.facts/0"}, "schema"),
+        ({"schema": "nimctl.facts/1"}, "missing"),
+        ({"port": {"host": "127.0.0.1", "port": "8000"}}, "port.port"),
+        ({"docker": {"state": "tired"}}, "docker.state"),
+        ({"unheard_of": 1}, "unheard_of"),
+    ],
+)
+def test_a_file_that_holds_no_facts_is_refused_with_the_key_that_is_wrong(tmp_path, document, word):
+    if isinstance(document, dict) and "schema" not in document:
+        document = {**to_json(look(tmp_path)), **document} if document else document
+    with pytest.raises(NimctlError) as caught:
+        from_json(document)
+    assert caught.value.id == "facts-invalid"
+    assert word in caught.value.cause
