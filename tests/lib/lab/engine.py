@@ -4,10 +4,12 @@ A user's engine on the same machine is never asked and never touched: `DOCKER_HO
 containerd is our own, iptables is left alone (see network.py). CDI is on, with the lab's folder instead of /etc/cdi.
 """
 
+import contextlib
 import http.client
 import json
 import os
 import shutil
+import signal
 import socket
 from collections.abc import Iterable
 from pathlib import Path
@@ -50,7 +52,8 @@ def stop_engine(paths: Paths) -> bool:
         if ids:
             docker(paths, "stop", "-t", "5", *ids, timeout=60)
     was_running = [stop_daemon(paths.run / name) for name in ("dockerd.pid", "containerd.pid")]
-    for leftover in ("docker.sock", "containerd.sock", "containerd.sock.ttrpc"):
+    _remove_orphans(paths)
+    for leftover in ("docker.sock", "containerd.sock", "containerd.sock.ttrpc", "dockerd.own.pid"):
         (paths.run / leftover).unlink(missing_ok=True)
     _unmount_below(paths.state)
     remove_bridge(paths)
@@ -72,7 +75,7 @@ def reload(paths: Paths, *, nvidia_runtime: bool) -> None:
         return
     config["runtimes"] = _runtimes(paths) if nvidia_runtime else {}
     file.write_text(json.dumps(config, indent=1))
-    os.kill(pid, 1)  # SIGHUP: dockerd reads `runtimes` again
+    os.kill(pid, signal.SIGHUP)  # dockerd reads `runtimes` again
 
     def taken_over() -> bool:
         info = _get(paths.docker_socket, "/info")
@@ -172,6 +175,22 @@ def _get(unix_socket: Path, path: str) -> bytes | None:
         return None
     finally:
         connection.close()
+
+
+def _remove_orphans(paths: Paths) -> None:
+    """Containers and their shims outlive daemons that were killed; nobody else would ever end them."""
+    runc_state = paths.run / "docker/runtime-runc/moby"
+    for container in sorted(runc_state.glob("*")):
+        runc = paths.unpacked / "usr/sbin/runc"
+        run(
+            [runc, "--root", runc_state, "delete", "--force", container.name], env=daemon_environment(paths), timeout=30
+        )
+    marker = f"{paths.run}/containerd.sock".encode()
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            if marker in words and words[0].endswith(b"containerd-shim-runc-v2"):
+                os.kill(int(process.name), signal.SIGKILL)
 
 
 def _unmount_below(folder: Path) -> None:

@@ -17,7 +17,7 @@ def variables(paths: Paths, profile: str) -> dict[str, str]:
     """The variables that make a process run on the simulated host.
 
     DOCKER_HOST, DOCKER_CONFIG, PATH always; LD_LIBRARY_PATH (the double) and NVML_DOUBLE_JSON with GPUs;
-    NIMCTL_LAB_REGISTRY (host:port) and NIMCTL_LAB_REGISTRY_KEY while the registry runs.
+    LAB_REGISTRY (host:port) and LAB_REGISTRY_KEY while the registry runs.
     """
     path = [str(paths.unpacked / "usr/bin"), os.environ.get("PATH", engine.DEFAULT_PATH)]
     found = {"DOCKER_HOST": f"unix://{paths.docker_socket}", "DOCKER_CONFIG": str(paths.docker_config)}
@@ -27,7 +27,7 @@ def variables(paths: Paths, profile: str) -> dict[str, str]:
         found["NVML_DOUBLE_JSON"] = str(gpus.write_profile(paths, profile) / "host.json")
     if registry.answers(paths):
         info = registry.info(paths)
-        found |= {"NIMCTL_LAB_REGISTRY": info.address, "NIMCTL_LAB_REGISTRY_KEY": info.key}
+        found |= {"LAB_REGISTRY": info.address, "LAB_REGISTRY_KEY": info.key}
     lab_folders = {str(folder) for folder in (paths.gpus / "host-bin", paths.unpacked / "usr/bin")}
     rest = [part for part in path[-1].split(":") if part not in lab_folders]  # `env` may be evaluated twice in a shell
     return {**found, "PATH": ":".join([*path[:-1], *rest])}
