@@ -8,10 +8,8 @@ what is imported at the top of this file is all that is loaded until nginx runs.
 
 import json
 import os
-import secrets
 import sys
 import time
-import traceback
 from typing import NoReturn
 
 from entrypoint.front import Front, check_port, command, find_nginx, render
@@ -62,7 +60,7 @@ class Server:
         self.journal.info("ready", f"{served_name} after {self.report.elapsed:.1f} s: {seconds}")
 
     def _raise_front(self) -> Front:
-        front = Front(self.settings.host, self.settings.port, secrets.token_hex(32))
+        front = Front(self.settings.host, self.settings.port, os.urandom(32).hex())
         check_port(front)
         text = render(front, self.state, cpus=os.cpu_count() or 1, log_level=self.settings.log_level)
         write_atomically(self.state.nginx_config, text, mode=0o600)
@@ -109,7 +107,6 @@ class Server:
             if isinstance(following, Stop):
                 return self._stop(following)
         if not isinstance(error, NimctlError):
-            traceback.print_exception(error)
             error = bug(error)
         return self._fail(error, None)
 
@@ -147,7 +144,10 @@ class Server:
 
 
 def bug(error: BaseException | None) -> NimctlError:
-    """An exception that nobody translated, as an error of the catalogue."""
+    """An exception that nobody translated, as an error of the catalogue; its traceback goes to stderr."""
+    import traceback  # noqa: PLC0415
+
+    traceback.print_exception(error)
     return NimctlError(
         "internal",
         f"an unexpected {type(error).__name__}",
@@ -209,7 +209,6 @@ def main() -> int:
         return Server(settings, state, report, journal).serve()
     except Exception as error:  # the last one who can say what went wrong
         if not isinstance(error, NimctlError):
-            traceback.print_exception(error)
             error = bug(error)
         if report is not None:
             report.failed(error.to_json())

@@ -8,7 +8,6 @@ import grp
 import os
 import pwd
 import resource
-import shutil
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +48,9 @@ class Front:
 
 def find_nginx(path: str | None) -> str:
     """The nginx program on `path` or where distributions put it. Raises `front-missing`."""
-    found = shutil.which("nginx", path=os.pathsep.join(filter(None, (path, "/usr/sbin", "/usr/local/sbin"))))
+    folders = [*(path or "").split(os.pathsep), "/usr/sbin", "/usr/local/sbin"]
+    candidates = [str(Path(folder) / "nginx") for folder in folders if folder]
+    found = next((c for c in candidates if os.access(c, os.X_OK)), None)
     if found is None:
         raise NimctlError(
             "front-missing",

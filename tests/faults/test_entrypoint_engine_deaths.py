@@ -11,7 +11,7 @@ pytestmark = needs_nginx
 
 
 @pytest.mark.parametrize(
-    ("mode", "id", "cause"),
+    ("mode", "error_id", "cause"),
     [
         ("dies", "engine-died", "the checkpoint does not fit its config"),
         ("refuses-argument", "engine-config", "--no-such-option"),
@@ -19,15 +19,15 @@ pytestmark = needs_nginx
         ("exits-0", "engine-died", "exit code 0"),
     ],
 )
-def test_dies_at_start(mode, id, cause):
+def test_dies_at_start(mode, error_id, cause):
     with service() as one:
         one.mode(mode).start()
         assert one.code() == 8
         crash = one.failure()
-        assert crash["error"]["id"] == id
+        assert crash["error"]["id"] == error_id
         assert cause in crash["error"]["cause"]
         assert (crash["stage"], crash["process"]["name"]) == ("engine", "engine")
-        assert one.startup()["stages"][6]["error_id"] == id
+        assert one.startup()["stages"][6]["error_id"] == error_id
         assert one.status("/v1/health/live") is None, "nginx is gone as well"
 
 

@@ -14,13 +14,13 @@ pytestmark = needs_nginx
 
 @needs_root
 @pytest.mark.parametrize(
-    ("options", "id"), [("size=1m,ro", "cache-not-writable"), ("size=1m,nr_inodes=1", "disk-full")]
+    ("options", "error_id"), [("size=1m,ro", "cache-not-writable"), ("size=1m,nr_inodes=1", "disk-full")]
 )
-def test_the_cache(options, id):
+def test_the_cache(options, error_id):
     with service() as one, tmpfs(one.cache, options):
         one.start()
         assert one.code() == 9
-        assert one.failure()["error"]["id"] == id
+        assert one.failure()["error"]["id"] == error_id
         assert one.startup()["stages"][2]["state"] == "failed"
 
 
@@ -54,7 +54,7 @@ def test_two_servers_in_one_state_folder():
 
 
 @pytest.mark.parametrize(
-    ("environ", "id", "code"),
+    ("environ", "error_id", "code"),
     [
         ({"NIM_SERVER_PORT": "eighty"}, "config-invalid", 2),
         ({"NIM_RECIPE": "no-such-model"}, "model-unknown", 2),
@@ -64,10 +64,10 @@ def test_two_servers_in_one_state_folder():
         ({"NIM_PASSTHROUGH_ARGS": "--port 9000"}, "usage", 2),
     ],
 )
-def test_wrong_settings(environ, id, code):
+def test_wrong_settings(environ, error_id, code):
     with service(**environ) as one:
         one.start()
         assert one.code() == code
-        assert f"error[{id}]" in one.err
+        assert f"error[{error_id}]" in one.err
         assert one.startup()["state"] == "failed"
-        assert json.loads(one.out.splitlines()[-1])["error"]["id"] == id
+        assert json.loads(one.out.splitlines()[-1])["error"]["id"] == error_id

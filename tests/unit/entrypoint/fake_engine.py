@@ -1,8 +1,8 @@
 """A stand-in for `vllm serve` in tests: the same command line, routes and ways to fail, none of the weight.
 
 `FAKE_ENGINE` in its environment is a folder. What it finds there decides what it does, so that a test can change its
-mind while it runs: `mode` (a word, see below), `hold-chat` and `hold-stream` (while they exist, answers wait). It leaves
-there `started` (argv and environment as JSON) and `asked` (a line for each completion that it was asked for).
+mind while it runs: `mode` (a word, see below), `hold-chat` and `hold-stream` (while they exist, answers wait). It
+leaves there `started` (argv and environment as JSON) and `asked` (a line for each completion that it was asked for).
 """
 
 import json
@@ -21,6 +21,11 @@ DEATHS = {
     "gpu-memory": ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.", 1),
     "exits-0": ("shutting down", 0),
 }
+
+
+def say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 def mode() -> str:
@@ -56,7 +61,9 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/health":
             self.answer(200, "", "text/plain")
         elif self.path == "/v1/models":
-            self.answer(200, {"object": "list", "data": [{"id": name, "object": "model"} for name in self.server.names]})
+            self.answer(
+                200, {"object": "list", "data": [{"id": name, "object": "model"} for name in self.server.names]}
+            )
         elif self.path == "/metrics":
             self.answer(200, "vllm:num_requests_running 0.0\n", "text/plain")
         elif self.path == "/secret-route":
@@ -69,7 +76,7 @@ class Handler(BaseHTTPRequestHandler):
         with (PLACE / "asked").open("a") as file:
             file.write(json.dumps({"body": body, "headers": dict(self.headers)}) + "\n")
         if mode() == "dies-of-request":
-            print("RuntimeError: the kernel could not be compiled", flush=True)
+            say("RuntimeError: the kernel could not be compiled")
             os._exit(0)
         if mode() == "bad-answers":
             self.answer(500, {"error": {"message": "no"}})
@@ -107,10 +114,10 @@ def main() -> None:
     words = sys.argv[1:]
     assert words[0] == "serve", words
     (PLACE / "started").write_text(json.dumps({"argv": words, "environ": dict(os.environ), "pid": os.getpid()}))
-    print("INFO loading", flush=True)
+    say("INFO loading")
     if mode() in DEATHS:
         line, code = DEATHS[mode()]
-        print(line, flush=True)
+        say(line)
         sys.exit(code)
     if mode() == "hangs":
         time.sleep(3600)

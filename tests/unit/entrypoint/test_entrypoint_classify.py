@@ -1,0 +1,86 @@
+"""Causes of death, from lines as vLLM, Python and nginx write them."""
+
+import pytest
+
+from entrypoint.classify import Death, classify, last_exception
+from entrypoint.oom import oom_kills
+from entrypoint.process import Exit
+
+CODE_1 = Exit(1, None)
+KILLED = Exit(None, 9)
+
+VALIDATION = (
+    "(APIServer pid=7) Traceback (most recent call last):",
+    '(APIServer pid=7)   File "/x/vllm/engine/arg_utils.py", line 1, in create_engine_config',
+    "(APIServer pid=7) pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig",
+    "(APIServer pid=7)   Value error, max_model_len (9) is greater than the derived (8) [type=value_error]",
+)
+SECOND_HAND = (
+    "(EngineCore pid=9) ERROR 11-22 03:08:14 [core.py:1] RuntimeError: Cannot find any weights",
+    "(APIServer pid=7) RuntimeError: Engine core initialization failed. See root cause above.",
+)
+
+
+@pytest.mark.parametrize(
+    ("lines", "ended", "error_id", "cause"),
+    [
+        (("torch.OutOfMemoryError: CUDA out of memory. Tried 2 GiB",), CODE_1, "engine-out-of-memory", "GPU memory"),
+        (("ValueError: No available memory for the cache blocks. Try",), CODE_1, "engine-out-of-memory", "context"),
+        (("RuntimeError: DefaultCPUAllocator: can't allocate memory",), CODE_1, "engine-out-of-memory", "host"),
+        (("vllm serve: error: argument --x: invalid int value: 'y'",), Exit(2, None), "engine-config", "--x"),
+        (VALIDATION, CODE_1, "engine-config", "max_model_len (9) is greater"),
+        (SECOND_HAND, CODE_1, "engine-died", "Cannot find any weights"),
+        (("OSError: [Errno 28] No space left on device: '/c/x'",), CODE_1, "engine-died", "full"),
+        ((), KILLED, "engine-died", "killed from outside"),
+        ((), Exit(0, None), "engine-died", "exit code 0"),
+    ],
+)  # fmt: skip
+def test_the_engine(lines, ended, error_id, cause):
+    error = classify(Death("engine", ended, lines))
+    assert error.id == error_id
+    assert cause in error.cause
+    assert error.exit_code == 8
+
+
+def test_the_kernel_knows_best():
+    error = classify(Death("engine", CODE_1, ("RuntimeError: worker died",), oom_kills=1))
+    assert error.id == "engine-out-of-memory"
+    assert "host memory" in error.cause
+
+
+def test_refused_settings_are_only_a_cause_before_it_served():
+    assert classify(Death("engine", CODE_1, VALIDATION, serving=True)).id == "engine-died"
+
+
+def test_nginx():
+    assert classify(Death("front", KILLED, ())).id == "front-died"
+    taken = ("nginx: [emerg] bind() to 0.0.0.0:80 failed (98: Address already in use)",)
+    assert classify(Death("front", CODE_1, taken)).id == "port-in-use"
+
+
+def test_the_telling_exception_is_the_first_hand_one():
+    assert last_exception(SECOND_HAND) == "RuntimeError: Cannot find any weights"
+    assert last_exception(("Loading took 3 s", "INFO: no Error here")) is None
+    assert last_exception(SECOND_HAND[1:]) is not None, "better than nothing"
+
+
+@pytest.mark.parametrize(
+    ("membership", "file"),
+    [
+        ("0::/\n", "memory.events"),
+        ("0::/user/x.scope\n", "user/x.scope/memory.events"),
+        ("4:memory:/docker/abc\n", "memory/docker/abc/memory.oom_control"),
+        ("4:memory:/docker/abc\n", "memory/memory.oom_control"),
+    ],
+)
+def test_the_kernels_count_in_both_versions(tmp_path, membership, file):
+    own = tmp_path / "cgroup"
+    own.write_text(membership)
+    counts = tmp_path / "fs" / file
+    counts.parent.mkdir(parents=True)
+    counts.write_text("oom_kill_disable 0\noom 7\noom_kill 3\noom_group_kill 0\n")
+    assert oom_kills(tmp_path / "fs", own) == 3
+
+
+def test_no_count_is_none(tmp_path):
+    assert oom_kills(tmp_path, tmp_path / "missing") == 0

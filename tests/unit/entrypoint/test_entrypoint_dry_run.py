@@ -1,0 +1,28 @@
+"""`--dry-run` explains a start and does nothing."""
+
+import json
+
+from tests.unit.entrypoint.service import service
+
+
+def test_it_prints_settings_with_sources_and_the_command():
+    with service(
+        arguments=("nim-serve", "--dry-run", "--max-model-len", "100"), NGC_API_KEY="nvapi-canary-123456"
+    ) as one:
+        one.start()
+        assert one.code() == 0
+        document = json.loads(one.out)
+        assert document["settings"]["NIM_RECIPE"] == {"value": "demo", "source": "environment"}
+        assert document["settings"]["NIM_DRAIN_SECONDS"] == {"value": 30, "source": "default"}
+        assert document["layout"]["name"] == "tp1-pp1"
+        assert document["engine"][-2:] == ["--max-model-len", "100"]
+        assert not one.state.exists()
+        assert not (one.fake / "started").exists()
+        assert "canary" not in one.out + one.err
+
+
+def test_what_would_fail_fails():
+    with service(arguments=("--dry-run",), NIMCTL_ENGINE_DEVICE="cuda") as one:
+        one.start()
+        assert one.code() == 3
+        assert "error[gpu-missing]" in one.err

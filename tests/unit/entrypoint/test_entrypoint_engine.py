@@ -1,0 +1,155 @@
+"""The engine's command line and environment."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from entrypoint import engine
+from entrypoint.model import Model
+from entrypoint.settings import read
+from entrypoint.state import State
+from nimctl.core.errors import NimctlError
+from nimctl.core.layout import CPU_LAYOUT, Layout
+from nimctl.core.recipes import load
+
+STATE = State(Path("/run/x"))
+DEMO = Model(load("demo"), "builtin://demo", ("a", "b"))
+
+
+def command(environ=None, arguments=(), layout=CPU_LAYOUT, model=DEMO):
+    settings = read({"NIM_RECIPE": "demo", **(environ or {})}, arguments)
+    return engine.build_command(settings, model, "cpu", layout, snapshot="/weights", state=STATE)
+
+
+def option(built, name):
+    return [o.values for o in engine.parse_options(built.argv[built.argv.index("--uds") :]) if o.name == name]
+
+
+def test_the_command_of_the_demo():
+    built = command()
+    assert built.argv[built.argv.index("serve") + 1] == "/weights"
+    assert option(built, "uds") == [("/run/x/engine.sock",)]
+    assert option(built, "served-model-name") == [("a", "b")]
+    assert option(built, "limit-mm-per-prompt") == [('{"vision_chunk":4}',)]
+    assert option(built, "enforce-eager") == [()]
+    assert option(built, "middleware") == [("entrypoint.api.RequestRules",)]
+    assert option(built, "shutdown-timeout") == [("30",)]
+
+
+def test_later_levels_replace_and_do_not_repeat():
+    environ = {"NIM_MAX_MODEL_LEN": "4096", "NIM_PASSTHROUGH_ARGS": "--max-model-len 2048 --max_num_seqs=3"}
+    built = command(environ, ["--max-num-seqs", "5"])
+    assert option(built, "max-model-len") == [("2048",)]
+    assert option(built, "max-num-seqs") == [("5",)], "underscores, equals sign and level do not matter"
+
+
+def test_no_contradicts():
+    assert option(command(arguments=["--no-enforce-eager"]), "enforce-eager") == []
+
+
+def test_short_names_are_the_long_ones():
+    assert option(command(arguments=["-tp", "2"]), "tensor-parallel-size") == [("2",)]
+    assert engine.asked_size(read({"NIM_RECIPE": "demo"}, ["-tp", "2"])) == 2
+    assert engine.asked_size(read({"NIM_RECIPE": "demo", "NIM_TENSOR_PARALLEL_SIZE": "4"})) == 4
+
+
+@pytest.mark.parametrize("words", [["-tp", "two"], ["-tp"], ["-tp", "0"]])
+def test_a_size_that_is_none(words):
+    with pytest.raises(NimctlError, match="usage"):
+        engine.asked_size(read({"NIM_RECIPE": "demo"}, words))
+
+
+def test_names_that_the_user_passes_are_the_ones_we_wait_for():
+    assert command(arguments=["--served-model-name", "mine"]).served_names == ("mine",)
+
+
+def test_middleware_adds_up():
+    built = command(arguments=["--middleware", "their.Own"])
+    assert option(built, "middleware") == [("entrypoint.api.RequestRules",), ("their.Own",)]
+
+
+@pytest.mark.parametrize("words", [["--port", "1"], ["--uds=/x"], ["--host", "::"], ["--api-key", "k"]])
+def test_what_belongs_to_the_front_is_refused(words):
+    with pytest.raises(NimctlError) as caught:
+        command(arguments=words)
+    assert caught.value.id == "usage"
+
+
+def test_values_may_look_like_numbers_and_documents():
+    parsed = engine.parse_options(["--seed", "-1", "--config", '{"a": -2}', "-O3"])
+    assert [(o.name, o.values) for o in parsed] == [("seed", ("-1",)), ("config", ('{"a": -2}',)), ("O3", ())]
+
+
+def test_a_value_without_option():
+    with pytest.raises(NimctlError, match="belongs to no option"):
+        engine.parse_options(["8192"])
+
+
+def test_media_domains():
+    built = command({"NIM_ALLOWED_MEDIA_DOMAINS": "a.example, b.example"})
+    assert option(built, "allowed-media-domains") == [("a.example", "b.example")]
+    assert option(command(), "allowed-media-domains") == []
+
+
+def environment(inherited=None, layout=CPU_LAYOUT, device="cpu", **environ):
+    settings = read({"NIM_RECIPE": "demo", **environ})
+    return engine.build_environment(inherited or {}, settings, DEMO, device, layout, private=Path("/cache/engine/0/k"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "NGC_API_KEY", "NGC_CLI_API_KEY", "NGC_API_KEY_FILE", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN",
+        "AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "DB_PASSWORD",
+        "MY_SECRET_THING", "OPENAI_API_KEY", "VLLM_API_KEY", "github_token",
+        "GOOGLE_APPLICATION_CREDENTIALS",
+    ],
+)  # fmt: skip
+def test_credentials_stay_out(name):
+    assert name not in environment({name: "x"})
+
+
+@pytest.mark.parametrize("name", ["PATH", "LANG", "https_proxy", "NCCL_DEBUG", "KEYBOARD", "TOKENIZERS_PARALLELISM"])
+def test_the_rest_comes_through(name):
+    assert environment({name: "x"})[name] == "x"
+
+
+def test_every_cache_is_in_the_private_folder():
+    env = environment({"HOME": "/root"})
+    names = [n for n in env if n.endswith(("_CACHE_DIR", "_CACHE_ROOT", "_CACHE_PATH", "_BASE", "_EXTENSIONS_DIR"))]
+    assert len(names) >= 8
+    assert all(env[n].startswith("/cache/engine/0/k/") for n in [*names, "HOME"])
+
+
+def test_the_environment_is_the_same_at_every_start():
+    assert environment({"A": "1"}) == environment({"A": "1"})
+    assert environment()["VLLM_CPU_KVCACHE_SPACE"] == "1", "the recipe's"
+    assert environment()["VLLM_MEDIA_URL_ALLOW_REDIRECTS"] == "0"
+
+
+def test_unused_gpus_are_hidden_from_the_engine():
+    layout = Layout(2, 1, (0, 1), (2,), "because")
+    assert environment(layout=layout, device="cuda")["CUDA_VISIBLE_DEVICES"] == "0,1"
+    assert "CUDA_VISIBLE_DEVICES" not in environment(layout=replace(layout, unused=()), device="cuda")
+
+
+def test_the_engine_finds_our_middleware():
+    assert engine.with_own_package({}, Path("/src"))["PYTHONPATH"] == "/src"
+    assert engine.with_own_package({"PYTHONPATH": "/o"}, Path("/src"))["PYTHONPATH"] == "/src:/o"
+    assert "PYTHONPATH" not in engine.with_own_package({}, Path("/venv/lib/python3.11/site-packages"))
+
+
+def test_the_cache_key_is_a_folder_name():
+    key = engine.cache_key("cuda", "0.32.0", "NVIDIA H100 80GB HBM3", "580.95.05")
+    assert key == "vllm-0.32.0-cuda-NVIDIA_H100_80GB_HBM3-580.95.05"
+    assert "/" not in engine.cache_key("cuda", None, "../../x", None)
+
+
+def test_the_limit_is_only_given_to_models_that_see():
+    blind = replace(DEMO, recipe=replace(DEMO.recipe, architecture=None))
+    assert option(command(model=blind), "limit-mm-per-prompt") == []
+    assert json.loads(option(command({"NIM_MAX_IMAGES_PER_PROMPT": "9"}), "limit-mm-per-prompt")[0][0]) == {
+        "vision_chunk": 9
+    }

@@ -1,0 +1,95 @@
+"""Settings: what is read, from where, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from entrypoint.settings import VARIABLES, explain, image_limit, read
+from nimctl.core.errors import NimctlError
+
+ROOT = Path(__file__).parents[3]
+
+
+def refused(environ, arguments=()):
+    with pytest.raises(NimctlError) as caught:
+        read(environ, arguments)
+    return caught.value
+
+
+def test_defaults():
+    settings = read({"NIM_RECIPE": "demo"})
+    assert (settings.port, settings.host, settings.max_images, settings.gpus) == (8000, "0.0.0.0", 4, "all")
+    assert settings.sources["NIM_RECIPE"] == "environment"
+    assert settings.sources["NIM_SERVER_PORT"] == "default"
+
+
+def test_an_empty_variable_is_not_set():
+    assert read({"NIM_RECIPE": "demo", "NIM_SERVER_PORT": ""}).port == 8000
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("NIM_SERVER_PORT", "0"),
+        ("NIM_SERVER_PORT", "65536"),
+        ("NIM_SERVER_PORT", "80a"),
+        ("NIM_SERVER_HOST", "localhost; include /etc/passwd"),
+        ("NIM_MAX_IMAGES_PER_PROMPT", "-1"),
+        ("NIM_CACHE_PROBE_TIMEOUT", "soon"),
+        ("NIM_LOG_LEVEL", "LOUD"),
+        ("NIMCTL_ENGINE_DEVICE", "tpu"),
+        ("NIMCTL_STATE_DIR", "relative"),
+        ("NIMCTL_STATE_DIR", '/tmp/a";evil'),
+        ("NIM_PASSTHROUGH_ARGS", "--a 'open"),
+    ],
+)
+def test_values_that_do_not_fit_name_their_variable(name, value):
+    error = refused({"NIM_RECIPE": "demo", name: value})
+    assert error.id == "config-invalid"
+    assert f"{name}={value}" in error.message
+
+
+def test_something_must_be_served():
+    assert refused({}).id == "config-invalid"
+
+
+def test_the_command_line():
+    settings = read({"NIM_RECIPE": "demo", "NIM_PASSTHROUGH_ARGS": "--a 1"}, ["nim-serve", "--b", "2", "--dry-run"])
+    assert settings.dry_run
+    assert settings.engine_args == ("--a", "1", "--b", "2")
+
+
+def test_a_model_on_the_command_line_wins():
+    settings = read({"NIM_MODEL_PATH": "/one"}, ["/two", "--x"])
+    assert (settings.model_path, settings.sources["NIM_MODEL_PATH"]) == ("/two", "command line")
+
+
+def test_an_unknown_action_is_not_taken_for_a_model():
+    assert refused({"NIM_RECIPE": "demo"}, ["list-everything"]).id == "usage"
+
+
+def test_unknown_names_are_told():
+    assert read({"NIM_RECIPE": "demo", "NIM_SERVER_PROT": "1"}).unknown == ("NIM_SERVER_PROT",)
+
+
+def test_keys_are_collected_only_to_be_masked(tmp_path):
+    key = tmp_path / "key"
+    key.write_text("from-file\n")
+    settings = read({"NIM_RECIPE": "demo", "NGC_API_KEY": "from-env", "HF_TOKEN_FILE": str(key)})
+    assert {s.reveal() for s in settings.secrets} == {"from-env", "from-file"}
+    assert "from-" not in repr(settings) + str(explain(settings))
+
+
+def test_a_key_file_that_cannot_be_read():
+    error = refused({"NIM_RECIPE": "demo", "NGC_API_KEY_FILE": "/no/such/key"})
+    assert (error.id, "NGC_API_KEY_FILE" in error.message) == ("config-invalid", True)
+
+
+def test_the_part_inside_the_engine_reads_its_limit(monkeypatch):
+    monkeypatch.setenv("NIM_MAX_IMAGES_PER_PROMPT", "7")
+    assert image_limit() == 7
+
+
+def test_every_variable_is_documented():
+    text = (ROOT / "docs/05-container.md").read_text(encoding="utf-8")
+    assert not [v.name for v in VARIABLES if f"`{v.name}`" not in text]
