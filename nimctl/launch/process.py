@@ -161,9 +161,9 @@ class ProcessRuntime:
         except FileNotFoundError:
             return
         with file:
-            text = file.read()
-            lines = text.split(b"\n")
-            rest = lines.pop()
+            *lines, rest = file.read().split(b"\n")
+            if rest and not follow:
+                lines, rest = [*lines, rest], b""
             for line in lines if tail is None else lines[len(lines) - min(tail, len(lines)) :]:
                 yield _text(line)
             while follow:
@@ -191,8 +191,8 @@ class ProcessRuntime:
         Raises `engine-stalled` when a process survives even SIGKILL, as one that hangs in a driver does.
         """
         record = store.read(self.folder, run.name)
-        if record is None:
-            return None
+        if record is None or str(record.process.pid) != run.id:
+            return None  # it is gone, or another run has its name now
         if procfs.is_alive(record.process):
             everyone = procfs.family(record.process)
             procfs.send(record.process, signal.SIGTERM)

@@ -1,6 +1,7 @@
 """What the Docker daemon is like, for host facts: one look with a bound on the whole of it."""
 
 import re
+import socket
 import threading
 from dataclasses import replace
 from typing import Any
@@ -49,6 +50,7 @@ def _look(timeout: float) -> DockerFacts:
     where = DEFAULT_ENDPOINT
     try:
         where = endpoint()
+        _knock(where, timeout)
         client = open_client(timeout)
         try:
             return _facts(where, client.version(api_version=False), client.info())
@@ -57,6 +59,14 @@ def _look(timeout: float) -> DockerFacts:
     except Exception as error:
         problem = translate(error, Doing("asking the daemon"))
         return DockerFacts(_STATES.get(id_of(error, Doing("")), "unreachable"), problem.cause, endpoint=where)
+
+
+def _knock(where: str, timeout: float) -> None:
+    """Connect to a Unix socket and hang up: the plain reason of a failure, before docker-py wraps it three times."""
+    if where.startswith("unix://"):
+        with socket.socket(socket.AF_UNIX) as visitor:
+            visitor.settimeout(timeout)
+            visitor.connect("/" + where.removeprefix("unix://").lstrip("/"))
 
 
 def _facts(where: str, version: dict[str, Any], info: dict[str, Any]) -> DockerFacts:

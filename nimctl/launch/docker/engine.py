@@ -65,6 +65,10 @@ class Engine:
         with _asking("opening a connection to docker"):
             return cls(open_client(CALL_TIMEOUT), facts)
 
+    def close(self) -> None:
+        """Hang up."""
+        self.api.close()
+
     def inspect_image(self, reference: str) -> ImageInfo | None:
         """The image on this host, None when it is not here."""
         try:
