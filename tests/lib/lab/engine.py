@@ -19,6 +19,7 @@ from .paths import Paths
 from .steps import LabError, run, running_pid, start_daemon, step, stop_daemon, wait_until
 
 DEFAULT_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+_KEPT = ("home", "lang", "tmpdir", "http_proxy", "https_proxy", "no_proxy", "ssl_cert_file", "ssl_cert_dir")
 
 
 def start_engine(paths: Paths) -> None:
@@ -102,11 +103,10 @@ def client_environment(paths: Paths) -> dict[str, str]:
 
 
 def daemon_environment(paths: Paths) -> dict[str, str]:
-    return {
-        **os.environ,
-        "PATH": _joined([*map(str, paths.binaries), str(paths.gpus / "toolkit"), os.environ.get("PATH", DEFAULT_PATH)]),
-        "LD_LIBRARY_PATH": _joined(map(str, paths.libraries)),
-    }
+    """What daemons and their hooks inherit: where things are, and proxies; no key that the caller may have exported."""
+    folders = [*paths.binaries, paths.gpus / "toolkit", os.environ.get("PATH", DEFAULT_PATH)]
+    kept = {name: value for name, value in os.environ.items() if name.lower() in _KEPT}
+    return {**kept, "PATH": _joined(map(str, folders)), "LD_LIBRARY_PATH": _joined(map(str, paths.libraries))}
 
 
 def write_client_configuration(folder: Path, paths: Paths) -> None:
