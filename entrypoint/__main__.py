@@ -78,6 +78,12 @@ class Server:
     def serve(self) -> int:
         """Start, then wait for the end. The exit code of the process."""
         self.supervisor.run_start(self.start)
+        try:
+            return self._watch()
+        finally:
+            self.supervisor.kill_all()  # nothing is left behind, whatever happened above
+
+    def _watch(self) -> int:
         while True:
             event = self.supervisor.next_event(1.0)
             if event is None:

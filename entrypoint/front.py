@@ -50,7 +50,7 @@ def find_nginx(path: str | None) -> str:
     """The nginx program on `path` or where distributions put it. Raises `front-missing`."""
     folders = [*(path or "").split(os.pathsep), "/usr/sbin", "/usr/local/sbin"]
     candidates = [str(Path(folder) / "nginx") for folder in folders if folder]
-    found = next((c for c in candidates if os.access(c, os.X_OK)), None)
+    found = next((c for c in candidates if os.access(c, os.X_OK) and Path(c).is_file()), None)
     if found is None:
         raise NimctlError(
             "front-missing",

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from threading import Lock
 from typing import TextIO
 
@@ -51,6 +52,7 @@ class Journal:
             self._put(f"{now} {level.lower()} {stage} {self.clean(' '.join(message.split()))}")
 
     def _put(self, text: str) -> None:
-        with self._lock:
+        # Nobody may be listening any more; the engine's output must be read all the same, or the engine stops.
+        with self._lock, suppress(OSError):
             self._stream.write(text + "\n")
             self._stream.flush()

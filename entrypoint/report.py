@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from threading import RLock
 from typing import Any
@@ -17,7 +17,7 @@ _LEAST_INTERVAL = 0.2
 
 _SENTENCES = {
     "starting": "Service is starting",
-    "ready": "Service is ready",
+    "ready": "Service is not ready",  # only ever read once `ready` has been withdrawn, before the reason is known
     "stopping": "Service is stopping",
     "failed": "Service has failed",
 }
@@ -104,15 +104,16 @@ class Report:
             if self._report.state != "starting":
                 return
             self._report = replace(self._report, state="ready")
-            self._write(full=True)
+            self._write(full=False)
             write_atomically(self._state.ready, "")
+            self._write(full=True)
 
     def stopping(self) -> None:
         """From here on the front refuses new requests; those that run go on."""
         with self._lock:
-            self._state.ready.unlink(missing_ok=True)
             self._report = replace(self._report, state="stopping")
-            self._write(full=True)
+            self._write(full=True)  # first: whoever is refused is told why
+            self._state.ready.unlink(missing_ok=True)
 
     def withdraw(self) -> None:
         """Say at once that we are not ready; why comes next."""
@@ -138,6 +139,11 @@ class Report:
         self._report = replace(self._report, stages=stages)
 
     def _write(self, *, full: bool) -> None:
+        """Replace the documents. A full state folder makes them stale; it must not end a service."""
+        with suppress(OSError):
+            self._replace(full=full)
+
+    def _replace(self, *, full: bool) -> None:
         for stage in self._report.stages:
             if stage.state == "running":
                 self._update(stage.name)
