@@ -250,9 +250,12 @@ def test_an_error_in_the_stream_of_a_pull(
 ) -> None:
     end = b"0\r\n\r\n"
     behave = pulling(DOWNLOADING, {"error": sentence}, then=lambda c: c.sendall(end))
-    with daemon(tmp_path, monkeypatch, behave), closing(Engine.connect()) as engine:
-        with pytest.raises(NimctlError) as caught:
-            engine.pull("r.example/x:1")
+    with (
+        daemon(tmp_path, monkeypatch, behave),
+        closing(Engine.connect()) as engine,
+        pytest.raises(NimctlError) as caught,
+    ):
+        engine.pull("r.example/x:1")
     assert (caught.value.id, caught.value.exit_code) == (error_id, code)
 
 
@@ -268,7 +271,10 @@ def test_a_pull_that_falls_silent_ends_and_keeps_what_it_saw(tmp_path: Path, mon
 
 
 def test_a_daemon_that_dies_in_a_pull(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with daemon(tmp_path, monkeypatch, pulling(DOWNLOADING)), closing(Engine.connect()) as engine:
-        with pytest.raises(NimctlError) as caught:
-            engine.pull("r.example/x:1", silence=10)
+    with (
+        daemon(tmp_path, monkeypatch, pulling(DOWNLOADING)),
+        closing(Engine.connect()) as engine,
+        pytest.raises(NimctlError) as caught,
+    ):
+        engine.pull("r.example/x:1", silence=10)
     assert caught.value.id in ("image-pull-failed", "docker-unreachable")

@@ -127,7 +127,7 @@ class Engine:
 
     def _pull_events(self, reference: str, login: Login | None, doing: Doing, silence: float) -> Iterator[Any]:
         """The events, read by a thread, because docker-py waits for them without any limit of time."""
-        auth = {"username": login.username, "password": login.password.reveal()} if login else None
+        auth = _auth(login) if login else None
         repository, tag = split_reference(reference)
         events: queue.Queue[Any] = queue.Queue()
         end = object()
@@ -191,7 +191,7 @@ class Engine:
                     *lines, rest = (rest + chunk).split(b"\n")
                     yield from (_text(line) for line in lines)
             finally:
-                chunks.close()
+                chunks._response.close()  # its own close() leaves the socket to the collector, and fails over ssh
         if rest:
             yield _text(rest)
 
@@ -233,6 +233,13 @@ class Engine:
             return code, "\n".join(self.logs(container))
         finally:
             self.remove(container)
+
+
+def _auth(login: Login) -> dict[str, str]:
+    """A login as docker's API takes it; under the user `<token>` stores keep an identity token."""
+    if login.username == "<token>":
+        return {"identitytoken": login.password.reveal()}
+    return {"username": login.username, "password": login.password.reveal()}
 
 
 def split_reference(reference: str) -> tuple[str, str | None]:
