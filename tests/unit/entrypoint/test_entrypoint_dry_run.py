@@ -2,6 +2,7 @@
 
 import json
 
+from entrypoint.__main__ import bug
 from tests.unit.entrypoint.service import service
 
 
@@ -26,3 +27,9 @@ def test_what_would_fail_fails():
         one.start()
         assert one.code() == 3
         assert "error[gpu-missing]" in one.err
+
+
+def test_what_nobody_foresaw_is_called_a_bug(capsys):
+    error = bug(ZeroDivisionError("by zero"))
+    assert (error.id, error.exit_code) == ("internal", 1)
+    assert "ZeroDivisionError: by zero" in capsys.readouterr().err, "with its traceback"
