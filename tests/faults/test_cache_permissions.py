@@ -77,6 +77,7 @@ def test_init_without_root_gives_the_commands_and_changes_nothing(folder):
         as_user(lambda: cache.apply_init(folder), gid=12345)
     assert caught.value.id == "cache-not-writable"
     assert (folder.stat().st_gid, folder.stat().st_mode & 0o7777) == (12345, 0o755)
+    assert [p.name for p in folder.iterdir()] == ["weights"]
     commands = caught.value.fix.removeprefix("As an administrator: ")
     # The commands are typed as they stand (sudo is of no use to root) and must leave nothing to do but the subfolders.
     subprocess.run(["bash", "-ec", commands.replace("sudo ", "")], check=True, timeout=30)

@@ -113,6 +113,20 @@ class TestRealRegistry:
         assert resolve_digest(parse(f"{registry.address}/nim/test/entitled:1"), found) == digest
         assert resolve_digest(parse(f"{registry.address}/nim/test/entitled@{digest}"), found) == digest
 
+    def test_what_docker_stores_is_read_and_what_is_stored_opens_docker(self, tmp_path):
+        registry = lab.registry_info()
+        lab.push_image("nim/test/shared:1")
+        image = f"{registry.address}/nim/test/shared:1"
+        dockers = lab.docker_config(tmp_path / "docker", key=registry.key)
+        assert stored(registry.address, dockers) == Login(registry.user, Secret(registry.key))
+        login(registry.address, registry.user, Secret(registry.key), config_dir=tmp_path / "ours")
+        try:
+            assert lab.docker("--config", tmp_path / "empty", "pull", image).returncode != 0
+            pulled = lab.docker("--config", tmp_path / "ours", "pull", image)
+            assert pulled.returncode == 0, pulled.stderr
+        finally:
+            lab.docker("image", "rm", "--force", image)
+
     def test_a_wrong_key(self, tmp_path):
         registry = lab.registry_info()
         with pytest.raises(NimctlError) as caught:

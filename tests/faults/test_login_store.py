@@ -157,6 +157,7 @@ def test_a_helpers_name_is_never_a_path(registry, folder, name, helper):
     with pytest.raises(NimctlError) as caught:
         stored(registry.address, folder)
     assert caught.value.id == "credentials-unwritable"
+    assert "is not a program name" in caught.value.message
 
 
 def test_a_broken_configuration_is_found_before_the_key_is_sent(registry, folder):
