@@ -102,11 +102,12 @@ def _checked(root: Path) -> Path:
     with contextlib.suppress(OSError, KeyError):
         home = Path(os.path.realpath(pwd.getpwuid(root.stat().st_uid).pw_dir))
     if _SYSTEM.fullmatch(str(root)) or root == home:
+        example = root / "nim-cache"
         raise NimctlError(
             "usage",
             f"{root} cannot be a cache folder",
             cause="`cache init` changes group and mode of everything below the folder, and this one holds other things",
-            fix=f"Name a folder of its own, for example {root / 'nim-cache'}.",
+            fix=f"Name a folder of its own, for example {'/var/lib/nim' if _SYSTEM.fullmatch(str(example)) else example}.",
         )
     return root
 

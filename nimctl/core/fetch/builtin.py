@@ -1,7 +1,5 @@
 """Checkpoints that nimctl makes itself: `builtin://demo`."""
 
-import hashlib
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,24 +20,13 @@ class BuiltinSource:
 
     def resolve(self) -> Manifest:
         """The manifest that the generator promises; the revision is a hash of it."""
-        promised = {path: (entry.size, entry.sha256) for path, entry in demo.MANIFEST.items()} or _generated()
-        files = tuple(File(path, size, digest) for path, (size, digest) in sorted(promised.items()))
+        files = tuple(File(path, entry.size, entry.sha256) for path, entry in sorted(demo.MANIFEST.items()))
         return Manifest(f"{SCHEME}demo", revision_of(files), files)
 
     def materialise(self, manifest: Manifest, folder: Path, on_progress: OnProgress) -> None:
         """Generate the checkpoint into `folder`."""
         on_progress(Progress(0, manifest.total))
         demo.write_checkpoint(folder)
-
-
-def _generated() -> dict[str, tuple[int, str]]:
-    """Size and SHA-256 of each file, found by generating them: for a generator that promises nothing."""
-    with tempfile.TemporaryDirectory(prefix="nimctl-demo-") as name:
-        demo.write_checkpoint(Path(name))
-        return {
-            path.name: (path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest())
-            for path in Path(name).iterdir()
-        }
 
 
 def parse(uri: str) -> BuiltinSource:

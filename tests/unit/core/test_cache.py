@@ -172,6 +172,8 @@ def test_init_refuses_folders_of_the_system(folder):
     with pytest.raises(NimctlError) as caught:
         cache.plan_init(Path(folder))
     assert caught.value.id == "usage"
+    example = caught.value.fix.removeprefix("Name a folder of its own, for example ").removesuffix(".")
+    assert cache.plan_init(Path(example)), "the folder that is named instead would be accepted"
 
 
 def test_init_refuses_a_home_folder_even_through_a_link(tmp_path):
