@@ -103,11 +103,12 @@ def _checked(root: Path) -> Path:
         home = Path(os.path.realpath(pwd.getpwuid(root.stat().st_uid).pw_dir))
     if _SYSTEM.fullmatch(str(root)) or root == home:
         example = root / "nim-cache"
+        example = Path("/var/lib/nim") if _SYSTEM.fullmatch(str(example)) else example
         raise NimctlError(
             "usage",
             f"{root} cannot be a cache folder",
             cause="`cache init` changes group and mode of everything below the folder, and this one holds other things",
-            fix=f"Name a folder of its own, for example {'/var/lib/nim' if _SYSTEM.fullmatch(str(example)) else example}.",
+            fix=f"Name a folder of its own, for example {example}.",
         )
     return root
 
