@@ -242,7 +242,7 @@ def _labels(options: RunOptions, kind: Kind, layout: Layout | None, secrets: tup
     }
     if any(s.source for s in secrets):
         labels["io.nimctl.secrets"] = str(secrets_folder(options))
-    return labels
+    return {name: value for name, value in labels.items() if value}
 
 
 def _settings(options: RunOptions, gpu: GpuRequest, layout: Layout | None, user: str | None) -> dict[str, Value]:

@@ -27,7 +27,8 @@ HARDENED = """\
 
 
 def labels(name: str, kind: str, served: str, layout: str = "") -> str:
-    return LABELS.format(name=name, kind=kind, served=served, layout=layout, version=__version__)
+    lines = LABELS if layout else LABELS.replace("  --label io.nimctl.layout={layout} \\\n", "")
+    return lines.format(name=name, kind=kind, served=served, layout=layout, version=__version__)
 
 
 DEMO_NAMES = "moonshotai/kimi-k2.5,moonshotai/kimi-k2.5-turbo,demo"
