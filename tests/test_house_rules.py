@@ -168,7 +168,7 @@ def test_doors_alone_speak_and_read_the_environment() -> None:
 def test_no_unfinished_marks() -> None:
     mark = re.compile(r"\b(TO" + r"DO|FIX" + r"ME|XXX|HACK)\b")
     for path in [*SOURCES, *ROOT.glob("scripts/*"), *ROOT.glob("tests/**/*.py")]:
-        if path.is_file():
+        if path.is_file() and path != Path(__file__):
             for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
                 assert not mark.search(line), f"{path}:{number}: {line.strip()}"
 

@@ -39,7 +39,6 @@ def doctor(
     from nimctl.cli.target import resolve
     from nimctl.core.errors import CATALOGUE, NimctlError
     from nimctl.doctor import checks, runner
-    from nimctl.doctor.model import Needs
     from nimctl.render import Output
 
     out = Output.choose("doctor", as_json=as_json, quiet=quiet)
@@ -54,11 +53,7 @@ def doctor(
     if save_facts is not None:
         host_look.save(observed, save_facts)
         out.text(f"facts written to {save_facts}")
-    needs = Needs(
-        recipe=target.recipe,
-        runtime=host_look.runtime_of(config),
-        gpus=host_look.wanted_gpus(config, target.recipe, observed),
-    )
+    needs = host_look.needs_for(target, config, host_look.wanted_gpus(config, target.recipe, observed))
     report = runner.run_checks(observed, needs, only=_names(only), skip=_names(skip))
     if probe:
         from nimctl.cli.probe import run_probe

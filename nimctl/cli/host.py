@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Literal, cast
 
 from nimctl.cli.config import Config
+from nimctl.cli.target import Target
 from nimctl.core import facts as host_facts
 from nimctl.core.errors import NimctlError
 from nimctl.core.facts import HostFacts
 from nimctl.core.recipes import Recipe
+from nimctl.doctor.model import Needs
 from nimctl.render import Output
 
 
@@ -71,6 +73,12 @@ def wanted_gpus(config: Config, recipe: Recipe, facts: HostFacts) -> str:
     if asked is not None:
         return asked
     return "none" if recipe.cpu and not facts.gpus.gpus else "all"
+
+
+def needs_for(target: Target, config: Config, gpus: str) -> Needs:
+    """What the host is judged for. The weights of a folder are served in place: no room has to be found for them."""
+    in_place = target.recipe.weights_bytes or 0 if target.folder else 0
+    return Needs(recipe=target.recipe, runtime=runtime_of(config), gpus=gpus, uid=os.getuid(), cached_bytes=in_place)
 
 
 def device_for(config: Config, recipe: Recipe) -> Literal["cuda", "cpu"]:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from nimctl.cli import acquire, host
 from nimctl.cli.config import Config
@@ -46,18 +47,21 @@ class Prepared:
         return planning.docker_run_line(self.plan)
 
 
-def prepare(
-    model: str | None,
-    config: Config,
-    *,
-    image: str | None,
-    name: str | None,
-    env: Sequence[str],
-    engine_args: Sequence[str],
-    out: Output,
-) -> Prepared:
+@dataclass(frozen=True)
+class Asked:
+    """What the command line said beside the settings."""
+
+    model: str | None
+    image: str | None = None
+    name: str | None = None
+    env: Sequence[str] = ()
+    engine_args: Sequence[str] = ()
+    dry_run: bool = False
+
+
+def prepare(asked: Asked, config: Config, out: Output) -> Prepared:
     """Resolve what was asked, look at the host and plan; nothing is changed."""
-    target = resolve(model, config, image)
+    target = resolve(asked.model, config, asked.image)
     recipe = target.recipe
     out.text(f"model {recipe.name} (from {target.origin}): {recipe.title}", style="bold")
     runtime = host.runtime_of(config)
@@ -69,20 +73,21 @@ def prepare(
     options = planning.RunOptions(
         recipe=recipe,
         image=choice.reference if choice else None,
-        name=name or recipe.name,
+        name=asked.name or recipe.name,
         gpus=gpus,
         host=str(config.text("host")),
         port=config.number("port"),
         cache=config.cache,
         runtime=runtime,
-        env=_pairs(env),
-        engine_args=tuple(engine_args),
+        env=_pairs(asked.env),
+        engine_args=tuple(asked.engine_args),
         uid=os.getuid(),
+        assume_gpus=asked.dry_run,
         secrets_present=tuple(k for k in KEYS if os.environ.get(k)),
         model_path=str(target.folder) if target.folder else None,
         origins=_origins(config, choice),
     )
-    needs = Needs(recipe=recipe, runtime=runtime, gpus=gpus)
+    needs = host.needs_for(target, config, gpus)
     return Prepared(target, config, facts, needs, choice, planning.make_plan(options, facts))
 
 
@@ -147,12 +152,27 @@ class Started:
 def start(prepared: Prepared, out: Output) -> Started:
     """Bring the image and the cache folder into place and start; Ctrl-C leaves nothing behind."""
     runtime = _runtime(prepared, out)
-    if not prepared.config.cache.exists():
-        out.text(f"cache {prepared.config.cache}: {cache_room.apply_init(prepared.config.cache).summary}")
+    _make_cache(prepared.config.cache, out)
     secrets = {name: Secret(os.environ[name]) for name in prepared.plan.secret_names if os.environ.get(name)}
     for note in prepared.plan.notes:
         out.text(note, style="dim")
     return Started(runtime, runtime.start(prepared.plan, secrets))
+
+
+def _make_cache(folder: Path, out: Output) -> None:
+    """Make a missing cache folder, for every uid:0 where this user may; else for this user, and said so."""
+    if folder.exists():
+        return
+    try:
+        out.text(f"cache {folder}: {cache_room.apply_init(folder).summary}")
+    except NimctlError as error:
+        if error.id != "cache-not-writable":
+            raise
+        try:
+            cache_room.make_shared_folder(folder)
+        except OSError as problem:
+            raise cache_room.storage_error(problem, folder) from problem
+        out.text(f"cache {folder} made for you alone; to share it with others: sudo nimctl cache init {folder}")
 
 
 def _runtime(prepared: Prepared, out: Output) -> Runtime:

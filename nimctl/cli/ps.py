@@ -10,7 +10,7 @@ def ps(as_json: Json = False, quiet: Quiet = False, debug: Debug = False) -> Non
 
     Example:  nimctl ps --json
     """
-    from nimctl.cli.runs import runtimes
+    from nimctl.cli.runs import docker_silence, runtimes
     from nimctl.launch import progress
     from nimctl.render import Output
 
@@ -25,6 +25,8 @@ def ps(as_json: Json = False, quiet: Quiet = False, debug: Debug = False) -> Non
         for row in rows:
             out.result(str(row["name"]))
     elif out.mode == "human":
+        if silence := docker_silence():
+            out.text(silence, style="dim")
         out.table(
             ("NAME", "RUNTIME", "STATUS", "URL", "IMAGE"),
             [[str(row[key] or "-") for key in ("name", "runtime", "status", "url", "image")] for row in rows],

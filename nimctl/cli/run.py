@@ -47,14 +47,15 @@ def run(
     from nimctl.cli import launching
     from nimctl.render import Output
 
+    arguments = list(engine_args or ())
     if model is not None and model.startswith("-"):  # `nimctl run -- --max-model-len 4096`: no model was named
-        model, engine_args = None, [model, *(engine_args or ())]
+        arguments.insert(0, model)
+        model = None
     out = Output.choose("run", as_json=as_json, quiet=quiet)
     flags = {"gpus": gpus, "port": port, "host": host, "cache": cache, "runtime": runtime}
     config = configuration.load(flags)
-    prepared = launching.prepare(
-        model, config, image=image, name=name, env=env or (), engine_args=engine_args or (), out=out
-    )
+    asked = launching.Asked(model, image=image, name=name, env=env or (), engine_args=arguments, dry_run=dry_run)
+    prepared = launching.prepare(asked, config, out)
     if dry_run:
         _show_plan(prepared, out)
         return

@@ -41,7 +41,7 @@ CATALOGUE: Mapping[str, Entry] = MappingProxyType(
         "usage": Entry(2, "An option or argument cannot be understood."),
         "model-unknown": Entry(2, "The model is neither a recipe, a folder, a URI nor an image reference."),
         "gpu-spec-invalid": Entry(2, "`--gpus` asks for GPUs that do not exist or cannot be parsed."),
-        "config-invalid": Entry(2, "A configuration file or a `NIMCTL_*`/`NIM_*` variable holds a value of the wrong kind."),
+        "config-invalid": Entry(2, "A configuration file or a `NIMCTL_*` or `NIM_*` variable holds a wrong value."),
         "run-unknown": Entry(2, "No run has this name."),
         "facts-invalid": Entry(2, "The file given to `--facts` is not a host facts document."),
         # 3: the host is not ready
@@ -58,7 +58,6 @@ CATALOGUE: Mapping[str, Entry] = MappingProxyType(
         "docker-permission": Entry(3, "The Docker socket exists but this user may not use it."),
         "docker-hangs": Entry(3, "The Docker daemon accepts connections but does not answer in time."),
         "docker-too-old": Entry(3, "The Docker Engine is older than 24.0."),
-        "docker-refused": Entry(3, "The Docker daemon refused a request."),
         "toolkit-missing": Entry(3, "The NVIDIA Container Toolkit is not installed."),
         "toolkit-too-old": Entry(3, "The NVIDIA Container Toolkit is older than 1.14.0."),
         "gpu-runtime-missing": Entry(3, "Docker has neither the nvidia runtime nor a CDI specification for the GPUs."),

@@ -28,7 +28,7 @@ class GpuProcess:
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU as NVML describes it. Memory in bytes; `error` is set, and the rest unknown, when it stopped answering."""
+    """One GPU as NVML describes it. Memory in bytes; when it stopped answering `error` is set and the rest unknown."""
 
     index: int
     uuid: str | None = None
@@ -142,10 +142,13 @@ def _read_gpu(index: int) -> Gpu:
         compute_mode=_COMPUTE_MODES.get(mode, str(mode)) if mode is not None else None,
         persistence=bool(persistence) if persistence is not None else None,
         nvlinks_up=_nvlinks_up(handle),
-        processes=tuple(
-            GpuProcess(p.pid, p.usedGpuMemory) for p in _maybe(pynvml.nvmlDeviceGetComputeRunningProcesses, handle) or ()
-        ),
+        processes=_processes(handle),
     )
+
+
+def _processes(handle: Any) -> tuple[GpuProcess, ...]:
+    running = _maybe(pynvml.nvmlDeviceGetComputeRunningProcesses, handle) or ()
+    return tuple(GpuProcess(p.pid, p.usedGpuMemory) for p in running)
 
 
 def _nvlinks_up(handle: Any) -> int | None:

@@ -44,8 +44,8 @@ CPU_LAYOUT = Layout(1, 1, (), (), "no GPU is used: one rank on the CPU")
 def obstacles(architecture: Architecture, tensor_parallel_size: int) -> list[str]:
     """Why vLLM cannot run this architecture at this tensor-parallel size; empty when it can.
 
-    Rules: https://github.com/vllm-project/vllm/tree/v0.32.0/vllm/model_executor/layers (linear.py, fused_moe, quantization).
-    A vision tower whose heads do not divide runs data-parallel, so it is no obstacle.
+    Rules: https://github.com/vllm-project/vllm/tree/v0.32.0/vllm/model_executor/layers (linear.py, fused_moe,
+    quantization). A vision tower whose heads do not divide runs data-parallel, so it is no obstacle.
     """
     tp = tensor_parallel_size
     reasons = []

@@ -27,7 +27,8 @@ class RunOptions:
     `gpus` is None, or its origin "default", when nobody asked: then all GPUs of the host are meant. `model_path` is an
     absolute folder or a URI that replaces the recipe's weights. `origins` says where a value came from, by field name
     ("--port", "NIMCTL_CACHE", a file); what is not named there is a default. `secrets_present` names the keys that the
-    caller holds; `secrets_dir` is the folder for key files (see nimctl.launch.secrets).
+    caller holds; `secrets_dir` is the folder for key files (see nimctl.launch.secrets). `assume_gpus` is for
+    looking only: on a host without GPUs NVIDIA's image is planned as for the host of its page.
     """
 
     recipe: Recipe | None
@@ -43,6 +44,7 @@ class RunOptions:
     engine_args: tuple[str, ...] = ()
     secrets_present: tuple[str, ...] = ()
     secrets_dir: Path | None = None
+    assume_gpus: bool = False
     profile: str | None = None
     model_path: str | None = None
     log_level: str | None = None

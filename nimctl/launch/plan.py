@@ -53,6 +53,9 @@ __all__ = [
     "to_json",
 ]
 
+# How NVIDIA's pages hand over GPUs, for a look at the plan on a host that has none.
+PAGE_GPUS = GpuRequest("gpus", ("all",), 0, "it is the page's way, and this host has no GPU to judge by")
+NO_GPU_HERE = "gpu-missing: No GPU answers here, so a start would be refused; this is the plan for a host with GPUs."
 CONTAINER_PORT = 8000
 CACHE_TARGET = "/opt/nim/.cache"
 MODEL_TARGET = "/opt/nim/model"
@@ -82,8 +85,7 @@ def make_plan(options: RunOptions, facts: HostFacts) -> LaunchPlan:
         raise usage(
             "NVIDIA's images run in docker only", "--runtime process starts our own server", "Leave --runtime out."
         )
-    gpus, gpu_notes = choose_gpus(recipe, asked_gpus(options), facts)
-    gpu = request_gpus(gpus, facts) if options.runtime == "docker" else _for_process(gpus, facts)
+    gpus, gpu, gpu_notes = _gpus(options, kind, facts)
     layout, layout_notes = _layout(options, gpus)
     user, user_notes = _user(options, kind)
     secrets = _secrets(options, kind)
@@ -108,6 +110,13 @@ def make_plan(options: RunOptions, facts: HostFacts) -> LaunchPlan:
         notes=(*gpu_notes, *layout_notes, *user_notes, *added_notes(options, kind, gpu, secrets, user)),
         settings=_settings(options, gpu, layout, user),
     )
+
+
+def _gpus(options: RunOptions, kind: Kind, facts: HostFacts) -> tuple[tuple[Gpu, ...], GpuRequest, tuple[str, ...]]:
+    if kind == "nim" and options.assume_gpus and not facts.gpus.gpus:
+        return (), PAGE_GPUS, (NO_GPU_HERE,)
+    gpus, notes = choose_gpus(options.recipe, asked_gpus(options), facts)
+    return gpus, request_gpus(gpus, facts) if options.runtime == "docker" else _for_process(gpus, facts), notes
 
 
 def _image(options: RunOptions) -> str:

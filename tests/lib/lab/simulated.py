@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from nimctl.images import local_tag
+
 from . import engine, gpus, registry
 from .paths import Paths
 
@@ -16,8 +18,8 @@ def simulated_host(paths: Paths, profile: str) -> dict[str, str]:
 def variables(paths: Paths, profile: str) -> dict[str, str]:
     """The variables that make a process run on the simulated host.
 
-    DOCKER_HOST, DOCKER_CONFIG, PATH always; LD_LIBRARY_PATH (the double) and NVML_DOUBLE_JSON with GPUs;
-    LAB_REGISTRY (host:port) and LAB_REGISTRY_KEY while the registry runs.
+    DOCKER_HOST, DOCKER_CONFIG, PATH always; with GPUs LD_LIBRARY_PATH (the double), NVML_DOUBLE_JSON and
+    NIMCTL_IMAGES_CUDA; LAB_REGISTRY (host:port) and LAB_REGISTRY_KEY while the registry runs.
     """
     path = [str(paths.unpacked / "usr/bin"), os.environ.get("PATH", engine.DEFAULT_PATH)]
     found = {"DOCKER_HOST": f"unix://{paths.docker_socket}", "DOCKER_CONFIG": str(paths.docker_config)}
@@ -25,6 +27,9 @@ def variables(paths: Paths, profile: str) -> dict[str, str]:
         path.insert(0, str(paths.gpus / "host-bin"))
         found["LD_LIBRARY_PATH"] = _before(gpus.build(paths.gpus), "LD_LIBRARY_PATH")
         found["NVML_DOUBLE_JSON"] = str(gpus.write_profile(paths, profile) / "host.json")
+        # There is no CUDA here: where a GPU host takes our cuda image, this one takes the cpu image, whose ranks run as
+        # processes on the CPU in the layout of the simulated GPUs.
+        found["NIMCTL_IMAGES_CUDA"] = local_tag("cpu")
     if registry.answers(paths):
         info = registry.info(paths)
         found |= {"LAB_REGISTRY": info.address, "LAB_REGISTRY_KEY": info.key}
