@@ -30,4 +30,4 @@ def stop(
     with out.working(f"stopping {handle.name}"):
         code = runtime.stop(handle, timeout=timeout)
     out.document({"ok": True, **handle.to_json(), "exit_code": code})
-    out.text(f"{handle.name} stopped (exit code {'unknown' if code is None else code})")
+    out.text(f"{handle.name} stopped" + ("" if code is None else f" (exit code {code})"))
