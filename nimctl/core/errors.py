@@ -58,6 +58,7 @@ CATALOGUE: Mapping[str, Entry] = MappingProxyType(
         "docker-permission": Entry(3, "The Docker socket exists but this user may not use it."),
         "docker-hangs": Entry(3, "The Docker daemon accepts connections but does not answer in time."),
         "docker-too-old": Entry(3, "The Docker Engine is older than 24.0."),
+        "docker-refused": Entry(3, "The Docker daemon refused a request."),
         "toolkit-missing": Entry(3, "The NVIDIA Container Toolkit is not installed."),
         "toolkit-too-old": Entry(3, "The NVIDIA Container Toolkit is older than 1.14.0."),
         "gpu-runtime-missing": Entry(3, "Docker has neither the nvidia runtime nor a CDI specification for the GPUs."),

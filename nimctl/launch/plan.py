@@ -113,7 +113,7 @@ def make_plan(options: RunOptions, facts: HostFacts) -> LaunchPlan:
 
 
 def _gpus(options: RunOptions, kind: Kind, facts: HostFacts) -> tuple[tuple[Gpu, ...], GpuRequest, tuple[str, ...]]:
-    if kind == "nim" and options.assume_gpus and not facts.gpus.gpus:
+    if kind == "nim" and options.assume_gpus and not facts.gpus.gpus and asked_gpus(options) != "none":
         return (), PAGE_GPUS, (NO_GPU_HERE,)
     gpus, notes = choose_gpus(options.recipe, asked_gpus(options), facts)
     return gpus, request_gpus(gpus, facts) if options.runtime == "docker" else _for_process(gpus, facts), notes

@@ -168,6 +168,15 @@ def test_nvidias_image_keeps_its_user_for_root_and_explains_each_addition() -> N
         assert wanted in ids, wanted
 
 
+def test_a_look_at_nvidias_plan_needs_no_gpu_and_says_that_a_start_would() -> None:
+    made = plan("kimi-k2.5-turbo", assume_gpus=True)
+    assert "--gpus all" in docker_run_line(made)
+    assert "gpu-missing" in note_ids(made)
+    refused("gpu-missing", "kimi-k2.5-turbo")
+    refused("gpu-missing", KIMI, assume_gpus=True)
+    assert plan("kimi-k2.5-turbo", assume_gpus=True, gpus="none").gpu.mode == "none"
+
+
 def test_an_image_without_recipe_runs_like_nvidias() -> None:
     made = plan(None, host(*gpus(1), runtime=True), image="nvcr.io/nim/other/model:1")
     assert (made.kind, made.image, made.layout) == ("nim", "nvcr.io/nim/other/model:1", None)
