@@ -31,10 +31,10 @@ def installed() -> str | None:
         return None
 
 
-def pip_install(*options: str) -> bool:
-    """Run pip for torch alone; True when it succeeded."""
+def pip_install(*options: str, quiet: bool = False) -> bool:
+    """Run pip for torch alone; True when it succeeded. `quiet` hides what pip says when it fails."""
     argv = [sys.executable, "-m", "pip", "install", "--no-deps", *options, *sys.argv[1:], "-r", str(REQUIREMENT)]
-    return subprocess.run(argv, check=False, timeout=TIMEOUT_S).returncode == 0
+    return subprocess.run(argv, check=False, capture_output=quiet, timeout=TIMEOUT_S).returncode == 0
 
 
 def main() -> int:
@@ -43,10 +43,11 @@ def main() -> int:
     if installed() == version:
         print(f"torch {version} is installed already")
         return 0
-    print(f"torch {version}: looking in pip's local wheel folders")
-    if pip_install("--no-index"):
+    print(f"torch {version}: looking in pip's local wheel folders", flush=True)
+    if pip_install("--no-index", quiet=True):
+        print(f"torch {version}: installed from a local wheel")
         return 0
-    print(f"torch {version}: not in a local wheel folder; asking {INDEX}")
+    print(f"torch {version}: not in a local wheel folder; asking {INDEX}", flush=True)
     return 0 if pip_install("--index-url", INDEX) else 1
 
 
