@@ -33,7 +33,12 @@ step() {
   say "$name took $((SECONDS - begin)) s"
 }
 
-pip_install() { "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps "$@" 2> >(grep -v 'is ignored: it is neither' >&2); }
+# pip's chatter goes to a file and is shown only when it fails; its own configuration decides where from.
+pip_install() {
+  "$VENV/bin/python" -m pip install --disable-pip-version-check --no-deps "$@" >"$VENV/pip.log" 2>&1 && return
+  tail -n 20 "$VENV/pip.log" >&2
+  return 1
+}
 
 make_venv() {
   local python

@@ -107,7 +107,8 @@ def private_environment(base: Mapping[str, str], home: Path) -> dict[str, str]:
     kept = {
         k: v
         for k, v in base.items()
-        if not k.startswith(("NIMCTL_", "NIM_", "NGC_", "HF_", "XDG_")) or k in ("NIMCTL_LAB_DIR", "NIMCTL_IMAGES_CUDA")
+        if not k.startswith(("NIMCTL_", "NIM_", "NGC_", "HF_", "XDG_"))
+        or k in ("NIMCTL_LAB_DIR", "NIMCTL_IMAGES_CUDA", "NIMCTL_BUILD_BASE")
     }
     folders = {"HOME": str(home), "XDG_STATE_HOME": str(home / "state"), "XDG_CONFIG_HOME": str(home / "config")}
     return {**kept, **folders, "NIMCTL_CACHE": str(home / "cache"), "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}

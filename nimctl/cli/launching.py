@@ -85,15 +85,15 @@ def prepare(asked: Asked, config: Config, out: Output) -> Prepared:
         assume_gpus=asked.dry_run,
         secrets_present=tuple(k for k in KEYS if os.environ.get(k)),
         model_path=str(target.folder) if target.folder else None,
-        origins=_origins(config, choice),
+        origins=_origins(config, target, choice),
     )
     needs = host.needs_for(target, config, gpus)
     return Prepared(target, config, facts, needs, choice, planning.make_plan(options, facts))
 
 
-def _origins(config: Config, choice: ImageChoice | None) -> dict[str, str]:
+def _origins(config: Config, target: Target, choice: ImageChoice | None) -> dict[str, str]:
     origins = {key: config.origin(key) for key in ("gpus", "host", "port", "cache", "runtime")}
-    return origins | ({"image": choice.origin} if choice else {})
+    return origins | {"model": target.origin} | ({"image": choice.origin} if choice else {})
 
 
 def _pairs(items: Sequence[str]) -> tuple[tuple[str, str], ...]:

@@ -27,7 +27,7 @@ def free_port() -> int:
 def cpu_image() -> str:
     """The real CPU image, built by `nimctl build cpu` on the lab's base; a second build is a few seconds."""
     env = private_environment(the_lab.environment("none"), Path.home())
-    built = run_nimctl("build", "cpu", "--base", the_lab.BASE_IMAGE, "--json", env=env, timeout=1500)
+    built = run_nimctl("build", "cpu", "--json", env=env, timeout=1500)
     assert built.code == 0, built.stderr[-3000:]
     return str(built.document["image"])
 

@@ -177,6 +177,7 @@ WEATHER = {
     "function": {
         "name": "get_weather",
         "description": "The weather of a place",
+        "strict": True,  # without it the engine constrains the arguments to JSON, not to this schema
         "parameters": {
             "type": "object",
             "properties": {"unit": {"type": "string", "enum": ["celsius", "fahrenheit"]}},

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from nimctl.images import local_tag
 
-from . import engine, gpus, registry
+from . import base_image, engine, gpus, registry
 from .paths import Paths
 
 
@@ -18,11 +18,12 @@ def simulated_host(paths: Paths, profile: str) -> dict[str, str]:
 def variables(paths: Paths, profile: str) -> dict[str, str]:
     """The variables that make a process run on the simulated host.
 
-    DOCKER_HOST, DOCKER_CONFIG, PATH always; with GPUs LD_LIBRARY_PATH (the double), NVML_DOUBLE_JSON and
-    NIMCTL_IMAGES_CUDA; LAB_REGISTRY (host:port) and LAB_REGISTRY_KEY while the registry runs.
+    DOCKER_HOST, DOCKER_CONFIG, NIMCTL_BUILD_BASE, PATH always; with GPUs LD_LIBRARY_PATH (the double),
+    NVML_DOUBLE_JSON and NIMCTL_IMAGES_CUDA; LAB_REGISTRY (host:port) and LAB_REGISTRY_KEY while the registry runs.
     """
     path = [str(paths.unpacked / "usr/bin"), os.environ.get("PATH", engine.DEFAULT_PATH)]
     found = {"DOCKER_HOST": f"unix://{paths.docker_socket}", "DOCKER_CONFIG": str(paths.docker_config)}
+    found["NIMCTL_BUILD_BASE"] = base_image.IMAGE  # no registry of the outside world can be pulled from here
     if profile != gpus.NONE:
         path.insert(0, str(paths.gpus / "host-bin"))
         found["LD_LIBRARY_PATH"] = _before(gpus.build(paths.gpus), "LD_LIBRARY_PATH")
