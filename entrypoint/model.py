@@ -1,16 +1,17 @@
 """What is served and on which GPUs: the recipe, the visible GPUs and the layout. Decisions only; nothing is started."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from entrypoint.settings import Settings
 from nimctl.core.errors import NimctlError
+from nimctl.core.fetch import open_source
 from nimctl.core.gpus import Gpu, GpuInventory, select
 from nimctl.core.layout import CPU_LAYOUT, Layout, choose_layout
 from nimctl.core.recipes import Architecture, Recipe, load
+from nimctl.core.recipes.checkpoint import architecture, image_limit_key
 
 Device = Literal["cuda", "cpu"]
 
@@ -47,7 +48,7 @@ def resolve_model(settings: Settings) -> Model:
         name = _name_of(settings.model_path or "")
         recipe = Recipe(name=name, title=name, runs="ours", served_names=(name,), weights=settings.model_path or "")
     weights = settings.model_path or recipe.weights
-    config = _read_config(weights)
+    config = _read_config(weights, settings.cache_path)
     if config:
         recipe = replace(recipe, architecture=architecture(config) or recipe.architecture)
         if not settings.recipe:
@@ -61,47 +62,15 @@ def _name_of(weights: str) -> str:
     return rest.strip("/").partition("@")[0] or "model"
 
 
-def _read_config(weights: str) -> dict[str, Any] | None:
-    folder = weights.removeprefix("file://")
-    if "://" in folder:
-        return None
+def _read_config(weights: str, cache: Path) -> dict[str, Any] | None:
     try:
-        config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None  # the weights stage says what is wrong with the folder
+        folder = open_source(weights, cache).in_place
+        if folder is None:
+            return None
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (NimctlError, OSError, ValueError):
+        return None  # the weights stage says what is wrong with them
     return config if isinstance(config, dict) else None
-
-
-def architecture(config: Mapping[str, Any]) -> Architecture | None:
-    """The sizes that layouts must divide, from a Hugging Face config.json; None when the heads are not told."""
-    text = config.get("text_config") or config
-    vision = config.get("vision_config") or {}
-    heads, layers = text.get("num_attention_heads"), text.get("num_hidden_layers")
-    if not isinstance(heads, int) or not isinstance(layers, int):
-        return None
-    vision_heads = vision.get("num_attention_heads") or vision.get("vt_num_attention_heads") or vision.get("num_heads")
-    return Architecture(
-        attention_heads=heads,
-        layers=layers,
-        vision_heads=vision_heads if isinstance(vision_heads, int) else None,
-        experts=_first(text, "n_routed_experts", "num_experts", "num_local_experts") or 0,
-        moe_intermediate=_first(text, "moe_intermediate_size") or 0,
-        quant_group=_quant_group(text.get("quantization_config") or config.get("quantization_config") or {}),
-    )
-
-
-def _first(config: Mapping[str, Any], *names: str) -> int | None:
-    return next((config[n] for n in names if isinstance(config.get(n), int)), None)
-
-
-def _quant_group(quantization: Mapping[str, Any]) -> int:
-    sizes = [g.get("weights", {}).get("group_size") for g in (quantization.get("config_groups") or {}).values()]
-    return next((s for s in (*sizes, quantization.get("group_size")) if isinstance(s, int) and s > 0), 1)
-
-
-def image_limit_key(config: Mapping[str, Any]) -> str:
-    """The engine's own name of the image modality: models with a unified vision chunk count those instead."""
-    return "vision_chunk" if config.get("use_unified_vision_chunk") else "image"
 
 
 def engine_device(settings: Settings, vllm_version: str | None) -> Device:

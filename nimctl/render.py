@@ -101,11 +101,23 @@ class Output:
         """Doctor's findings: a line each, with cause and fix below those that are not well."""
         for f in findings:
             style, mark = _VERDICTS[f.verdict]
-            self.console.print(Text.assemble((f"{mark:<5}", style), redact(f.title)))
+            self._indented(5, Text(f"{mark:<5}", style), Text(redact(f.title)))
             if f.verdict in ("fail", "warn", "unknown"):
-                self.console.print(Text(f"       [{f.id}] {redact(f.cause)}", style="dim"))
+                self._indented(7, Text(""), Text(f"[{f.id}] {redact(f.cause)}", "dim"))
                 if f.fix:
-                    self.console.print(Text.assemble(("       fix: ", "bold"), redact(f.fix)))
+                    self._indented(7, Text(""), Text.assemble(("fix: ", "bold"), redact(f.fix)))
+
+    def _indented(self, width: int, head: Text, body: Text) -> None:
+        """`head`, then `body` beside it: wrapped below itself on a terminal, one long line in a pipe."""
+        if not self.console.is_terminal:
+            head.align("left", width)
+            self.console.print(head + body)
+            return
+        grid = Table.grid()
+        grid.add_column(width=width)
+        grid.add_column(overflow="fold")
+        grid.add_row(head, body)
+        self.console.print(grid)
 
     @contextmanager
     def working(self, what: str) -> Iterator[None]:
@@ -220,5 +232,6 @@ def _stage_table(stages: Sequence[Stage]) -> Table:
 def _stage_line(stage: Stage) -> str:
     seconds = f"{stage.seconds:6.1f} s" if stage.seconds is not None else " " * 8
     moved = amounts(stage.bytes, stage.total, stage.seconds or 0) if stage.bytes else ""
-    detail = "  ".join(part for part in (moved, redact(stage.detail or "")) if part)
+    doing = redact(stage.detail or "") if stage.state != "done" else ""  # what it did last says nothing any more
+    detail = "  ".join(part for part in (moved, doing) if part)
     return f"{stage.name:<9}{seconds}  {detail}".rstrip()

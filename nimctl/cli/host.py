@@ -10,6 +10,7 @@ from nimctl.cli.target import Target
 from nimctl.core import facts as host_facts
 from nimctl.core.errors import NimctlError
 from nimctl.core.facts import HostFacts
+from nimctl.core.fetch import open_source
 from nimctl.core.recipes import Recipe
 from nimctl.doctor.model import Needs
 from nimctl.render import Output
@@ -76,9 +77,17 @@ def wanted_gpus(config: Config, recipe: Recipe, facts: HostFacts) -> str:
 
 
 def needs_for(target: Target, config: Config, gpus: str) -> Needs:
-    """What the host is judged for. The weights of a folder are served in place: no room has to be found for them."""
-    in_place = target.recipe.weights_bytes or 0 if target.folder else 0
+    """What the host is judged for. Weights that are here already need no room: those of a folder, or of the cache."""
+    in_place = target.recipe.weights_bytes or 0 if _weights_are_here(target, config) else 0
     return Needs(recipe=target.recipe, runtime=runtime_of(config), gpus=gpus, uid=os.getuid(), cached_bytes=in_place)
+
+
+def _weights_are_here(target: Target, config: Config) -> bool:
+    try:
+        source = open_source(str(target.folder or target.recipe.weights), config.cache)
+    except NimctlError:
+        return False
+    return source.in_place is not None
 
 
 def device_for(config: Config, recipe: Recipe) -> Literal["cuda", "cpu"]:

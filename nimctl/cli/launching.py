@@ -67,8 +67,6 @@ def prepare(asked: Asked, config: Config, out: Output) -> Prepared:
     runtime = host.runtime_of(config)
     facts = host.look(config, out)
     gpus = host.wanted_gpus(config, recipe, facts)
-    if gpus == "none" and config.text("gpus") is None:
-        out.text("no GPU answers on this host and this model runs on the CPU: using the CPU", style="yellow")
     choice = image_for(target, "cpu" if gpus == "none" else "cuda", config) if runtime == "docker" else None
     options = planning.RunOptions(
         recipe=recipe,
@@ -114,17 +112,18 @@ def _pairs(items: Sequence[str]) -> tuple[tuple[str, str], ...]:
 def check(prepared: Prepared, out: Output, *, force: bool) -> None:
     """Judge the host for this plan. Raises the finding's own error; `--force` says it and goes on."""
     if prepared.target.recipe.runs == "ours":
-        open_source(str(prepared.target.folder or prepared.target.recipe.weights))  # refused before anything starts
+        weights = str(prepared.target.folder or prepared.target.recipe.weights)
+        open_source(weights, prepared.config.cache)  # what cannot be had is refused before anything starts
     report = runner.run_checks(prepared.facts, prepared.needs)
     problem = runner.errors(report)
     if problem is None:
         return
     if not force:
-        out.findings([f for f in report.findings if f.verdict == "fail"])
+        if problem.id == "preflight-failed":  # several; a single one is the error itself
+            out.findings(report.failures)
         raise problem
-    for finding in report.findings:
-        if finding.verdict == "fail":
-            out.text(f"forced past [{finding.id}] {finding.title}", style="yellow")
+    for finding in report.failures:
+        out.text(f"forced past [{finding.id}] {finding.title}", style="yellow")
 
 
 @dataclass(frozen=True)

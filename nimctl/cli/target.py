@@ -8,6 +8,7 @@ from typing import Literal
 from nimctl import __version__
 from nimctl.cli.config import Config
 from nimctl.core import recipes
+from nimctl.core.fetch import open_source
 from nimctl.core.recipes import Recipe
 from nimctl.core.recipes.checkpoint import recipe_of_folder
 
@@ -43,11 +44,21 @@ def resolve(argument: str | None, config: Config, image: str | None = None) -> T
     if name.startswith(("/", ".", "~", "file://")) or folder.is_dir():
         return Target(recipe_of_folder(folder.absolute()), origin, image=image, folder=folder.absolute())
     if "://" in name:
-        recipe = replace(recipes.load("kimi-k2.5"), name=re.sub(r"[^a-z0-9.]+", "-", name.split("://")[1].lower()))
-        return Target(replace(recipe, weights=name, title=name, architecture=None), origin, image=image)
+        return _of_address(name, origin, config, image)
     if _IMAGE.fullmatch(name):
         return Target(_recipe_of_image(name), origin, image=name)
     return Target(recipes.load(name), origin)  # raises model-unknown with the names that exist
+
+
+def _of_address(uri: str, origin: str, config: Config, image: str | None) -> Target:
+    """A recipe's own weights by their address, or any checkpoint that the cache already holds."""
+    for name in recipes.names():
+        if recipes.load(name).weights == uri:
+            return Target(recipes.load(name), origin, image=image)
+    folder = open_source(uri, config.cache).in_place  # raises weights-source-unsupported with the way out
+    assert folder is not None  # only builtin:// makes its folder itself, and a recipe names it
+    served = re.sub(r"[^a-z0-9.]+", "-", uri.split("://")[1].lower()).strip("-")
+    return Target(recipe_of_folder(folder, name=served, weights=uri), origin, image=image)
 
 
 def _recipe_of_image(reference: str) -> Recipe:

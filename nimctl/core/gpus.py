@@ -184,10 +184,11 @@ def select(inventory: GpuInventory, spec: str) -> tuple[Gpu, ...]:
             cause=inventory.detail or ("every GPU reports an error" if inventory.gpus else "NVML lists no GPU"),
             fix="Run `nimctl doctor` to see why; the demo model also runs without GPU: `nimctl run demo --gpus none`.",
         )
-    wanted = spec.strip().removeprefix("device=").strip("\"'")
+    given = spec.strip().strip("\"'")  # docker's own form is '"device=0,3"', quotes and all
+    wanted = given.removeprefix("device=")
     if wanted == "all":
         return healthy
-    if "," not in wanted and wanted.isdigit() and not spec.startswith("device="):
+    if "," not in wanted and wanted.isdigit() and not given.startswith("device="):
         return _first(healthy, int(wanted), spec)
     return _named(inventory, [part.strip() for part in wanted.split(",")], spec)
 

@@ -1,37 +1,36 @@
 """Weights: from a source to a verified folder that the engine can be started on.
 
-`protocol` says what a source is; `builtin` and `folder` are the sources there are; `store` installs files in the
-layout of the Hugging Face cache. Network sources (`hf://`, `ngc://`, `s3://`, `gs://`, `https://`) will get a module
-each, and share one `transfer` module here, which alone imports requests.
+`protocol` says what a source is; `builtin`, `folder` and `hub` (what the cache holds already) are the sources there
+are; `store` installs files in the layout of the Hugging Face cache. Network sources (`hf://`, `ngc://`, `s3://`,
+`gs://`, `https://`) will get a module each, and share one `transfer` module here, which alone imports requests.
 """
 
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from nimctl.core.cache import CachePaths
 from nimctl.core.errors import NimctlError
-from nimctl.core.fetch import builtin, folder, store
+from nimctl.core.fetch import builtin, folder, hub, store
+from nimctl.core.fetch.address import without_secrets
 from nimctl.core.fetch.manifest import File, Manifest
 from nimctl.core.fetch.protocol import OnProgress, Progress, Source
 
 __all__ = ["File", "Manifest", "OnProgress", "Progress", "Source", "fetch", "open_source"]
 
 
-def open_source(uri: str) -> Source:
-    """The source that `uri` names: `builtin://demo`, an absolute path or `file://`. Touches nothing.
+def open_source(uri: str, cache_root: Path) -> Source:
+    """The source that `uri` names: `builtin://demo`, an absolute path, `file://`, or `hf://` from the cache.
 
-    Raises `weights-source-unsupported`.
+    Changes nothing. Raises `weights-source-unsupported`.
     """
     if uri.startswith(builtin.SCHEME):
         return builtin.parse(uri)
     if uri.startswith(folder.SCHEME) or "://" not in uri:
         return folder.parse(uri)
-    # Neither user:password@ nor the signature in a query belongs into a message.
-    parts = urlsplit(uri)
-    shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    if uri.startswith(hub.SCHEME):
+        return hub.cached(uri, CachePaths(cache_root))
     raise NimctlError(
         "weights-source-unsupported",
-        f"weights cannot be fetched from {shown}",
+        f"weights cannot be fetched from {without_secrets(uri)}",
         cause="downloads are not in this version",
         fix="Put the checkpoint into a folder (for example with `hf download`) and pass the folder.",
     )
@@ -43,7 +42,7 @@ def fetch(uri: str, cache_root: Path, *, on_progress: OnProgress = lambda _: Non
     May be interrupted at any point, and run by any number of processes at once: what is not complete is never taken
     for complete. Raises `weights-*`, `cache-not-writable`, `cache-unreachable`, `disk-full`.
     """
-    source = open_source(uri)
+    source = open_source(uri, cache_root)
     manifest = source.resolve()
     if source.in_place is not None:
         on_progress(Progress(manifest.total, manifest.total))

@@ -1,4 +1,4 @@
-"""A recipe for any checkpoint folder that has no recipe of its own, read from its `config.json`."""
+"""What a checkpoint says about itself in its `config.json`, and a recipe for one that has none of its own."""
 
 import json
 from collections.abc import Mapping
@@ -9,13 +9,33 @@ from nimctl.core.errors import NimctlError
 from nimctl.core.recipes import Architecture, Engine, EngineOptions, Recipe
 
 
-def recipe_of_folder(folder: Path, name: str | None = None) -> Recipe:
-    """What the checkpoint in `folder` says about itself. Raises `weights-missing` or `weights-incomplete`."""
+def recipe_of_folder(folder: Path, *, name: str | None = None, weights: str | None = None) -> Recipe:
+    """A recipe for the checkpoint in `folder`, served as `name`. Raises `weights-missing` or `weights-incomplete`.
+
+    `weights` is the address under which the container finds it, when that is not the folder itself.
+    """
+    config = _read(folder)
+    text = config.get("text_config") or config
+    return Recipe(
+        name=name or folder.name,
+        title=f"the checkpoint in {folder}",
+        runs="ours",
+        weights=weights or str(folder.absolute()),
+        served_names=(name or folder.name,),
+        weights_bytes=sum(f.stat().st_size for f in folder.glob("*.safetensors")) or None,
+        context=text.get("max_position_embeddings"),
+        architecture=architecture(config),
+        engine=Engine(common=EngineOptions({"load-format": "safetensors"})),
+        image_limit_key=image_limit_key(config),
+    )
+
+
+def _read(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        text = config.get("text_config") or config
-        architecture = _architecture(text, config.get("vision_config"))
+        if architecture(config) is None:
+            raise ValueError("num_attention_heads or num_hidden_layers is missing")
     except FileNotFoundError:
         raise NimctlError(
             "weights-missing",
@@ -23,35 +43,43 @@ def recipe_of_folder(folder: Path, name: str | None = None) -> Recipe:
             cause="there is no config.json in it",
             fix="Name the folder that holds config.json and the *.safetensors files.",
         ) from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise NimctlError(
             "weights-incomplete",
             f"{path} does not describe a model",
             cause=f"{type(error).__name__}: {error}",
-            fix="Copy the checkpoint again; config.json needs num_attention_heads and num_hidden_layers.",
+            fix="Copy the checkpoint again; its config.json names the sizes of the model.",
         ) from error
-    unified = bool(config.get("use_unified_vision_chunk"))
-    return Recipe(
-        name=name or folder.name,
-        title=f"the checkpoint in {folder}",
-        runs="ours",
-        weights=str(folder.absolute()),
-        served_names=(name or folder.name,),
-        weights_bytes=sum(f.stat().st_size for f in folder.glob("*.safetensors")) or None,
-        context=text.get("max_position_embeddings"),
-        architecture=architecture,
-        engine=Engine(common=EngineOptions({"load-format": "safetensors"})),
-        image_limit_key="vision_chunk" if unified else "image",
-    )
+    return dict(config)
 
 
-def _architecture(text: Mapping[str, Any], vision: Mapping[str, Any] | None) -> Architecture:
-    experts = text.get("n_routed_experts") or text.get("num_local_experts") or text.get("num_experts") or 0
-    vision_heads = (vision or {}).get("num_attention_heads") or (vision or {}).get("num_heads")
+def architecture(config: Mapping[str, Any]) -> Architecture | None:
+    """The sizes that layouts must divide, from a Hugging Face config.json; None when the heads are not told."""
+    text = config.get("text_config") or config
+    vision = config.get("vision_config") or {}
+    heads, layers = text.get("num_attention_heads"), text.get("num_hidden_layers")
+    if not isinstance(heads, int) or not isinstance(layers, int):
+        return None
+    vision_heads = vision.get("num_attention_heads") or vision.get("vt_num_attention_heads") or vision.get("num_heads")
     return Architecture(
-        attention_heads=int(text["num_attention_heads"]),
-        layers=int(text["num_hidden_layers"]),
-        vision_heads=int(vision_heads) if vision_heads else None,
-        experts=int(experts),
-        moe_intermediate=int(text.get("moe_intermediate_size") or 0) if experts else 0,
+        attention_heads=heads,
+        layers=layers,
+        vision_heads=vision_heads if isinstance(vision_heads, int) else None,
+        experts=_first(text, "n_routed_experts", "num_experts", "num_local_experts") or 0,
+        moe_intermediate=_first(text, "moe_intermediate_size") or 0,
+        quant_group=_quant_group(text.get("quantization_config") or config.get("quantization_config") or {}),
     )
+
+
+def _first(config: Mapping[str, Any], *names: str) -> int | None:
+    return next((config[n] for n in names if isinstance(config.get(n), int)), None)
+
+
+def _quant_group(quantization: Mapping[str, Any]) -> int:
+    sizes = [g.get("weights", {}).get("group_size") for g in (quantization.get("config_groups") or {}).values()]
+    return next((s for s in (*sizes, quantization.get("group_size")) if isinstance(s, int) and s > 0), 1)
+
+
+def image_limit_key(config: Mapping[str, Any]) -> str:
+    """The engine's own name of the image modality: models with a unified vision chunk count those instead."""
+    return "vision_chunk" if config.get("use_unified_vision_chunk") else "image"

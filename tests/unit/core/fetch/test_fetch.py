@@ -57,7 +57,7 @@ def test_a_folder_of_links_into_the_hugging_face_cache_is_served(tmp_path):
 
 
 def test_a_folder_source_can_be_copied(tmp_path):
-    source = open_source(str(write_folder(tmp_path / "from")))
+    source = open_source(str(write_folder(tmp_path / "from")), tmp_path)
     (tmp_path / "to").mkdir()
     source.materialise(source.resolve(), tmp_path / "to", lambda _: None)
     assert read_tree(tmp_path / "to") == read_tree(tmp_path / "from")

@@ -1,0 +1,9 @@
+"""Addresses of weights as they may be shown."""
+
+from urllib.parse import urlsplit
+
+
+def without_secrets(uri: str) -> str:
+    """`uri` without `user:password@` and without its query, which may hold a signature."""
+    parts = urlsplit(uri)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

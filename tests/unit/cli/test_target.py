@@ -1,0 +1,76 @@
+"""What MODEL or IMAGE on the command line means, and which image serves it."""
+
+from pathlib import Path
+
+import pytest
+
+from nimctl.cli.config import Config, load
+from nimctl.cli.target import image_for, resolve
+from nimctl.core.demo import write_checkpoint
+from nimctl.core.errors import NimctlError
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    for name in ("MODEL", "IMAGES_CUDA", "IMAGES_CPU", "IMAGES_REGISTRY"):
+        monkeypatch.delenv(f"NIMCTL_{name}", raising=False)
+    return load({"cache": str(tmp_path / "cache")})
+
+
+def test_nothing_means_the_configured_model_and_says_where_it_came_from(config: Config) -> None:
+    target = resolve(None, config)
+    assert (target.recipe.name, target.origin) == ("kimi-k2.5", "default")
+
+
+def test_a_recipe_by_its_name_or_by_the_address_of_its_weights(config: Config) -> None:
+    assert resolve("demo", config).recipe.name == "demo"
+    assert resolve("hf://moonshotai/Kimi-K2.5", config).recipe.name == "kimi-k2.5"
+
+
+def test_a_folder_is_served_under_its_own_name(config: Config, tmp_path: Path) -> None:
+    folder = tmp_path / "my-model"
+    folder.mkdir()
+    write_checkpoint(folder)
+    target = resolve(str(folder), config)
+    assert target.folder == folder and target.recipe.served_names == ("my-model",)
+    assert target.recipe.architecture is not None and target.recipe.architecture.attention_heads == 64
+
+
+@pytest.mark.parametrize(
+    ("reference", "name", "key"),
+    [
+        ("nvcr.io/nim/moonshotai/kimi-k2.5:1.7.0-variant", "kimi-k2.5-nim", "NGC_API_KEY"),
+        ("nvcr.io/nim/moonshotai/kimi-k2.5-turbo:2.0.0", "kimi-k2.5-turbo", "NGC_API_KEY"),
+        ("nvcr.io/nim/meta/llama-3:1.0", "llama-3", "NGC_API_KEY"),
+        ("registry.example.test:5000/team/server:1", "server", None),
+    ],
+)
+def test_an_image_reference_is_run_as_an_image(config: Config, reference: str, name: str, key: str | None) -> None:
+    target = resolve(reference, config)
+    assert (target.image, target.recipe.name, target.recipe.runs, target.recipe.key) == (reference, name, "nim", key)
+    assert image_for(target, "cuda", config).reference == reference
+
+
+@pytest.mark.parametrize("name", ["kimi-k3", "Demo", "demo2", "", "a b", "-x"])
+def test_anything_else_is_unknown(config: Config, name: str) -> None:
+    if name == "":
+        assert resolve(name, config).recipe.name == "kimi-k2.5"
+        return
+    with pytest.raises(NimctlError) as caught:
+        resolve(name, config)
+    assert caught.value.id == "model-unknown" and "demo" in caught.value.cause
+
+
+def test_the_image_is_the_one_named_else_the_configured_else_built_here(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    demo = resolve("demo", config)
+    assert image_for(demo, "cpu", config).how == "build"
+    monkeypatch.setenv("NIMCTL_IMAGES_REGISTRY", "example.test/nim/")
+    assert image_for(demo, "cuda", load({})).reference.startswith("example.test/nim/cuda:")
+    monkeypatch.setenv("NIMCTL_IMAGES_CUDA", "mine:1")
+    choice = image_for(demo, "cuda", load({}))
+    assert (choice.reference, choice.origin, choice.how) == ("mine:1", "NIMCTL_IMAGES_CUDA", "pull")
+    assert image_for(resolve("demo", config, image="other:2"), "cuda", load({})).reference == "other:2"

@@ -1,0 +1,143 @@
+"""The small contracts of the cellar: errors, secrets, plain data, stages, GPU selection, layouts."""
+
+import json
+import pickle
+
+import pynvml
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nimctl.core import command, stages
+from nimctl.core.errors import CATALOGUE, NimctlError
+from nimctl.core.gpus import INIT_STATES, Gpu, GpuInventory, select
+from nimctl.core.layout import choose_layout, obstacles
+from nimctl.core.plain import from_plain, to_plain
+from nimctl.core.recipes import Architecture, Recipe, load, names, parse
+from nimctl.core.secret import MASK, Secret, redact
+
+
+@pytest.mark.parametrize("missing", ["message", "cause", "fix"])
+def test_an_error_without_a_way_out_cannot_be_made(missing: str) -> None:
+    words = {"message": "m", "cause": "c", "fix": "f", missing: ""}
+    with pytest.raises(ValueError, match="internal"):
+        NimctlError("internal", words["message"], cause=words["cause"], fix=words["fix"])
+
+
+def test_an_id_outside_the_catalogue_cannot_be_raised() -> None:
+    with pytest.raises(ValueError, match="no-such-id"):
+        NimctlError("no-such-id", "m", cause="c", fix="f")
+    assert {e.exit_code for e in CATALOGUE.values()} <= {1, 2, 3, 4, 5, 6, 7, 8, 9, 130, 143}
+
+
+def test_a_secret_shows_itself_nowhere() -> None:
+    secret = Secret("hunter2-hunter2")
+    for text in (str(secret), repr(secret), f"{secret}", f"{secret:>20}", "%s" % secret, str([secret])):  # noqa: UP031
+        assert "hunter2" not in text
+    with pytest.raises(TypeError):
+        pickle.dumps(secret)
+    with pytest.raises(TypeError):
+        json.dumps(secret)
+    assert secret.reveal() == "hunter2-hunter2"
+
+
+@given(before=st.text(), after=st.text(), key=st.from_regex(r"(nvapi-|hf_)[A-Za-z0-9]{12,40}", fullmatch=True))
+def test_whatever_is_shaped_like_a_key_is_masked(before: str, after: str, key: str) -> None:
+    assert key not in redact(f"{before} {key} {after}")
+    assert redact(f"a {key} b", [Secret(key)]) == f"a {MASK} b"
+
+
+@given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), min_size=1))
+def test_a_known_secret_is_masked_whatever_it_is_made_of(value: str) -> None:
+    assert redact(f"<{value}>", [Secret(value)]).count(MASK) >= 1
+
+
+def test_plain_data_survives_the_round_trip_and_refuses_what_does_not_fit() -> None:
+    for name in names():
+        recipe = load(name)
+        assert from_plain(Recipe, json.loads(json.dumps(to_plain(recipe)))) == recipe
+    good = {"name": "x", "title": "x", "runs": "ours", "served_names": ["x"], "weights": "builtin://demo"}
+    assert parse(good, "test").name == "x"
+    for bad in ({"nmae": "y"}, {"runs": "theirs"}, {"served_names": "x"}, {"context": "long"}, {"schema": "2"}):
+        with pytest.raises(NimctlError) as caught:
+            parse({**good, **bad}, "test")
+        assert caught.value.id == "config-invalid"
+        assert next(iter(bad)) in caught.value.cause or caught.value.cause
+
+
+def test_every_nvml_error_of_the_installed_library_has_a_meaning() -> None:
+    known = {n.removeprefix("NVMLError_") for n in dir(pynvml) if n.startswith("NVMLError_")}
+    assert known - set(INIT_STATES) == set()
+
+
+def host(count: int, name: str = "NVIDIA H200", memory: int = 150754820096) -> GpuInventory:
+    gpus = tuple(Gpu(i, uuid=f"GPU-{i}", name=name, memory_total=memory, memory_free=memory) for i in range(count))
+    return GpuInventory("ok", gpus=gpus)
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("all", [0, 1, 2, 3]),
+        ("2", [0, 1]),
+        ("0,3", [0, 3]),
+        ("device=1", [1]),
+        ('"device=2,0"', [2, 0]),
+        ("GPU-3", [3]),
+    ],
+)
+def test_gpus_are_chosen_as_docker_reads_the_option(spec: str, expected: list[int]) -> None:
+    assert [g.index for g in select(host(4), spec)] == expected
+
+
+@given(count=st.integers(1, 64), heads=st.sampled_from([8, 12, 32, 40, 64, 96, 128]), experts=st.booleans())
+def test_every_chosen_layout_divides_and_uses_or_names_every_gpu(count: int, heads: int, experts: bool) -> None:
+    architecture = Architecture(heads, 61, experts=8 if experts else 0, moe_intermediate=2048 if experts else 0)
+    layout = choose_layout(architecture, host(count).gpus)
+    assert obstacles(architecture, layout.tensor_parallel_size) == []
+    assert sorted((*layout.used, *layout.unused)) == list(range(count))
+    assert len(layout.used) == layout.world_size
+    larger = [n for n in (2 * layout.tensor_parallel_size,) if n <= count]
+    assert all(obstacles(architecture, n) for n in larger)  # the largest power of two that works
+
+
+def test_kimi_on_eight_h200_is_tp8_and_on_four_it_does_not_fit() -> None:
+    kimi = load("kimi-k2.5")
+    assert kimi.architecture is not None and kimi.weights_bytes == 595_148_192_736
+    layout = choose_layout(kimi.architecture, host(8).gpus, weights_bytes=kimi.weights_bytes)
+    assert (layout.tensor_parallel_size, layout.unused) == (8, ())
+    with pytest.raises(NimctlError) as caught:
+        choose_layout(kimi.architecture, host(4).gpus, weights_bytes=kimi.weights_bytes)
+    assert caught.value.id == "no-layout" and "138.6 GiB a GPU" in caught.value.cause
+
+
+@pytest.mark.parametrize("asked", [3, 16, 128])
+def test_a_size_that_was_asked_for_is_never_replaced(asked: int) -> None:
+    kimi = load("kimi-k2.5").architecture
+    assert kimi is not None
+    with pytest.raises(NimctlError) as caught:
+        choose_layout(kimi, host(8).gpus, asked=asked)
+    assert caught.value.id == "no-layout" and f"TP={asked}" in caught.value.cause
+
+
+def test_a_stage_report_survives_the_wire() -> None:
+    report = stages.StartupReport(
+        "starting", (stages.Stage("weights", "running", 1.5, bytes=3, total=9), stages.Stage("engine")), "0.1.0"
+    )
+    document = json.loads(json.dumps(report.to_json()))
+    assert document["stage"] == "weights"
+    assert stages.report_from_json(document) == report
+    for junk in (None, [], {}, {"schema": "other"}, {**document, "state": "fine"}):
+        with pytest.raises(ValueError):
+            stages.report_from_json(junk)
+
+
+def test_a_command_that_hangs_is_ended_with_all_it_started() -> None:
+    done = command.run(["sh", "-c", "sleep 60 & sleep 60"], timeout=0.3)
+    assert done.timed_out and done.code is None and not done.ok
+
+
+def test_a_command_that_is_missing_is_told_apart_from_one_that_fails() -> None:
+    assert command.run(["/no/such/program"]).missing
+    failed = command.run(["sh", "-c", "echo out; echo err >&2; exit 3"])
+    assert (failed.code, failed.stdout, failed.stderr, failed.missing) == (3, "out\n", "err\n", False)
