@@ -1,38 +1,61 @@
 """The command line: one small module a verb, each parses, calls one function and renders. Only importer of typer.
 
-Verbs import what they use inside their functions, so that `--help`, completion and cheap verbs stay fast; this is the
-only room of the house where that is allowed.
+Only the verb that was typed is imported; the others appear in `--help` by the summaries below. Reading the signatures
+of all of them would double the time of every start. Verbs in turn import what they use inside their functions; this is
+the only room of the house where that is allowed.
 """
+
+import os
+import sys
+from importlib import import_module
 
 import typer
 
-from nimctl.cli import build, cache, doctor, login, logs, models, ps, pull, run, status, stop
+# In the order of the help. Each is the module of its name, and the summary its docstring's first line.
+VERBS = {
+    "doctor": "Check this host for MODEL, and say what to mend.",
+    "models": "List the models nimctl knows.",
+    "login": "Log in to a registry.",
+    "pull": "Pull or build the image that serves MODEL.",
+    "build": "Build the image `cuda` or `cpu` from this version of nimctl.",
+    "run": "Start MODEL, and return once it answers.",
+    "ps": "List the runs that nimctl started, running or dead.",
+    "status": "Show the stages of a run.",
+    "logs": "Print the log of a run, keys masked.",
+    "stop": "Stop a run and remove its container; the cache stays.",
+    "cache": "The folder that holds weights and compile caches.",
+}
 
-app = typer.Typer(
-    name="nimctl",
-    help="Take a bare GPU host to a healthy OpenAI-compatible server, and prove every step.\n\n"
-    "Start here:   nimctl doctor, nimctl pull, nimctl run --gpus all\n\n"
-    "No GPU yet?   nimctl run demo",
-    no_args_is_help=True,
-    rich_markup_mode=None,  # plain help needs no rich: 100 ms saved on every --help
-    pretty_exceptions_enable=False,  # tracebacks with local variables would print keys
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+_HELP = """Take a bare GPU host to a healthy OpenAI-compatible server, and prove every step.
 
-app.command("doctor")(doctor.doctor)
-app.command("models")(models.models)
-app.command("login")(login.login)
-app.command("pull")(pull.pull)
-app.command("build")(build.build)
-app.command("run", context_settings={"allow_interspersed_args": True})(run.run)
-app.command("ps")(ps.ps)
-app.command("status")(status.status)
-app.command("logs")(logs.logs)
-app.command("stop")(stop.stop)
-app.add_typer(cache.app, name="cache")
+Start here:   nimctl doctor, nimctl pull, nimctl run --gpus all
+
+No GPU yet?   nimctl run demo"""
 
 
-@app.callback()
+def build_app(wanted: str | None) -> typer.Typer:
+    """The application with the verb `wanted` in full and the others by name; None: all in full, as completion needs."""
+    app = typer.Typer(
+        name="nimctl",
+        help=_HELP,
+        no_args_is_help=True,
+        rich_markup_mode=None,  # plain help needs no rich: 100 ms saved on every --help
+        pretty_exceptions_enable=False,  # tracebacks with local variables would print keys
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_root)
+    for name, summary in VERBS.items():
+        if wanted is not None and name != wanted:
+            app.command(name, help=summary)(_another)
+            continue
+        module = import_module(f"nimctl.cli.{name}")
+        if hasattr(module, "app"):
+            app.add_typer(module.app, name=name)
+        else:
+            app.command(name)(getattr(module, name))
+    return app
+
+
 def _root(
     version: bool = typer.Option(False, "--version", "-V", is_eager=True, help="Print the version and leave."),
 ) -> None:
@@ -43,6 +66,12 @@ def _root(
         raise typer.Exit
 
 
+def _another() -> None:
+    raise AssertionError("this verb was not the one that was typed")
+
+
 def main() -> None:
     """Parse sys.argv and run the verb; usage errors exit 2, everything else as `nimctl.cli.verb` decides."""
-    app()
+    completing = "_NIMCTL_COMPLETE" in os.environ
+    typed = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    build_app(None if completing else typed)(prog_name="nimctl")

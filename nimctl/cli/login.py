@@ -17,7 +17,9 @@ def login(
     quiet: Quiet = False,
     debug: Debug = False,  # read by @verb
 ) -> None:
-    """Log in to a registry. The key comes from NGC_API_KEY or stdin, never from the command line.
+    """Log in to a registry.
+
+    The key comes from NGC_API_KEY or stdin, never from the command line.
 
     Example:  echo "$NGC_API_KEY" | nimctl login --password-stdin
     """

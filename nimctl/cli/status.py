@@ -16,7 +16,9 @@ def status(
     quiet: Quiet = False,
     debug: Debug = False,  # read by @verb
 ) -> None:
-    """Show the stages of a run. Exit 0 means ready.
+    """Show the stages of a run.
+
+    Exit 0 means ready.
 
     Example:  nimctl status demo --wait
     """

@@ -100,14 +100,17 @@ def test_a_key_of_the_caller_appears_nowhere(server: Server, nimctl: Nimctl) -> 
     assert not leaks
 
 
-def test_two_simulated_gpus_run_as_two_ranks_and_a_killed_engine_ends_the_container_with_its_cause(
+def test_the_three_lines_without_a_model_run_two_ranks_and_a_killed_engine_ends_the_container_with_its_cause(
     host: Host, nimctl: Nimctl, run_name: str
 ) -> None:
+    """doctor, pull, run --gpus all, as a CI job types them; the model is the one of the configuration."""
     env = host("2xH200")
-    port = free_port()
-    started = nimctl(
-        "run", "demo", "--gpus", "all", "--name", run_name, "--port", str(port), "--json", env=env, timeout=500
-    )
+    Path(env["HOME"], "nimctl.yaml").write_text(f"model: demo\nport: {free_port()}\n")
+    checked = nimctl("doctor", env=env)
+    assert checked.code == 0 and "model demo (from nimctl.yaml)" in checked.stdout
+    pulled = nimctl("pull", "--json", env=env)
+    assert pulled.code == 0 and pulled.document["model"] == "demo"
+    started = nimctl("run", "--gpus", "all", "--name", run_name, "--json", env=env, timeout=500)
     assert started.code == 0, started.stderr[-3000:]
     log = the_lab.docker("logs", run_name)
     text = log.stdout + log.stderr
@@ -126,6 +129,17 @@ def test_two_simulated_gpus_run_as_two_ranks_and_a_killed_engine_ends_the_contai
     assert after.code == 8 and after.error_id.startswith("engine-")
     stopped = nimctl("stop", run_name, "--json", env=env)
     assert stopped.document["exit_code"] == 8
+
+
+def test_the_three_lines_for_the_default_model_stop_at_the_weights_with_the_way_out(host: Host, nimctl: Nimctl) -> None:
+    """Everything up to the weights is ready on 8xH200; this version does not download 595 GB, and says what does."""
+    env = host("8xH200")
+    checked = nimctl("doctor", "--json", env=env)
+    failed = {f["id"] for f in checked.document["findings"] if f["verdict"] == "fail"}
+    assert checked.document["model"] == "kimi-k2.5" and failed <= {"disk-full"}  # a test machine has no 600 GB
+    done = nimctl("run", "--gpus", "all", "--json", env=env)
+    assert (done.code, done.error_id) == (6, "weights-source-unsupported")
+    assert "hf download moonshotai/Kimi-K2.5" in done.document["error"]["fix"]
 
 
 def test_eight_gpus_mean_tp_8(host: Host, nimctl: Nimctl) -> None:
