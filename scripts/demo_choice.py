@@ -11,12 +11,18 @@ if "facts" not in report:
     raise SystemExit(f"nimctl doctor failed: {report.get('error', {}).get('message')}")
 docker, gpus = report["facts"]["docker"], report["facts"]["gpus"]
 
+WHY_NO_DOCKER = {
+    "missing": "there is none on this host",
+    "permission": "this user may not use it",
+    "hangs": "it does not answer",
+    "unreachable": "it cannot be reached",
+}
 runtime = "docker" if docker["state"] == "ok" else "process"
 device = "cuda" if gpus["gpus"] else "cpu"
 why = [
     f"Docker Engine {docker['version']} answers: the demo runs in a container"
     if runtime == "docker"
-    else f"no usable Docker Engine ({docker['detail'] or docker['state']}): the demo runs as a process of this host",
+    else f"no usable Docker Engine ({WHY_NO_DOCKER[docker['state']]}): the demo runs as a process of this host",
     f"NVML finds {len(gpus['gpus'])} GPU(s): it runs on them"
     if device == "cuda"
     else f"NVML finds no GPU ({gpus['detail'] or 'none listed'}): it runs on the CPU",
