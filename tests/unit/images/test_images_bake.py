@@ -1,0 +1,50 @@
+"""The command line and the variables that `docker buildx bake` gets."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from nimctl import __version__, images
+from nimctl.core.errors import NimctlError
+from nimctl.images.bake import bake_command, bake_variables
+from nimctl.images.source import Source
+
+ROOT = Path(__file__).resolve().parents[3]
+SOURCE = Source(root=ROOT, recipe=ROOT / "images")
+
+
+def test_the_local_tag_names_both_versions() -> None:
+    assert images.local_tag("cuda") == f"nimctl/cuda:{__version__}-vllm0.32.0"
+
+
+def test_an_unknown_target_is_a_usage_error() -> None:
+    with pytest.raises(NimctlError) as caught:
+        images.local_tag("tpu")
+    assert caught.value.id == "usage"
+
+
+def test_the_command_loads_the_image_unless_it_is_pushed(tmp_path: Path) -> None:
+    loaded = bake_command("cpu", source=SOURCE, metadata=tmp_path / "m.json")
+    pushed = bake_command("cuda", source=SOURCE, metadata=tmp_path / "m.json", push=True)
+    assert loaded[:3] == ["docker", "buildx", "bake"]
+    assert "--load" in loaded and "--push" not in loaded and loaded[-1] == "cpu"
+    assert "--push" in pushed and "--load" not in pushed and pushed[-1] == "cuda"
+
+
+def test_what_is_not_given_is_left_to_the_recipe(tmp_path: Path) -> None:
+    plain = bake_variables(source=SOURCE, tag="t")
+    assert "NIMCTL_BUILD_BASE" not in plain  # the recipe's default, or the user's own variable
+    assert (plain["NIMCTL_BUILD_WHEELS"], plain["NIMCTL_BUILD_CA"], plain["NIMCTL_BUILD_PLATFORMS"]) == ("", "", "")
+    full = bake_variables(
+        source=SOURCE, tag="t", platforms=["linux/amd64", "linux/arm64"], base="debian:x", wheels=tmp_path, ca=tmp_path
+    )
+    assert full["NIMCTL_BUILD_PLATFORMS"] == "linux/amd64,linux/arm64"
+    assert full["NIMCTL_BUILD_BASE"] == "debian:x"
+    assert full["NIMCTL_BUILD_WHEELS"] == str(tmp_path)
+
+
+def test_every_variable_is_known_to_the_recipe() -> None:
+    recipe = (ROOT / "images/docker-bake.hcl").read_text()
+    known = set(re.findall(r'variable "(\w+)"', recipe))
+    assert set(bake_variables(source=SOURCE, tag="t", base="b")) <= known

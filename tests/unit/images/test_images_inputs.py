@@ -1,0 +1,34 @@
+"""What a machine's own configuration gives to a build."""
+
+from pathlib import Path
+
+import pytest
+
+from nimctl.images.inputs import Inputs, detect
+from tests.unit.images.build_hosts import configure_pip
+
+
+def test_a_machine_without_settings_offers_nothing(machine: dict[str, str]) -> None:
+    assert detect(machine) == Inputs(None, None, None)
+
+
+def test_a_wheel_folder_without_wheels_is_passed_over(machine: dict[str, str], tmp_path: Path) -> None:
+    for name in ("empty", "full"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "full" / "a-1-py3-none-any.whl").touch()
+    env = {**machine, "PIP_FIND_LINKS": f"https://x.example/links {tmp_path}/empty file://{tmp_path}/full"}
+    assert detect(env).wheels == tmp_path / "full"
+
+
+@pytest.mark.parametrize("variable", ["PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_the_ca_bundle_is_found_under_each_usual_name(machine: dict[str, str], tmp_path: Path, variable: str) -> None:
+    (tmp_path / "ca.pem").touch()
+    assert detect({**machine, variable: str(tmp_path / "ca.pem")}).ca == tmp_path / "ca.pem"
+    assert detect({**machine, variable: str(tmp_path / "gone.pem")}).ca is None
+
+
+def test_the_environment_wins_over_pips_files(machine: dict[str, str], tmp_path: Path) -> None:
+    configure_pip(machine, tmp_path, "[global]\ntimeout = 7\n[install]\nretries = 3\n")
+    of_files, of_both = detect(machine).pip or {}, detect({**machine, "PIP_TIMEOUT": "90"}).pip or {}
+    assert (of_files["timeout"], of_files["retries"]) == ("7", "3")
+    assert (of_both["timeout"], of_both["retries"]) == ("90", "3")
