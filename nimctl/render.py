@@ -8,9 +8,10 @@ becomes plain lines, one a change; colour follows the terminal and `NO_COLOR`.
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal
 
 from rich.console import Console
@@ -86,10 +87,10 @@ class Output:
             table.add_row(*(escape(redact(cell)) for cell in row))
         self.console.print(table)
 
-    def error(self, error: NimctlError) -> None:
-        """One failure: id, what happened, cause, fix, and the lines that prove it."""
+    def error(self, error: NimctlError, more: Mapping[str, Any] = MappingProxyType({})) -> None:
+        """One failure: id, what happened, cause, fix, and the lines that prove it; `more` goes into the document."""
         if self.mode == "json":
-            self.document({"ok": False, "error": error.to_json()})
+            self.document({"ok": False, "error": error.to_json(), **more})
         console = Console(stderr=True, highlight=False, soft_wrap=True)
         console.print(Text.assemble((f"error[{error.id}] ", "bold red"), redact(error.message)))
         for line in error.evidence:

@@ -8,8 +8,12 @@ the only room of the house where that is allowed.
 import os
 import sys
 from importlib import import_module
+from typing import Any, NoReturn
 
 import typer
+
+# typer exports its kinds of usage error, but not their common base.
+USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 
 # In the order of the help. Each is the module of its name, and the summary its docstring's first line.
 VERBS = {
@@ -74,4 +78,24 @@ def main() -> None:
     """Parse sys.argv and run the verb; usage errors exit 2, everything else as `nimctl.cli.verb` decides."""
     completing = "_NIMCTL_COMPLETE" in os.environ
     typed = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
-    build_app(None if completing else typed)(prog_name="nimctl")
+    try:
+        code = build_app(None if completing else typed)(prog_name="nimctl", standalone_mode=False)
+    except USAGE_ERROR as error:
+        _refuse(error, typed)
+    except typer.Abort:  # Ctrl-C or the end of input at a prompt
+        sys.exit(130)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _refuse(error: Any, typed: str) -> NoReturn:
+    """A usage error: typer's own words for people and, where JSON was asked for, the one document that scripts read."""
+    error.show(file=sys.stderr)
+    if "--json" in sys.argv:
+        from nimctl.core.errors import NimctlError
+        from nimctl.render import Output
+
+        hint = f"See `nimctl {typed} --help`." if typed in VERBS else "See `nimctl --help`."
+        refusal = NimctlError("usage", error.format_message(), cause="the command line cannot be understood", fix=hint)
+        verb = typed if typed in VERBS else "nimctl"
+        Output.choose(verb, as_json=True).document({"ok": False, "error": refusal.to_json()})
+    sys.exit(error.exit_code)

@@ -40,6 +40,11 @@ class Prepared:
     plan: planning.LaunchPlan
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of this model and of this plan, each behind an id to search for."""
+        return (*self.target.recipe.notes, *self.plan.notes)
+
+    @property
     def command_line(self) -> str:
         """The command that equals the plan, secrets masked."""
         if self.plan.runtime == "process":
@@ -115,6 +120,9 @@ def check(prepared: Prepared, out: Output, *, force: bool) -> None:
         weights = str(prepared.target.folder or prepared.target.recipe.weights)
         open_source(weights, prepared.config.cache)  # what cannot be had is refused before anything starts
     report = runner.run_checks(prepared.facts, prepared.needs)
+    for finding in report.findings:
+        if finding.verdict == "warn":
+            out.text(f"[{finding.id}] {finding.title}: {finding.cause}", style="yellow")
     problem = runner.errors(report)
     if problem is None:
         return
@@ -153,9 +161,12 @@ def start(prepared: Prepared, out: Output) -> Started:
     runtime = _runtime(prepared, out)
     _make_cache(prepared.config.cache, out)
     secrets = {name: Secret(os.environ[name]) for name in prepared.plan.secret_names if os.environ.get(name)}
-    for note in prepared.plan.notes:
+    for note in prepared.notes:
         out.text(note, style="dim")
-    return Started(runtime, runtime.start(prepared.plan, secrets))
+    handle = runtime.start(prepared.plan, secrets)
+    for note in handle.notes:
+        out.text(note, style="yellow")
+    return Started(runtime, handle)
 
 
 def _make_cache(folder: Path, out: Output) -> None:

@@ -77,7 +77,7 @@ def _show_plan(prepared: Prepared, out: Output) -> None:
     out.document({"ok": True, "plan": planning.to_json(prepared.plan), "command": prepared.command_line})
     if out.mode == "json":
         return
-    for note in prepared.plan.notes:
+    for note in prepared.notes:
         out.text(f"# {note}", style="dim")
     out.result(prepared.command_line)
     out.table(("SETTING", "VALUE", "FROM", "WHY"), planning.explain(prepared.plan))

@@ -36,11 +36,13 @@ def status(
             report = progress.look(runtime, handle)
             view.update(report)
     if report.state != "ready":
-        raise NimctlError(
+        error = NimctlError(
             "not-ready",
             f"{handle.name} is {report.state}",
             cause=f"stage {report.current.name}" if report.current else "the server has not said how far it is",
             fix=f"`nimctl status {handle.name} --wait` waits; `nimctl logs {handle.name}` shows what it does.",
         )
+        out.error(error, {**handle.to_json(), "startup": report.to_json()})
+        raise typer.Exit(error.exit_code)
     out.document({"ok": True, **handle.to_json(), "startup": report.to_json()})
     out.text(f"{handle.name} is {report.state} at {handle.url}", style="bold")

@@ -12,7 +12,12 @@ from nimctl.core.fetch import open_source
 from nimctl.core.recipes import Recipe
 from nimctl.core.recipes.checkpoint import recipe_of_folder
 
-_IMAGE = re.compile(r"[a-z0-9][\w.\-]*(:\d+)?(/[\w.\-]+)+(:[\w.\-]+)?(@sha256:[0-9a-f]{64})?|[a-z0-9][\w.\-]*:[\w.\-]+")
+# An image reference names a registry, a tag or a digest; `organisation/name` alone is how people write a model.
+_IMAGE = re.compile(
+    r"(?:[a-z0-9\-]+(?:\.[a-z0-9\-]+)+(?::\d+)?/|localhost(?::\d+)?/|(?=[^@]*:[\w.\-]+$)|(?=.*@sha256:))"
+    r"[a-z0-9][a-z0-9._\-]*(?:/[a-z0-9][a-z0-9._\-]*)*(?::[\w.\-]+)?(?:@sha256:[0-9a-f]{64})?"
+)
+_HUB_NAME = re.compile(r"[\w.\-]+/[\w.\-]+")
 
 
 @dataclass(frozen=True)
@@ -47,13 +52,15 @@ def resolve(argument: str | None, config: Config, image: str | None = None) -> T
         return _of_address(name, origin, config, image)
     if _IMAGE.fullmatch(name):
         return Target(_recipe_of_image(name), origin, image=name)
+    if _HUB_NAME.fullmatch(name):
+        return _of_address(f"hf://{name}", origin, config, image)
     return Target(recipes.load(name), origin)  # raises model-unknown with the names that exist
 
 
 def _of_address(uri: str, origin: str, config: Config, image: str | None) -> Target:
     """A recipe's own weights by their address, or any checkpoint that the cache already holds."""
     for name in recipes.names():
-        if recipes.load(name).weights == uri:
+        if recipes.load(name).weights.lower() == uri.lower():
             return Target(recipes.load(name), origin, image=image)
     folder = open_source(uri, config.cache).in_place  # raises weights-source-unsupported with the way out
     assert folder is not None  # only builtin:// makes its folder itself, and a recipe names it

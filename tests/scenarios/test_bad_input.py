@@ -1,7 +1,7 @@
 """Bad input gets one clear error: id, cause, fix, exit code. Nothing is started, nothing is lost.
 
 The real command line on real and simulated hosts; what needs a container or an engine that dies is in tests/faults and
-tests/scenarios/test_deaths.py.
+in tests/e2e/test_running_container.py.
 """
 
 import http.server
@@ -165,7 +165,8 @@ def test_no_toolkit(nimctl: Nimctl, host: Host) -> None:
     bare = {**plain, **{k: gpus[k] for k in ("LD_LIBRARY_PATH", "NVML_DOUBLE_JSON", "NIMCTL_IMAGES_CUDA")}}
     facts = nimctl("doctor", "demo", "--json", "--only", "docker", env=bare)
     failed = {f["id"] for f in facts.document["findings"] if f["verdict"] == "fail"}
-    assert failed & {"toolkit-missing", "gpu-runtime-missing"} and facts.code == 3
+    assert failed == {"toolkit-missing", "gpu-runtime-missing"} and facts.code == 3
+    assert_clear(nimctl("run", "demo", "--gpus", "all", "--json", env=bare), "gpu-runtime-missing", 3)
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root to make a folder of another user")
@@ -221,6 +222,8 @@ def test_usage_errors_end_with_2_and_a_hint(nimctl: Nimctl, bare_host: dict[str,
     for arguments in (("run", "--port", "99999"), ("fly",), ("run", "--nonsense")):
         done = nimctl(*arguments, env=bare_host)
         assert done.code == 2 and "Usage:" in done.stderr and "Traceback" not in done.stderr
+        as_json = nimctl(*arguments, "--json", env=bare_host)
+        assert (as_json.code, as_json.error_id) == (2, "usage") and as_json.document["error"]["message"]
 
 
 def test_saved_facts_that_are_none(nimctl: Nimctl, bare_host: dict[str, str], tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def judge_memory(facts: HostFacts, needs: Needs) -> list[Finding]:
 
 
 def judge_fit(facts: HostFacts, needs: Needs) -> list[Finding]:
-    """The weights alone fit into the chosen GPUs in some layout; the full memory account is `nimctl plan`'s."""
+    """The weights alone fit into the chosen GPUs in some layout; activations and the key-value cache come on top."""
     title, recipe = "room for the model", needs.recipe
     if recipe is None:
         return [skipped("gpu-fit", title, "no model was named")]

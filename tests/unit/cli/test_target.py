@@ -26,6 +26,7 @@ def test_nothing_means_the_configured_model_and_says_where_it_came_from(config: 
 
 def test_a_recipe_by_its_name_or_by_the_address_of_its_weights(config: Config) -> None:
     assert resolve("demo", config).recipe.name == "demo"
+    assert resolve("moonshotai/Kimi-K2.5", config).recipe.name == "kimi-k2.5"
     assert resolve("hf://moonshotai/Kimi-K2.5", config).recipe.name == "kimi-k2.5"
 
 
@@ -61,6 +62,12 @@ def test_anything_else_is_unknown(config: Config, name: str) -> None:
     with pytest.raises(NimctlError) as caught:
         resolve(name, config)
     assert caught.value.id == "model-unknown" and "demo" in caught.value.cause
+
+
+def test_a_hub_name_is_never_taken_for_an_image(config: Config) -> None:
+    with pytest.raises(NimctlError) as caught:
+        resolve("Qwen/Qwen3-0.6B", config)
+    assert caught.value.id == "weights-source-unsupported" and "hf download Qwen/Qwen3-0.6B" in caught.value.fix
 
 
 def test_the_image_is_the_one_named_else_the_configured_else_built_here(
