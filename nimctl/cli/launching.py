@@ -15,6 +15,7 @@ from nimctl.core import cache as cache_room
 from nimctl.core.errors import NimctlError
 from nimctl.core.facts import HostFacts
 from nimctl.core.fetch import open_source
+from nimctl.core.fetch.folder import require_no_links_outside
 from nimctl.core.secret import Secret
 from nimctl.core.stages import StartupReport
 from nimctl.doctor import runner
@@ -117,8 +118,7 @@ def _pairs(items: Sequence[str]) -> tuple[tuple[str, str], ...]:
 def check(prepared: Prepared, out: Output, *, force: bool) -> None:
     """Judge the host for this plan. Raises the finding's own error; `--force` says it and goes on."""
     if prepared.target.recipe.runs == "ours":
-        weights = str(prepared.target.folder or prepared.target.recipe.weights)
-        open_source(weights, prepared.config.cache)  # what cannot be had is refused before anything starts
+        _require_weights(prepared)
     report = runner.run_checks(prepared.facts, prepared.needs)
     for finding in report.findings:
         if finding.verdict == "warn":
@@ -132,6 +132,16 @@ def check(prepared: Prepared, out: Output, *, force: bool) -> None:
         raise problem
     for finding in report.failures:
         out.text(f"forced past [{finding.id}] {finding.title}", style="yellow")
+
+
+def _require_weights(prepared: Prepared) -> None:
+    """Refuse, before an image is fetched, weights that cannot be had or that the engine could not load."""
+    folder = prepared.target.folder
+    source = open_source(str(folder or prepared.target.recipe.weights), prepared.config.cache)
+    if source.in_place is not None:
+        source.resolve()
+    if folder is not None and prepared.choice is not None:
+        require_no_links_outside(folder)
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,22 @@ class FolderSource:
             done += file.size
 
 
+def require_no_links_outside(folder: Path) -> None:
+    """Refuse (`weights-unreadable`) a folder whose files are links to elsewhere: a container sees the folder alone.
+
+    That is what a snapshot of the Hugging Face cache is; it can be served by its name, or as a copy.
+    """
+    inside = folder.resolve()
+    for entry in sorted(folder.iterdir()):
+        if entry.is_symlink() and not entry.resolve().is_relative_to(inside):
+            raise NimctlError(
+                "weights-unreadable",
+                f"{entry} is a link to {entry.resolve()}, which a container given {folder} cannot see",
+                cause="only the folder itself is mounted, as for every model that is named by its folder",
+                fix=f"Name the model (`nimctl run hf://ORG/NAME --cache CACHE`), or copy it: `cp -rL {folder} DIR`.",
+            )
+
+
 def parse(uri: str) -> FolderSource:
     """The source of an absolute path or a `file://` URI. Raises `weights-source-unsupported` for anything else."""
     path = uri

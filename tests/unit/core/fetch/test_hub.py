@@ -8,6 +8,7 @@ from nimctl.core.cache import CachePaths
 from nimctl.core.demo import write_checkpoint
 from nimctl.core.errors import NimctlError
 from nimctl.core.fetch import fetch, open_source
+from nimctl.core.fetch.folder import require_no_links_outside
 
 COMMIT = "4ce1a52d7b1b5c1c9f0e1a3c2d4b5a6978695a4b"
 
@@ -49,6 +50,18 @@ def test_what_is_not_there_is_answered_with_the_command_that_brings_it(cache: Pa
         open_source(uri, cache)
     assert caught.value.id == "weights-source-unsupported"
     assert f"--cache-dir {CachePaths(cache).hub}" in caught.value.fix
+
+
+def test_a_snapshot_given_as_a_folder_is_refused_because_its_links_lead_out(cache: Path, tmp_path: Path) -> None:
+    snapshot = CachePaths(cache).snapshot_dir("moonshotai/Kimi-K2.5", COMMIT)
+    with pytest.raises(NimctlError) as caught:
+        require_no_links_outside(snapshot)
+    assert caught.value.id == "weights-unreadable" and "cp -rL" in caught.value.fix
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    (plain / "a").touch()
+    (plain / "b").symlink_to("a")
+    require_no_links_outside(plain)  # a link inside is seen as well as a file
 
 
 @pytest.mark.parametrize("uri", ["hf://", "hf://name", "hf://../..", "hf://a/b/c", "hf://a/..:..", "hf://a/b:../x"])
