@@ -58,7 +58,7 @@ class GpuInventory:
     gpus: tuple[Gpu, ...] = ()
 
 
-# Every NVML error class and what it means for the inventory as a whole; a test in tests/unit/core/test_core_contracts.py
+# Every NVML error class and what it means for the inventory as a whole; a test in test_core_contracts.py
 # fails when the installed pynvml knows one that is missing here.
 INIT_STATES: Mapping[str, State] = {
     "LibraryNotFound": "no-library",
