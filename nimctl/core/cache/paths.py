@@ -55,7 +55,7 @@ class CachePaths:
             raise ValueError(f"not a folder name: {key!r}")
         mine = self.engine / str(os.geteuid())
         try:
-            make_shared_folder(self.engine)
+            make_shared_folder(self.engine, self.root)
             for folder in (mine, mine / key):
                 with contextlib.suppress(FileExistsError):
                     folder.mkdir(mode=PRIVATE_MODE)
@@ -65,12 +65,26 @@ class CachePaths:
         return mine / key
 
 
-def make_shared_folder(folder: Path) -> None:
-    """Make `folder` and its missing parents with mode 2770, whatever the umask; what exists keeps its mode."""
-    for missing in reversed([p for p in (folder, *folder.parents) if not p.is_dir()]):
+def missing_folders(folder: Path, root: Path) -> list[tuple[Path, int | None]]:
+    """What has to be made for `folder` in the cache at `root`, outermost first, each with its mode.
+
+    From `root` on inwards that is FOLDER_MODE. Parents outside are not the cache's own, so they get None: the mode
+    that the umask gives.
+    """
+    missing = reversed([p for p in (folder, *folder.parents) if not os.path.isdir(p)])  # noqa: PTH112 (never raises)
+    return [(p, FOLDER_MODE if p == root or root in p.parents else None) for p in missing]
+
+
+def make_shared_folder(folder: Path, root: Path | None = None) -> None:
+    """Make `folder` and its missing parents, those in the cache with mode 2770; what exists keeps its mode.
+
+    `root` is the cache folder, `folder` itself where it is left out. Raises OSError as the filesystem does.
+    """
+    for missing, mode in missing_folders(folder, root or folder):
         with contextlib.suppress(FileExistsError):  # another process was quicker
             missing.mkdir()
-            missing.chmod(FOLDER_MODE)
+            if mode is not None:
+                missing.chmod(mode)
 
 
 def _is_plain_name(name: str) -> bool:

@@ -58,7 +58,7 @@ def ensure(source: Source, manifest: Manifest, paths: CachePaths, on_progress: O
         repo = paths.repo_dir(source.repo)
         _require_room(repo, manifest)
         try:
-            make_shared_folder(repo)
+            make_shared_folder(repo, paths.root)
             with incoming_folder(repo) as private:
                 files = private / "files"
                 make_shared_folder(files)
@@ -126,7 +126,7 @@ def _install(files: Path, manifest: Manifest, paths: CachePaths, name: str) -> N
     repo, snapshot = paths.repo_dir(name), paths.snapshot_dir(name, manifest.revision)
     marker = _marker(paths, name, manifest)
     for folder in (repo / "blobs", snapshot, repo / "refs", marker.parent):
-        make_shared_folder(folder)
+        make_shared_folder(folder, paths.root)
     for file in manifest.files:
         (files / file.path).replace(repo / "blobs" / str(file.sha256))
     _sync(repo / "blobs")
@@ -143,7 +143,7 @@ def _link(link: Path, blob: Path, private: Path) -> None:
     with contextlib.suppress(OSError):
         if link.readlink() == Path(target):
             return
-    make_shared_folder(link.parent)
+    make_shared_folder(link.parent, root=blob.parent.parent)
     fresh = private / ".link"
     fresh.symlink_to(target)
     fresh.replace(link)

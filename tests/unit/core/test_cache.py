@@ -72,10 +72,20 @@ def test_private_engine_cache_is_never_a_link(tmp_path):
 def test_shared_folders_have_their_mode_under_any_umask(tmp_path):
     before = os.umask(0o077)
     try:
-        cache.make_shared_folder(tmp_path / "a/b")
+        cache.make_shared_folder(tmp_path / "a/b", root=tmp_path / "a")
     finally:
         os.umask(before)
     assert [mode(tmp_path / "a"), mode(tmp_path / "a/b")] == [0o2770, 0o2770]
+
+
+@pytest.mark.parametrize("make", [cache.make_shared_folder, pytest.param(cache.apply_init, marks=as_root)])
+def test_folders_above_the_cache_get_the_mode_of_the_umask(tmp_path, make):
+    before = os.umask(0o027)
+    try:
+        make(tmp_path / ".cache/nimctl/nim")
+    finally:
+        os.umask(before)
+    assert [mode(tmp_path / p) for p in (".cache", ".cache/nimctl", ".cache/nimctl/nim")] == [0o750, 0o750, 0o2770]
 
 
 @as_root
@@ -92,10 +102,9 @@ def test_init_makes_a_new_cache_and_has_nothing_to_do_the_second_time(tmp_path):
     assert not root.exists(), "a plan changes nothing"
     assert cache.apply_init(root).made == 5
     assert set(tree(root).values()) == {(0, 0o2770)}
-    assert mode(tmp_path / "parents") == 0o755
     assert cache.plan_init(root) == []
     report = cache.apply_init(root)
-    assert report.to_json() == {"examined": 4, "made": 0, "regrouped": 0, "remoded": 0}
+    assert report.to_json() == {"examined": 4, "made": 0, "regrouped": 0, "remoded": 0, "skipped": 0}
     assert report.summary == "nothing to change in 4 folders and files"
 
 
@@ -187,3 +196,4 @@ def test_an_action_reads_like_the_command_it_stands_for(tmp_path):
     assert str(cache.Action("chmod", Path("/c/a b"), 0o2770, 0o1777)) == "chmod 2770 '/c/a b'  # was 1777"
     assert str(cache.Action("chgrp", Path("/c"), 0, 1000)) == "chgrp 0 /c  # was 1000"
     assert str(cache.Action("mkdir", Path("/c"), 0o2770)) == "mkdir 2770 /c"
+    assert str(cache.Action("mkdir", Path("/c"), None)) == "mkdir /c"
