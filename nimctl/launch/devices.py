@@ -1,14 +1,13 @@
 """Which GPUs a run gets, and how docker is asked for them. Pure."""
 
-from dataclasses import replace
-
+from nimctl.core import cdi
+from nimctl.core.docker_state import docker_error
 from nimctl.core.errors import NimctlError
 from nimctl.core.facts import HostFacts
 from nimctl.core.gpus import Gpu, select
 from nimctl.core.recipes import Recipe
 from nimctl.launch.model import GpuRequest
 
-CDI_KIND = "nvidia.com/gpu"
 NO_GPUS = "none"
 
 
@@ -37,17 +36,23 @@ def request_gpus(gpus: tuple[Gpu, ...], facts: HostFacts) -> GpuRequest:
     """How docker on this host hands these GPUs to a container.
 
     In this order: the `nvidia` runtime as on NVIDIA's pages, docker's own `--gpus` where the toolkit's hook is on the
-    PATH, a CDI specification. Raises `gpu-runtime-missing` when there is none of them, or when the CDI specification
-    does not list a GPU that is asked for.
+    PATH, a CDI specification. Docker refuses `--gpus` without that hook ("could not select device driver"), so the
+    runtime then learns its GPUs from NVIDIA_VISIBLE_DEVICES. Raises the `docker-*` error of a docker that cannot be
+    used, and `gpu-runtime-missing` when there is no way, or when CDI does not list a GPU that is asked for.
     """
     if not gpus:
         return GpuRequest("none", (), 0, "no GPU is used")
+    if error := docker_error(facts.docker, facts.system.groups):
+        raise error
     devices = device_names(gpus, facts)
     if "nvidia" in facts.docker.runtimes:
-        return GpuRequest("runtime", devices, len(gpus), "docker has the nvidia runtime registered")
+        if facts.toolkit.hook:
+            return GpuRequest("runtime", devices, len(gpus), "docker has the nvidia runtime registered")
+        why = "docker has the nvidia runtime registered, and --gpus would need nvidia-container-runtime-hook"
+        return GpuRequest("runtime-env", devices, len(gpus), why)
     if facts.toolkit.hook:
         return GpuRequest("gpus", devices, len(gpus), f"docker's --gpus works through {facts.toolkit.hook}")
-    return _through_cdi(GpuRequest("cdi", devices, len(gpus)), gpus, facts)
+    return _through_cdi(gpus, facts)
 
 
 def device_names(gpus: tuple[Gpu, ...], facts: HostFacts) -> tuple[str, ...]:
@@ -57,25 +62,22 @@ def device_names(gpus: tuple[Gpu, ...], facts: HostFacts) -> tuple[str, ...]:
     return tuple(str(g.index) for g in gpus)
 
 
-def _through_cdi(request: GpuRequest, gpus: tuple[Gpu, ...], facts: HostFacts) -> GpuRequest:
-    specs = [s for s in facts.cdi if s.kind == CDI_KIND and s.problem is None]
-    if not specs or not facts.docker.cdi_spec_dirs:
-        what = "CDI is off in docker" if specs else f"there is no CDI specification for {CDI_KIND}"
+def _through_cdi(gpus: tuple[Gpu, ...], facts: HostFacts) -> GpuRequest:
+    found = cdi.names_of(gpus, facts)
+    if found.path is None:
         raise NimctlError(
             "gpu-runtime-missing",
             "docker on this host cannot hand GPUs to a container",
-            cause=f"no nvidia runtime is registered, no nvidia-container-runtime-hook is on the PATH, and {what}",
+            cause="no nvidia runtime is registered, no nvidia-container-runtime-hook is on the PATH, "
+            f"and {found.problem}",
             fix="Install the NVIDIA Container Toolkit, run `sudo nvidia-ctk runtime configure --runtime=docker` "
             "and restart docker.",
         )
-    listed = {name for spec in specs for name in spec.devices}
-    if request.devices == ("all",) and "all" not in listed:
-        request = replace(request, devices=tuple(str(g.index) for g in gpus))
-    if missing := [d for d in request.devices if d not in listed]:
+    if found.problem:
         raise NimctlError(
             "gpu-runtime-missing",
-            f"the CDI specification does not know GPU {', '.join(missing)}",
-            cause=f"{', '.join(s.path for s in specs)} lists {', '.join(sorted(listed)) or 'no device'}: it is stale",
-            fix="Write it again: `sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`.",
+            f"the CDI specification does not know GPU {', '.join(str(g.index) for g in found.missing)}",
+            cause=found.problem,
+            fix=f"Write it anew: sudo nvidia-ctk cdi generate --output={found.path}",
         )
-    return replace(request, why=f"docker injects the GPUs through {specs[0].path} (CDI)")
+    return GpuRequest("cdi", found.names, len(gpus), f"docker injects the GPUs through {found.path} (CDI)")

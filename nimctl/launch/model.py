@@ -17,7 +17,7 @@ SCHEMA = "nimctl.launch-plan/1"
 
 RuntimeName = Literal["docker", "process"]
 Kind = Literal["ours", "nim"]
-GpuMode = Literal["runtime", "gpus", "cdi", "none"]
+GpuMode = Literal["runtime", "runtime-env", "gpus", "cdi", "none"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class RunOptions:
     `gpus` is None, or its origin "default", when nobody asked: then all GPUs of the host are meant. `model_path` is an
     absolute folder or a URI that replaces the recipe's weights. `origins` says where a value came from, by field name
     ("--port", "NIMCTL_CACHE", a file); what is not named there is a default. `secrets_present` names the keys that the
-    caller holds; `secrets_dir` is the folder for key files (see nimctl.launch.secrets). `assume_gpus` is for
+    caller holds; `secrets_dir` is the folder for key files (None: /dev/shm/nimctl-UID). `assume_gpus` is for
     looking only: on a host without GPUs NVIDIA's image is planned as for the host of its page.
     """
 
@@ -97,7 +97,11 @@ class Mount:
 
 @dataclass(frozen=True)
 class GpuRequest:
-    """How docker is asked for GPUs. `devices` are NVML indices as text, or the one word `all`; empty for none."""
+    """How docker is asked for GPUs. `devices` are NVML indices as text, or the one word `all`; empty for none.
+
+    `runtime` is `--runtime=nvidia --gpus ...`; `runtime-env` the same runtime with NVIDIA_VISIBLE_DEVICES instead of
+    `--gpus`; `gpus` is `--gpus` alone; `cdi` names devices as its specification does, by index or UUID.
+    """
 
     mode: GpuMode
     devices: tuple[str, ...] = ()

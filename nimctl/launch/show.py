@@ -1,15 +1,20 @@
 """A launch plan for people and scripts: the equal command, the reasons, the JSON document. Pure."""
 
+import csv
+import io
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from nimctl.core.cdi import KIND
 from nimctl.core.plain import to_plain
 from nimctl.core.secret import MASK, Secret
 from nimctl.launch.model import EnvVar, GpuRequest, LaunchPlan
 
 _GIB = 2**30
+_VISIBLE = "NVIDIA_VISIBLE_DEVICES"
 
 
 def docker_run_line(plan: LaunchPlan) -> str:
@@ -30,8 +35,10 @@ def docker_run_line(plan: LaunchPlan) -> str:
     flags += [f"--tmpfs {shlex.quote(f'{path}:{how}')}" for path, how in plan.security.tmpfs.items()]
     flags.append(f"--shm-size={size(plan.shm_bytes)}")
     flags += [f"-e {s.name}" for s in plan.secrets if s.source is None]
+    flags += [f"-e {shlex.quote(variable)}" for variable in gpu_environment(plan.gpu, plan.env)]
     flags += [f"-e {_variable(e)}" for e in plan.env]
     flags += [f"-v {shlex.quote(volume)}" for volume in volumes(plan)]
+    flags += [f"--mount {shlex.quote(_key_mount(s.source, s.target))}" for s in plan.secrets if s.source and s.target]
     ip = f"[{plan.port.host_ip}]" if ":" in plan.port.host_ip else plan.port.host_ip
     flags.append(f"-p {shlex.quote(f'{ip}:{plan.port.host}:{plan.port.container}')}")
     flags.append(f"--stop-timeout {plan.stop_timeout}")
@@ -41,16 +48,31 @@ def docker_run_line(plan: LaunchPlan) -> str:
 
 
 def volumes(plan: LaunchPlan) -> list[str]:
-    """Every bind mount as docker's `-v` takes it: folders first, then key files."""
-    folders = [f"{m.source}:{m.target}" + (":ro" if m.read_only else "") for m in plan.mounts]
-    return folders + [f"{s.source}:{s.target}:ro" for s in plan.secrets if s.source]
+    """Every folder as docker's `-v` takes it. Key files are no volumes: see `docker_run_line`."""
+    return [f"{m.source}:{m.target}" + (":ro" if m.read_only else "") for m in plan.mounts]
+
+
+def _key_mount(source: str, target: str) -> str:
+    """A key file as `--mount` takes it, which is one line of CSV. `-v` would make a folder of a file that is gone."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(["type=bind", f"source={source}", f"target={target}", "readonly"])
+    return line.getvalue()
+
+
+def gpu_environment(gpu: GpuRequest, given: Sequence[EnvVar] = ()) -> list[str]:
+    """What tells the nvidia runtime its GPUs where `--gpus` cannot; a value that was given by hand is kept."""
+    if gpu.mode != "runtime-env" or any(variable.name == _VISIBLE for variable in given):
+        return []
+    return [f"{_VISIBLE}={','.join(gpu.devices)}"]
 
 
 def _gpu_flags(gpu: GpuRequest) -> list[str]:
     if gpu.mode == "none":
         return []
     if gpu.mode == "cdi":
-        return [f"--device nvidia.com/gpu={name}" for name in gpu.devices]
+        return [f"--device {KIND}={name}" for name in gpu.devices]
+    if gpu.mode == "runtime-env":
+        return ["--runtime=nvidia"]
     # docker reads the value as CSV, so a list of devices needs double quotes of its own inside the shell's.
     devices = "all" if gpu.devices == ("all",) else shlex.quote(f'"device={",".join(gpu.devices)}"')
     return [*(["--runtime=nvidia"] if gpu.mode == "runtime" else []), f"--gpus {devices}"]

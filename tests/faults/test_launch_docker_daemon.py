@@ -83,7 +83,7 @@ def test_no_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (facts.state, facts.endpoint) == ("missing", f"unix://{tmp_path}/no.sock")
     error = error_of()
     assert (error.id, error.exit_code) == ("docker-missing", 3)
-    assert f"{tmp_path}/no.sock" in error.cause and "--runtime process" in error.fix
+    assert f"unix://{tmp_path}/no.sock" in error.evidence and "--runtime process" in error.fix
 
 
 def test_a_socket_that_nobody_listens_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +100,7 @@ def test_a_socket_that_this_user_may_not_open(monkeypatch: pytest.MonkeyPatch) -
         path.chmod(0o600)
         state, fix = as_user(forbidden_view)
     assert state == "permission"
-    assert "docker group" in fix
+    assert "usermod -aG docker" in fix
 
 
 def forbidden_view() -> tuple[str, str]:

@@ -2,7 +2,8 @@
 
 from typing import Literal
 
-from nimctl.core.facts import CdiSpec, HostFacts
+from nimctl.core import cdi
+from nimctl.core.facts import HostFacts
 from nimctl.doctor import minimums
 from nimctl.doctor.checks.scope import chosen_gpus, docker_silent, look_failed, no_docker_wanted, no_gpu_wanted
 from nimctl.doctor.model import Check, Finding, Needs, failed, passed, skipped, unknown, warned
@@ -110,9 +111,10 @@ def judge_injection(facts: HostFacts, needs: Needs) -> list[Finding]:
         return findings
     if problem := look_failed(facts, "toolkit") or look_failed(facts, "cdi") or look_failed(facts, "docker's cdi"):
         return [*findings, unknown("gpu-runtime", title, cause=problem)]
-    specs = [spec.path for spec in facts.cdi if _is_gpu_spec(spec)]
-    if specs and facts.docker.cdi_spec_dirs is None:
-        cause, fix = f"there is a CDI specification ({specs[0]}), but CDI is off in Docker", _ENABLE_CDI
+    specs = [spec for spec in cdi.gpu_specs(facts) if spec.devices]
+    if specs:  # none that Docker reads
+        cause = str(cdi.names_of((), facts).problem)
+        fix = _ENABLE_CDI if facts.docker.cdi_spec_dirs is None else _CONFIGURE
     else:
         cause, fix = "Docker has no runtime named nvidia, no GPU hook, and there is no CDI specification", _CONFIGURE
     if facts.toolkit.version is None and not specs:
@@ -130,22 +132,15 @@ def injection_modes(facts: HostFacts) -> tuple[Mode, ...]:
         modes.append("runtime")
     if facts.toolkit.hook:
         modes.append("gpus")
-    if _usable_specs(facts):
+    if cdi.usable_specs(facts):
         modes.append("cdi")
     return tuple(modes)
 
 
-def _usable_specs(facts: HostFacts) -> list[CdiSpec]:
-    """GPU specifications in the folders that Docker reads."""
-    return [s for s in facts.cdi if _is_gpu_spec(s) and s.path.rpartition("/")[0] in _cdi_folders(facts)]
-
-
 def _stale(facts: HostFacts, needs: Needs) -> list[Finding]:
-    """The chosen GPUs that the specifications do not list by number or UUID."""
-    specs = _usable_specs(facts)
-    listed = {name for spec in specs for name in spec.devices}
-    missing = [str(g.index) for g in chosen_gpus(facts, needs) if not listed & {str(g.index), g.uuid}]
-    if not specs or not missing or not listed - {"all"}:
+    """The chosen GPUs that the specifications do not list."""
+    found = cdi.names_of(chosen_gpus(facts, needs), facts)
+    if not found.missing or found.problem is None:
         return []
     last_resort = injection_modes(facts) == ("cdi",)
     say = failed if last_resort else warned
@@ -153,19 +148,11 @@ def _stale(facts: HostFacts, needs: Needs) -> list[Finding]:
         say(
             "gpu-runtime",
             "gpu-runtime-missing" if last_resort else "cdi-stale",
-            f"the CDI specification does not know GPU {','.join(missing)}",
-            cause=f"{specs[0].path} was written for other GPUs, or other numbers of them",
-            fix=f"Write it anew: sudo nvidia-ctk cdi generate --output={specs[0].path}",
+            f"the CDI specification does not know GPU {', '.join(str(g.index) for g in found.missing)}",
+            cause=found.problem,
+            fix=f"Write it anew: sudo nvidia-ctk cdi generate --output={found.path}",
         )
     ]
-
-
-def _cdi_folders(facts: HostFacts) -> tuple[str, ...]:
-    return tuple(folder.rstrip("/") for folder in facts.docker.cdi_spec_dirs or ())
-
-
-def _is_gpu_spec(spec: CdiSpec) -> bool:
-    return spec.problem is None and spec.kind == "nvidia.com/gpu" and bool(spec.devices)
 
 
 CHECKS = (

@@ -6,10 +6,10 @@ Fields: https://docs.docker.com/reference/api/engine/version/v1.43/#tag/Containe
 from collections.abc import Mapping
 from typing import Any
 
+from nimctl.core.cdi import KIND
 from nimctl.core.secret import Secret
-from nimctl.launch.devices import CDI_KIND
 from nimctl.launch.model import EnvVar, GpuRequest, LaunchPlan
-from nimctl.launch.show import volumes
+from nimctl.launch.show import gpu_environment, volumes
 
 
 def container_body(plan: LaunchPlan, secrets: Mapping[str, Secret]) -> dict[str, Any]:
@@ -20,6 +20,7 @@ def container_body(plan: LaunchPlan, secrets: Mapping[str, Secret]) -> dict[str,
         "Cmd": list(plan.argv) or None,
         "Env": [
             *(f"{s.name}={secrets[s.name].reveal()}" for s in plan.secrets if s.source is None and s.name in secrets),
+            *gpu_environment(plan.gpu, plan.env),
             *(f"{e.name}={_text(e)}" for e in plan.env),
         ],
         "Labels": dict(plan.labels),
@@ -27,6 +28,12 @@ def container_body(plan: LaunchPlan, secrets: Mapping[str, Secret]) -> dict[str,
         "StopTimeout": plan.stop_timeout,
         "HostConfig": {
             "Binds": volumes(plan),
+            # Not as volumes: docker would make a folder where a key file is missing, and here it refuses.
+            "Mounts": [
+                {"Type": "bind", "Source": s.source, "Target": s.target, "ReadOnly": True}
+                for s in plan.secrets
+                if s.source and s.target
+            ],
             "PortBindings": {port: [{"HostIp": plan.port.host_ip, "HostPort": str(plan.port.host)}]},
             "CapDrop": list(plan.security.cap_drop),
             "SecurityOpt": ["no-new-privileges"] if plan.security.no_new_privileges else [],
@@ -46,11 +53,13 @@ def _text(variable: EnvVar) -> str:
 
 
 def gpu_host_config(gpu: GpuRequest) -> dict[str, Any]:
-    """The part of `HostConfig` that asks for GPUs."""
+    """The part of `HostConfig` that asks for GPUs; `runtime-env` also needs `gpu_environment`."""
     if gpu.mode == "none":
         return {}
     if gpu.mode == "cdi":
-        return {"DeviceRequests": [{"Driver": "cdi", "DeviceIDs": [f"{CDI_KIND}={name}" for name in gpu.devices]}]}
+        return {"DeviceRequests": [{"Driver": "cdi", "DeviceIDs": [f"{KIND}={name}" for name in gpu.devices]}]}
+    if gpu.mode == "runtime-env":
+        return {"Runtime": "nvidia"}
     request: dict[str, Any] = {"Driver": "", "Capabilities": [["gpu"]]}
     request |= {"Count": -1} if gpu.devices == ("all",) else {"Count": 0, "DeviceIDs": list(gpu.devices)}
     return {"DeviceRequests": [request], **({"Runtime": "nvidia"} if gpu.mode == "runtime" else {})}

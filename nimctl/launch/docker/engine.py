@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from nimctl.core.docker_state import docker_error
 from nimctl.core.errors import NimctlError
 from nimctl.core.facts import DockerFacts
 from nimctl.core.secret import Secret, redact
@@ -16,12 +17,11 @@ from nimctl.launch.docker.daemon import describe_daemon
 from nimctl.launch.docker.errors import CLASSES, Doing, failure, id_of_sentence, translate
 from nimctl.launch.docker.pull import PullProgress, advance
 from nimctl.launch.model import GpuRequest
+from nimctl.launch.show import gpu_environment
 
 # Seconds. Creating and starting a container can take long on a busy disk; a pull must show some event in its time.
 CALL_TIMEOUT = 60.0
 PULL_SILENCE = 300.0
-
-_STATES = {"missing": "docker-missing", "permission": "docker-permission", "hangs": "docker-hangs"}
 
 
 class Login(Protocol):
@@ -59,9 +59,8 @@ class Engine:
     def connect(cls, timeout: float = 5.0) -> "Engine":
         """The daemon of this user's environment. Raises a `docker-*` error within `timeout` seconds."""
         facts = describe_daemon(timeout)
-        if facts.state != "ok":
-            error_id = _STATES.get(facts.state, "docker-unreachable")
-            raise failure(error_id, "the Docker daemon cannot be used", facts.detail or facts.state, facts.endpoint)
+        if error := docker_error(facts):
+            raise error
         with _asking("opening a connection to docker"):
             return cls(open_client(CALL_TIMEOUT), facts)
 
@@ -214,7 +213,9 @@ class Engine:
         """
         host = {"NetworkMode": "none", "CapDrop": ["ALL"], "SecurityOpt": ["no-new-privileges"]}
         host |= gpu_host_config(gpus) if gpus else {}
-        body = {"Image": image, "Entrypoint": list(argv[:1]), "Cmd": list(argv[1:]), "HostConfig": host}
+        body: dict[str, Any] = {"Image": image, "Entrypoint": list(argv[:1]), "Cmd": list(argv[1:]), "HostConfig": host}
+        if gpus:
+            body["Env"] = gpu_environment(gpus)
         container = self.create(None, body)
         try:
             self.start(container)

@@ -1,6 +1,8 @@
 """The `docker run` line, word by word: it is what users compare with NVIDIA's pages and paste into their scripts."""
 
+import csv
 import shlex
+from pathlib import Path
 
 from nimctl import __version__
 from nimctl.launch.plan import docker_run_line
@@ -87,7 +89,7 @@ def test_demo_on_eight_gpus_through_the_nvidia_runtime() -> None:
 
 def test_the_page_of_the_1_7_0_variant_image() -> None:
     """The page's own flags are all there; each that is not on the page is a note of the plan."""
-    made = plan("kimi-k2.5-nim", host(*gpus(8), runtime=True), secrets_present=("NGC_API_KEY",))
+    made = plan("kimi-k2.5-nim", host(*gpus(8), runtime=True, hook=True), secrets_present=("NGC_API_KEY",))
     assert docker_run_line(made) == (
         "docker run --detach \\\n"
         "  --name=kimi-k2.5-nim \\\n"
@@ -132,6 +134,24 @@ def test_a_list_of_gpus_keeps_its_quotes_through_the_shell() -> None:
     line = docker_run_line(plan("demo", host(*gpus(4), hook=True), gpus="0,3"))
     words = shlex.split(line.replace("\\\n", " "))
     assert words[words.index("--gpus") + 1] == '"device=0,3"'
+
+
+def test_the_runtime_without_the_hook_learns_its_gpus_from_a_variable() -> None:
+    """Docker itself needs the hook for `--gpus`: "could not select device driver" without it."""
+    words = shlex.split(docker_run_line(plan("demo", host(*gpus(4), runtime=True))).replace("\\\n", " "))
+    assert "--runtime=nvidia" in words and "--gpus" not in words
+    assert "NVIDIA_VISIBLE_DEVICES=all" in words
+    some = docker_run_line(plan("demo", host(*gpus(4), runtime=True), gpus="0,3"))
+    assert "-e NVIDIA_VISIBLE_DEVICES=0,3 " in some
+
+
+def test_a_key_file_that_is_gone_is_refused_instead_of_made_as_a_folder() -> None:
+    made = plan("kimi-k2.5", host(*gpus(8), hook=True), secrets_present=("HF_TOKEN",), secrets_dir=Path('/run/a,"b'))
+    words = shlex.split(docker_run_line(made).replace("\\\n", " "))
+    (fields,) = csv.reader([words[words.index("--mount") + 1]])
+    source = 'source=/run/a,"b/kimi-k2.5/HF_TOKEN'
+    assert fields == ["type=bind", source, "target=/run/secrets/HF_TOKEN", "readonly"]
+    assert words.count("-v") == 1
 
 
 def test_awkward_values_survive_the_shell() -> None:

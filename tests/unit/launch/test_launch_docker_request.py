@@ -1,7 +1,11 @@
 """The body of `POST /containers/create` says the same as the command line that users see."""
 
+from dataclasses import replace
+
 from nimctl.core.secret import Secret
 from nimctl.launch.docker.create_request import container_body
+from nimctl.launch.model import EnvVar
+from nimctl.launch.show import docker_run_line
 from tests.unit.launch.launch_hosts import gpus, host, plan
 
 
@@ -23,7 +27,7 @@ def test_a_confined_container() -> None:
 
 def test_gpus_through_the_runtime_the_hook_and_cdi() -> None:
     two = gpus(2)
-    runtime = container_body(plan("demo", host(*two, runtime=True)), {})["HostConfig"]
+    runtime = container_body(plan("demo", host(*two, runtime=True, hook=True)), {})["HostConfig"]
     assert runtime["Runtime"] == "nvidia"
     assert runtime["DeviceRequests"] == [{"Driver": "", "Capabilities": [["gpu"]], "Count": -1}]
     hook = container_body(plan("demo", host(*two, hook=True), gpus="device=1"), {})["HostConfig"]
@@ -33,8 +37,26 @@ def test_gpus_through_the_runtime_the_hook_and_cdi() -> None:
     assert cdi["DeviceRequests"] == [{"Driver": "cdi", "DeviceIDs": ["nvidia.com/gpu=0", "nvidia.com/gpu=1"]}]
 
 
+def test_the_runtime_without_the_hook() -> None:
+    made = plan("demo", host(*gpus(4), runtime=True), gpus="0,3")
+    body = container_body(made, {})
+    assert body["HostConfig"]["Runtime"] == "nvidia" and "DeviceRequests" not in body["HostConfig"]
+    assert "NVIDIA_VISIBLE_DEVICES=0,3" in body["Env"]
+    given = replace(made, env=(EnvVar("NVIDIA_VISIBLE_DEVICES", "1", "--env", "it was asked for"),))
+    assert container_body(given, {})["Env"] == ["NVIDIA_VISIBLE_DEVICES=1"]
+    assert docker_run_line(given).count("NVIDIA_VISIBLE_DEVICES") == 1
+
+
+def test_a_key_file_is_mounted_and_never_made() -> None:
+    made = plan("kimi-k2.5", host(*gpus(8), hook=True), secrets_present=("HF_TOKEN",))
+    config = container_body(made, {"HF_TOKEN": Secret("hf_0123456789")})["HostConfig"]
+    source, target = "/run/user/1000/nimctl/kimi-k2.5/HF_TOKEN", "/run/secrets/HF_TOKEN"
+    assert config["Mounts"] == [{"Type": "bind", "Source": source, "Target": target, "ReadOnly": True}]
+    assert config["Binds"] == ["/data/nim:/opt/nim/.cache"]
+
+
 def test_nvidias_image_keeps_its_own_user_and_root_file_system_for_root() -> None:
-    made = plan("kimi-k2.5-turbo", host(*gpus(8), runtime=True), uid=0)
+    made = plan("kimi-k2.5-turbo", host(*gpus(8), runtime=True, hook=True), uid=0)
     body = container_body(made, {"NGC_API_KEY": Secret("nvapi-0123456789")})
     assert "User" not in body
     assert body["HostConfig"]["ReadonlyRootfs"] is False

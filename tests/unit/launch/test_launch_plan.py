@@ -298,7 +298,7 @@ def test_no_key_in_anything_that_is_shown() -> None:
 def test_our_image_gets_its_key_as_a_file_and_only_the_one_it_needs() -> None:
     made, keys = with_keys()[0]
     assert made.secret_names == ("HF_TOKEN",)
-    assert "/run/user/1000/nimctl/kimi-k2.5/HF_TOKEN:/run/secrets/HF_TOKEN:ro" in docker_run_line(made)
+    assert "source=/run/user/1000/nimctl/kimi-k2.5/HF_TOKEN,target=/run/secrets/HF_TOKEN" in docker_run_line(made)
     body = container_body(made, keys)
     assert "HF_TOKEN_FILE=/run/secrets/HF_TOKEN" in body["Env"]
     assert f"HF_TOKEN={CANARY}" not in body["Env"]
