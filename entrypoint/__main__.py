@@ -181,7 +181,7 @@ def dry_run(settings: Settings, journal: Journal) -> None:
     model, inventory = resolve_model(settings), read_inventory()
     device = engine_device(settings, steps.installed_vllm())
     gpus = gpus_to_use(settings, inventory)
-    asked = engine.asked_size(settings)
+    asked = engine.asked_sizes(settings)
     layout = decide_layout(settings, model, device, asked=asked, inventory=inventory, gpus=gpus)
     state = State(settings.state_dir)
     argv = engine.build_command(settings, model, device, layout, snapshot=model.weights, state=state).argv

@@ -10,17 +10,15 @@ from pathlib import Path
 from entrypoint.model import Device, Model
 from entrypoint.settings import Settings
 from entrypoint.state import State
+from nimctl.core import parallel
+from nimctl.core.engine_options import Option, parse_options
 from nimctl.core.errors import NimctlError
 from nimctl.core.layout import Layout
+from nimctl.core.parallel import Sizes
+from nimctl.core.secret import is_secret_name
 
 MIDDLEWARE = "entrypoint.api.RequestRules"
 
-# Short forms in vLLM 0.32 (engine/arg_utils.py).
-_SHORT = {
-    "-tp": "tensor-parallel-size", "-pp": "pipeline-parallel-size", "-dp": "data-parallel-size", "-n": "nnodes",
-    "-r": "node-rank", "-q": "quantization", "-dcp": "decode-context-parallel-size", "-ep": "enable-expert-parallel",
-    "-sc": "speculative-config", "-cc": "compilation-config", "-asc": "additional-config",
-}  # fmt: skip
 _REPEATABLE = {"middleware"}
 # The front owns the network side of the server; the engine must stay where only the front reaches it.
 _OURS = {
@@ -35,53 +33,8 @@ _OURS = {
     "root-path": "the front decides the paths",
 }
 
-# Whatever looks like a credential stays out of a process that fetches what strangers name and runs model code.
-_CREDENTIAL = re.compile(
-    r"^(NGC|AWS|AZURE|GOOGLE_APPLICATION)_|(^|_)(API_?KEY|KEY|KEYS|TOKEN|TOKENS|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|PAT)(_FILE)?$"
-    r"|SECRET",
-    re.IGNORECASE,
-)
-
-
-@dataclass(frozen=True)
-class Option:
-    """One engine option: its long name without dashes and the words it was written with."""
-
-    name: str
-    words: tuple[str, ...]
-
-    @property
-    def values(self) -> tuple[str, ...]:
-        """What follows the flag, also when it was written with an equals sign."""
-        flag, equals, value = self.words[0].partition("=")
-        return (value,) if equals and flag.startswith("-") else self.words[1:]
-
-
-def parse_options(words: Sequence[str]) -> tuple[Option, ...]:
-    """Raw engine arguments as options. Raises `usage` for a value without an option."""
-    groups: list[list[str]] = []
-    for word in words:
-        if word.startswith("-") and not _is_number(word):
-            groups.append([word])
-        elif groups:
-            groups[-1].append(word)
-        else:
-            raise NimctlError(
-                "usage",
-                f"engine argument {word!r} belongs to no option",
-                cause="engine arguments start with an option such as --max-model-len",
-                fix="Name the model with NIM_MODEL_PATH; write options as --name value.",
-            )
-    return tuple(Option(_long_name(group[0]), tuple(group)) for group in groups)
-
-
-def _is_number(word: str) -> bool:
-    return bool(re.fullmatch(r"-\d+(\.\d+)?", word))
-
-
-def _long_name(word: str) -> str:
-    flag = word.partition("=")[0]
-    return _SHORT.get(flag) or flag.lstrip("-").replace("_", "-")
+# Whole families that stay out of a process that fetches what strangers name and runs model code, beside single keys.
+_CREDENTIAL_FAMILIES = ("NGC_", "AWS_", "AZURE_", "GOOGLE_APPLICATION_")
 
 
 def _same(name: str) -> str:
@@ -100,19 +53,10 @@ def merge(*levels: Iterable[Option]) -> tuple[Option, ...]:
     return tuple(chosen.values())
 
 
-def asked_size(settings: Settings) -> int | None:
-    """The tensor-parallel size that was asked for, by engine argument or by variable. Raises `usage`."""
-    for option in reversed(user_options(settings)):
-        if option.name == "tensor-parallel-size":
-            if len(option.values) != 1 or not option.values[0].isdecimal() or int(option.values[0]) < 1:
-                raise NimctlError(
-                    "usage",
-                    f"{' '.join(option.words)} is not a tensor-parallel size",
-                    cause="one whole number from 1 is expected",
-                    fix="Correct it, or leave it out: the size follows from the GPUs.",
-                )
-            return int(option.values[0])
-    return settings.tensor_parallel_size
+def asked_sizes(settings: Settings) -> Sizes:
+    """The parallel sizes that were asked for, by engine arguments or by variables. Raises `usage`."""
+    variables = Sizes(settings.tensor_parallel_size, settings.pipeline_parallel_size)
+    return parallel.asked_sizes(user_options(settings), variables)
 
 
 def user_options(settings: Settings) -> tuple[Option, ...]:
@@ -195,15 +139,28 @@ def cache_key(device: Device, vllm_version: str | None, gpu_name: str | None, dr
     return re.sub(r"[^A-Za-z0-9.+_-]+", "_", "-".join(parts))
 
 
+def _is_credential(name: str) -> bool:
+    """A key, or the path of a key's file."""
+    return name.upper().startswith(_CREDENTIAL_FAMILIES) or is_secret_name(name.upper().removesuffix("_FILE"))
+
+
 def build_environment(
-    inherited: Mapping[str, str], settings: Settings, model: Model, device: Device, layout: Layout, *, private: Path
+    inherited: Mapping[str, str],
+    settings: Settings,
+    model: Model,
+    device: Device,
+    layout: Layout,
+    *,
+    visible: Sequence[int],
+    private: Path,
 ) -> dict[str, str]:
     """The engine's environment: no credentials, offline, every cache in `private`, the same at every start.
 
     vLLM hashes most of its own variables into the key of its compile cache, so nothing here may change from run to
     run: https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/envs.py (compile_factors).
+    `visible` are the indices of all GPUs that NVML lists, used or not.
     """
-    env = {name: value for name, value in inherited.items() if not _CREDENTIAL.search(name)}
+    env = {name: value for name, value in inherited.items() if not _is_credential(name)}
     env |= {
         "HOME": str(private / "home"),
         "XDG_CACHE_HOME": str(private / "home/.cache"),
@@ -232,8 +189,11 @@ def build_environment(
         "PYTHONUNBUFFERED": "1",
         **model.recipe.engine.on(device).env,
     }
-    if device == "cuda" and layout.unused:
-        env |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(map(str, layout.used))}
+    if device == "cuda":
+        # NVML numbers by PCI address and knows no CUDA_VISIBLE_DEVICES: the layout's numbers must mean the same GPUs.
+        env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+        if "CUDA_VISIBLE_DEVICES" in env or layout.used != tuple(visible):
+            env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, layout.used))
     if device == "cpu" and layout.world_size > 1:
         env.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # else every rank binds itself to the same cores
     return env

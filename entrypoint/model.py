@@ -9,8 +9,9 @@ from entrypoint.settings import Settings
 from nimctl.core.errors import NimctlError
 from nimctl.core.fetch import open_source
 from nimctl.core.gpus import Gpu, GpuInventory, select
-from nimctl.core.layout import CPU_LAYOUT, Layout, choose_layout
-from nimctl.core.recipes import Architecture, Recipe, load
+from nimctl.core.layout import Layout, choose_layout
+from nimctl.core.parallel import Sizes
+from nimctl.core.recipes import Recipe, load
 from nimctl.core.recipes.checkpoint import architecture, image_limit_key
 
 Device = Literal["cuda", "cpu"]
@@ -111,31 +112,18 @@ def decide_layout(
     model: Model,
     device: Device,
     *,
-    asked: int | None,
+    asked: Sizes,
     inventory: GpuInventory,
     gpus: tuple[Gpu, ...],
 ) -> Layout:
-    """The layout for what was asked and what is there; `asked` fixes the tensor-parallel size. Never falls back to the
-    CPU in silence.
+    """The layout for what was asked and what is there; never on the CPU in silence.
 
     Raises `gpu-missing`, `no-layout`, `gpus-mixed`.
     """
-    recipe = model.recipe
-    if gpus:
-        # Without known sizes, one rank is the only size that cannot be wrong.
-        sizes = recipe.architecture or Architecture(attention_heads=1, layers=1)
-        return choose_layout(
-            sizes,
-            gpus,
-            weights_bytes=recipe.weights_bytes if model.weights == recipe.weights else None,
-            asked=asked,
-        )
-    wanted_none = settings.gpus == "none"
-    if device == "cpu" and (recipe.cpu or wanted_none):
-        if asked in (None, 1):
-            return CPU_LAYOUT
-        because = f"TP={asked}: it was asked for; all ranks run on the CPU"
-        return replace(CPU_LAYOUT, tensor_parallel_size=asked, because=because)
+    recipe, wanted_none = model.recipe, settings.gpus == "none"
+    if gpus or (device == "cpu" and (recipe.cpu or wanted_none)):
+        weights_bytes = recipe.weights_bytes if model.weights == recipe.weights else None
+        return choose_layout(recipe.architecture, gpus, weights_bytes=weights_bytes, asked=asked)
     raise NimctlError(
         "gpu-missing",
         f"{recipe.name} needs GPUs and none is visible" if not wanted_none else "this engine needs a GPU",

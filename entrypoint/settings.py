@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nimctl.core.errors import NimctlError
-from nimctl.core.secret import Secret
+from nimctl.core.secret import KEY_VARIABLES, Secret
+from nimctl.core.stages import DRAIN_SECONDS
 
 Source = Literal["command line", "environment", "default"]
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 ACTIONS = ("nim-serve",)
-_SECRET_FILES = ("NGC_API_KEY_FILE", "HF_TOKEN_FILE")
-_SECRETS = ("NGC_API_KEY", "NGC_CLI_API_KEY", "HF_TOKEN")
+_SECRET_FILES = tuple(f"{name}_FILE" for name in KEY_VARIABLES)
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class Settings:
     max_images: int
     max_model_len: int | None
     tensor_parallel_size: int | None
+    pipeline_parallel_size: int | None
     passthrough_args: tuple[str, ...]
     allowed_media_domains: tuple[str, ...]
     log_level: str
@@ -131,13 +132,14 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("NIM_SERVER_HOST", "host", _host, "0.0.0.0", "The address that is listened on."),  # noqa: S104 (the container's)
     Variable("NIM_GPUS", "gpus", _text, "all", "Which visible GPUs to use: `all`, `none`, indices or UUIDs."),
     Variable("NIM_TENSOR_PARALLEL_SIZE", "tensor_parallel_size", _count(1, 1024), None, "Tensor-parallel size."),
+    Variable("NIM_PIPELINE_PARALLEL_SIZE", "pipeline_parallel_size", _count(1, 1024), None, "Pipeline-parallel size."),
     Variable("NIM_MAX_MODEL_LEN", "max_model_len", _count(1), None, "Context length in tokens; default: the model's."),
     Variable("NIM_MAX_IMAGES_PER_PROMPT", "max_images", _count(0, 10000), "4", "How many images a request may hold."),
     Variable("NIM_ALLOWED_MEDIA_DOMAINS", "allowed_media_domains", _words, "", "Hosts of image URLs; empty: any."),
     Variable("NIM_PASSTHROUGH_ARGS", "passthrough_args", _arguments, "", "More engine arguments, as in a shell."),
     Variable("NIM_LOG_LEVEL", "log_level", _one_of(*LEVELS, fold=str.upper), "INFO", "Least level that is logged."),
     Variable("NIM_CACHE_PROBE_TIMEOUT", "cache_probe_timeout", _seconds, "60", "Seconds for the cache to answer."),
-    Variable("NIM_DRAIN_SECONDS", "drain_seconds", _count(0, 86400), "30", "Seconds for requests after SIGTERM."),
+    Variable("NIM_DRAIN_SECONDS", "drain_seconds", _count(0, 86400), str(DRAIN_SECONDS), "Seconds after SIGTERM."),
     Variable("NIM_ENGINE_STALL_SECONDS", "stall_seconds", _seconds, "600", "Seconds that a start may stand still."),
     Variable("NIM_ENGINE_EXECUTABLE", "engine_executable", _text, None, "Another `vllm` than the installed one."),
     Variable("NIMCTL_ENGINE_DEVICE", "engine_device", _one_of("cuda", "cpu"), None, "Set by the image."),
@@ -210,7 +212,7 @@ def _command_line(arguments: Sequence[str]) -> tuple[bool, str | None, tuple[str
 
 def _secrets(environ: Mapping[str, str]) -> tuple[Secret, ...]:
     """Every key we can find out, so that it can be masked; a key file that cannot be read is an error."""
-    values = [environ[name] for name in _SECRETS if environ.get(name)]
+    values = [environ[name] for name in KEY_VARIABLES if environ.get(name)]
     for name in _SECRET_FILES:
         if not (path := environ.get(name)):
             continue

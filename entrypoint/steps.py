@@ -110,7 +110,7 @@ def choose_profile(run: Run, hardware: Hardware) -> Profile:
         run.settings,
         model,
         hardware.device,
-        asked=engine.asked_size(run.settings),
+        asked=engine.asked_sizes(run.settings),
         inventory=hardware.inventory,
         gpus=hardware.gpus,
     )
@@ -154,8 +154,18 @@ def start_engine(run: Run, hardware: Hardware, profile: Profile, snapshot: Path)
     private = CachePaths(run.settings.cache_path).engine_private(key)
     (private / "home").mkdir(mode=0o700, exist_ok=True)
     env = engine.build_environment(
-        run.environ, run.settings, profile.model, hardware.device, profile.layout, private=private
+        run.environ,
+        run.settings,
+        profile.model,
+        hardware.device,
+        profile.layout,
+        visible=[g.index for g in hardware.inventory.gpus],
+        private=private,
     )
+    theirs, ours = run.environ.get("CUDA_VISIBLE_DEVICES"), env.get("CUDA_VISIBLE_DEVICES")
+    if theirs is not None and theirs != ours:
+        told = f"CUDA_VISIBLE_DEVICES={theirs} is replaced by {ours}: NIM_GPUS is what chooses GPUs here"
+        run.journal.warning("engine", told)
     env = engine.with_own_package(env, Path(__file__).parent.parent)
     run.journal.info("engine", f"starting: {' '.join(command.argv)}")
 

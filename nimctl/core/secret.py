@@ -10,6 +10,20 @@ _SHAPES = re.compile(
     r"nvapi-[A-Za-z0-9_\-]{8,}|hf_[A-Za-z0-9]{8,}|(?<=Bearer )[A-Za-z0-9._\-]{8,}|(?<=Basic )[A-Za-z0-9+/=]{8,}"
 )
 
+# Every variable that is known to hold a key of ours.
+KEY_VARIABLES = ("NGC_API_KEY", "NGC_CLI_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+
+# TOKEN ends the name: elsewhere, as in ..._TOKEN_THRESHOLD and ..._TOTAL_TOKENS, the tokens of a model are meant.
+_NAMES = re.compile(
+    r"(^|_)(\w*KEYS?|\w*SECRETS?|\w*PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?)(_(?!FILE$|PATH$|DIR$)|$)|(^|_)(TOKEN|PAT)$",
+    re.IGNORECASE,
+)
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a variable of this name holds a key; one that holds the path of a key does not."""
+    return bool(_NAMES.search(name))
+
 
 class Secret:
     """A string that shows itself as `***` wherever it is printed, formatted or logged; `reveal()` is the one way in."""

@@ -10,6 +10,9 @@ SCHEMA = "nimctl.startup/1"
 # In the order in which they run; the words users see.
 NAMES = ("settings", "front", "cache", "gpus", "profile", "weights", "engine", "warmup")
 
+# Seconds that running requests get after SIGTERM, unless NIM_DRAIN_SECONDS says otherwise.
+DRAIN_SECONDS = 30
+
 StageState = Literal["pending", "running", "done", "failed"]
 ServiceState = Literal["starting", "ready", "stopping", "failed"]
 

@@ -2,23 +2,22 @@
 
 import ipaddress
 import re
+import shlex
+from itertools import dropwhile
 from pathlib import Path
 
 from nimctl.core import recipes
+from nimctl.core.engine_options import parse_options
 from nimctl.core.errors import NimctlError
+from nimctl.core.parallel import Sizes, asked_sizes, size_of
 from nimctl.core.recipes import Recipe
-from nimctl.core.secret import Secret, redact
+from nimctl.core.secret import KEY_VARIABLES, Secret, is_secret_name, redact
+from nimctl.core.stages import DRAIN_SECONDS
 from nimctl.launch.model import RunOptions
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_KEY_NAMES = frozenset({"NGC_API_KEY", "NGC_CLI_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"})
 _KEY_FLAGS = frozenset({"--api-key", "--hf-token"})
-_SECRET_NAME = re.compile(r"(^|_)(\w*KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)(_(?!FILE$|PATH$|DIR$)|$)", re.I)
-
-
-# How long the server waits for running requests after SIGTERM; entrypoint.settings has the same default.
-DRAIN_SECONDS = 30
 
 
 def check(options: RunOptions) -> None:
@@ -31,12 +30,10 @@ def check(options: RunOptions) -> None:
         )
     if not 1 <= options.port <= 65535:
         raise usage(f"port {options.port} does not exist", "ports go from 1 to 65535", "Choose another --port.")
-    if options.profile is not None and not options.profile.strip():
-        raise usage("--profile is empty", "a profile has a name or an id", "Leave --profile out or name one.")
     for name, _ in options.env:
         if not _VARIABLE.fullmatch(name):
             raise usage(f"{name!r} is no variable name", "--env takes NAME=VALUE", "Correct the name.")
-        if name in _KEY_NAMES:
+        if name in KEY_VARIABLES:
             raise usage(
                 f"{name} was given with --env",
                 "a key on the command line can be read by every user of this host",
@@ -82,21 +79,20 @@ def asked_gpus(options: RunOptions) -> str | None:
     return None if options.origins.get("gpus") == "default" else options.gpus
 
 
-def asked_tensor_parallel(options: RunOptions) -> int | None:
-    """The tensor-parallel size in the engine arguments or variables, as the engine itself would read it."""
-    given = [value for name, value in options.env if name == "NIM_TENSOR_PARALLEL_SIZE"][-1:]
-    words = options.engine_args
-    for i, word in enumerate(words):
-        flag, equals, value = word.partition("=")
-        if flag in ("--tensor-parallel-size", "-tp"):
-            given = [value if equals else words[i + 1] if i + 1 < len(words) else ""]
-    if not given:
-        return None
-    if not (given[0].isascii() and given[0].isdigit() and int(given[0]) > 0):
-        raise usage(
-            f"{given[0]!r} is no tensor-parallel size", "it must be a whole number above 0", "Correct or drop it."
-        )
-    return int(given[0])
+def asked_parallel_sizes(options: RunOptions) -> Sizes:
+    """The parallel sizes in the engine arguments or variables, as our container will read them. Raises `usage`."""
+    env = dict(options.env)
+
+    def variable(name: str) -> int | None:
+        return size_of(env[name], f"{name}={env[name]}") if env.get(name) else None
+
+    try:
+        passed = shlex.split(env.get("NIM_PASSTHROUGH_ARGS", ""))
+    except ValueError as error:
+        raise usage("NIM_PASSTHROUGH_ARGS cannot be read", str(error), "Quote it as in a shell.") from None
+    words = dropwhile(lambda word: not word.startswith("-"), (*passed, *options.engine_args))  # an action, a model
+    variables = Sizes(variable("NIM_TENSOR_PARALLEL_SIZE"), variable("NIM_PIPELINE_PARALLEL_SIZE"))
+    return asked_sizes(parse_options(tuple(words)), variables)
 
 
 def weights_of(options: RunOptions) -> str | None:
@@ -114,7 +110,7 @@ def in_library(recipe: Recipe) -> bool:
 
 def looks_secret(name: str, value: str) -> bool:
     """Whether a variable's name or the shape of its value says that it is a key."""
-    return bool(_SECRET_NAME.search(name)) or redact(value) != value
+    return is_secret_name(name) or redact(value) != value
 
 
 def guarded(name: str, value: str) -> str | Secret:

@@ -45,9 +45,7 @@ class RunOptions:
     secrets_present: tuple[str, ...] = ()
     secrets_dir: Path | None = None
     assume_gpus: bool = False
-    profile: str | None = None
     model_path: str | None = None
-    log_level: str | None = None
     origins: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -4,17 +4,14 @@ Two kinds of image go through this one path. Ours gets the full confinement of d
 command of its page, plus the few additions that its documentation allows; each of them is a note in the plan.
 """
 
-from typing import Literal
-
 from nimctl import __version__
 from nimctl.core.errors import NimctlError
 from nimctl.core.facts import HostFacts
 from nimctl.core.gpus import Gpu
-from nimctl.core.layout import CPU_LAYOUT, Layout, choose_layout, obstacles
-from nimctl.core.recipes import Recipe
+from nimctl.core.layout import Layout, choose_layout
 from nimctl.launch.asked import (
     asked_gpus,
-    asked_tensor_parallel,
+    asked_parallel_sizes,
     check,
     drain_seconds,
     guarded,
@@ -44,7 +41,6 @@ __all__ = [
     "LaunchPlan",
     "RunOptions",
     "Value",
-    "device_of",
     "docker_run_line",
     "explain",
     "make_plan",
@@ -65,11 +61,6 @@ STOP_MARGIN_SECONDS = 15
 TMPFS = {"/tmp": "rw,exec,nosuid,nodev,size=2147483648,mode=1777"}  # noqa: S108 (a path in the container)
 # A caller that is root must not make the container root: any uid works with group 0, this is the one NIM images use.
 UID_INSTEAD_OF_ROOT = 1000
-
-
-def device_of(options: RunOptions, facts: HostFacts) -> Literal["cuda", "cpu"]:
-    """Which build of our image these options need on this host. Raises as `make_plan` does for bad GPU requests."""
-    return "cuda" if choose_gpus(options.recipe, asked_gpus(options), facts)[0] else "cpu"
 
 
 def make_plan(options: RunOptions, facts: HostFacts) -> LaunchPlan:
@@ -139,31 +130,15 @@ def _for_process(gpus: tuple[Gpu, ...], facts: HostFacts) -> GpuRequest:
 
 
 def _layout(options: RunOptions, gpus: tuple[Gpu, ...]) -> tuple[Layout | None, tuple[str, ...]]:
-    recipe, asked = options.recipe, asked_tensor_parallel(options)
+    recipe = options.recipe
     if recipe is None or recipe.architecture is None:
         return None, ("layout-by-image: The image chooses the parallel layout by itself.",)
-    if any(a.split("=", 1)[0] in ("--pipeline-parallel-size", "-pp") for a in options.engine_args):
-        return None, ("layout-by-arguments: The parallel layout comes from the engine arguments.",)
-    if not gpus:
-        return _cpu_layout(recipe, asked), ()
-    layout = choose_layout(recipe.architecture, gpus, weights_bytes=recipe.weights_bytes, asked=asked)
+    weights_bytes = recipe.weights_bytes if weights_of(options) in (None, recipe.weights) else None
+    asked = asked_parallel_sizes(options)
+    layout = choose_layout(recipe.architecture, gpus, weights_bytes=weights_bytes, asked=asked)
     if not layout.unused:
         return layout, ()
     return layout, (f"gpus-unused: GPU {', '.join(map(str, layout.unused))} stays unused: {layout.because}.",)
-
-
-def _cpu_layout(recipe: Recipe, asked: int | None) -> Layout:
-    if asked in (None, 1):
-        return CPU_LAYOUT
-    assert asked is not None and recipe.architecture is not None
-    if reasons := obstacles(recipe.architecture, asked):
-        raise NimctlError(
-            "no-layout",
-            f"the model cannot run with TP={asked}",
-            cause="; ".join(reasons),
-            fix="Leave --tensor-parallel-size out.",
-        )
-    return Layout(asked, 1, (), (), f"TP={asked}: it was asked for; all ranks run on the CPU")
 
 
 def _user(options: RunOptions, kind: Kind) -> tuple[str | None, tuple[str, ...]]:
@@ -195,9 +170,6 @@ def _environment(
     options: RunOptions, kind: Kind, gpu: GpuRequest, secrets: tuple[SecretMount, ...]
 ) -> tuple[EnvVar, ...]:
     own = _own_environment(options, gpu, secrets) if kind == "ours" else []
-    for name, field in (("NIM_MODEL_PROFILE", "profile"), ("NIM_LOG_LEVEL", "log_level")):
-        if value := getattr(options, field):
-            own.append(EnvVar(name, value, options.origins.get(field, f"--{field}"), "it was asked for"))
     origin = options.origins.get("env", "--env")
     given = {name: EnvVar(name, guarded(name, value), origin, "it was asked for") for name, value in options.env}
     return (*(e for e in own if e.name not in given), *given.values())

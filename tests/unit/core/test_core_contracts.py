@@ -9,12 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nimctl.core import command, stages
+from nimctl.core.engine_options import parse_options
 from nimctl.core.errors import CATALOGUE, NimctlError
 from nimctl.core.gpus import INIT_STATES, Gpu, GpuInventory, select
 from nimctl.core.layout import choose_layout, obstacles
+from nimctl.core.parallel import Sizes, asked_sizes
 from nimctl.core.plain import from_plain, to_plain
 from nimctl.core.recipes import Architecture, Recipe, load, names, parse
-from nimctl.core.secret import MASK, Secret, redact
+from nimctl.core.secret import KEY_VARIABLES, MASK, Secret, is_secret_name, redact
 
 
 @pytest.mark.parametrize("missing", ["message", "cause", "fix"])
@@ -116,8 +118,97 @@ def test_a_size_that_was_asked_for_is_never_replaced(asked: int) -> None:
     kimi = load("kimi-k2.5").architecture
     assert kimi is not None
     with pytest.raises(NimctlError) as caught:
-        choose_layout(kimi, host(8).gpus, asked=asked)
+        choose_layout(kimi, host(8).gpus, asked=Sizes(asked))
     assert caught.value.id == "no-layout" and f"TP={asked}" in caught.value.cause
+
+
+@pytest.mark.parametrize(
+    ("words", "sizes"),
+    [
+        ("", Sizes()),
+        ("-tp 2 -pp 2", Sizes(2, 2)),
+        ("--tensor-parallel-size=4 --data_parallel_size 2", Sizes(4, None, 2)),
+        ("-tp 2 --seed 1 -tp 8", Sizes(8)),
+        ("-dp 16 -dpl 8", Sizes(None, None, 8)),
+    ],
+)
+def test_parallel_sizes_are_read_as_the_engine_reads_them(words: str, sizes: Sizes) -> None:
+    assert asked_sizes(parse_options(words.split())) == sizes
+
+
+def test_arguments_go_before_variables_one_by_one() -> None:
+    assert asked_sizes(parse_options(["-tp", "2"]), Sizes(4, 3)) == Sizes(2, 3)
+
+
+@pytest.mark.parametrize("words", [["-tp"], ["-pp", "0"], ["-dp", "two"], ["-tp", "2", "3"], ["-pp=\u0662"]])
+def test_what_is_no_size_is_refused(words: list[str]) -> None:
+    with pytest.raises(NimctlError) as caught:
+        asked_sizes(parse_options(words))
+    assert caught.value.id == "usage"
+
+
+@pytest.mark.parametrize(
+    ("asked", "name", "used"),
+    [
+        (Sizes(2, 2), "tp2-pp2", 4),
+        (Sizes(None, 2), "tp2-pp2", 4),
+        (Sizes(None, 3), "tp1-pp3", 3),
+        (Sizes(1, None, 2), "tp1-pp1-dp2", 2),
+        (Sizes(None, None, 4), "tp1-pp1-dp4", 4),
+    ],
+)
+def test_pipeline_and_data_ranks_take_gpus_of_their_own(asked: Sizes, name: str, used: int) -> None:
+    layout = choose_layout(Architecture(64, 61), host(4).gpus, asked=asked)
+    assert (layout.name, len(layout.used), layout.world_size) == (name, used, used)
+
+
+def test_stages_share_the_weights_and_replicas_of_a_dense_model_do_not() -> None:
+    dense, moe = Architecture(64, 61), Architecture(64, 61, experts=8, moe_intermediate=2048)
+    sized = {"weights_bytes": 4 * 100 * 2**30}  # an H200 may hold 129 GiB
+    assert choose_layout(dense, host(4).gpus, asked=Sizes(2, 2), **sized).world_size == 4
+    assert choose_layout(moe, host(4).gpus, asked=Sizes(2, 1, 2), **sized).world_size == 4, "experts are split"
+    with pytest.raises(NimctlError) as caught:
+        choose_layout(dense, host(4).gpus, asked=Sizes(2, 1, 2), **sized)
+    assert caught.value.id == "no-layout" and "200.0 GiB a GPU" in caught.value.cause
+
+
+@pytest.mark.parametrize("asked", [Sizes(4, 2), Sizes(2, 1, 4), Sizes(None, 8)])
+def test_more_ranks_than_gpus_are_refused(asked: Sizes) -> None:
+    with pytest.raises(NimctlError) as caught:
+        choose_layout(Architecture(64, 61), host(4).gpus, asked=asked)
+    assert caught.value.id == "no-layout" and "needs 8 GPUs, 4 are given" in caught.value.cause
+
+
+def test_more_stages_than_layers_are_refused() -> None:
+    with pytest.raises(NimctlError) as caught:
+        choose_layout(Architecture(64, 2), host(4).gpus, asked=Sizes(1, 4))
+    assert "2 layers are fewer than 4 stages" in caught.value.cause
+
+
+def test_an_unknown_architecture_refuses_no_size_that_was_asked_for() -> None:
+    assert choose_layout(None, host(4).gpus).name == "tp1-pp1"
+    assert choose_layout(None, host(4).gpus, asked=Sizes(4)).name == "tp4-pp1"
+
+
+def test_on_the_cpu_the_same_things_must_divide() -> None:
+    assert choose_layout(Architecture(64, 61), ()).name == "tp1-pp1"
+    assert choose_layout(Architecture(64, 61), (), asked=Sizes(2, 2)).used == ()
+    with pytest.raises(NimctlError) as caught:
+        choose_layout(Architecture(64, 61), (), asked=Sizes(3))
+    assert caught.value.id == "no-layout"
+
+
+@pytest.mark.parametrize("name", [*KEY_VARIABLES, "PGPASSWORD", "AWS_ACCESS_KEY_ID", "github_token", "API_KEYS"])
+def test_names_of_keys(name: str) -> None:
+    assert is_secret_name(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["HF_TOKEN_FILE", "NIM_SSL_KEY_PATH", "VLLM_MAX_BAD_WORDS_TOTAL_TOKENS", "A_TOKEN_THRESHOLD", "KEYBOARD", "PATH"],
+)
+def test_names_that_only_look_like_those_of_keys(name: str) -> None:
+    assert not is_secret_name(name)
 
 
 def test_a_stage_report_survives_the_wire() -> None:

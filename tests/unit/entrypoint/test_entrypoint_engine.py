@@ -10,8 +10,10 @@ from entrypoint import engine
 from entrypoint.model import Model
 from entrypoint.settings import read
 from entrypoint.state import State
+from nimctl.core.engine_options import parse_options
 from nimctl.core.errors import NimctlError
 from nimctl.core.layout import CPU_LAYOUT, Layout
+from nimctl.core.parallel import Sizes
 from nimctl.core.recipes import load
 
 STATE = State(Path("/run/x"))
@@ -24,7 +26,7 @@ def command(environ=None, arguments=(), layout=CPU_LAYOUT, model=DEMO):
 
 
 def option(built, name):
-    return [o.values for o in engine.parse_options(built.argv[built.argv.index("--uds") :]) if o.name == name]
+    return [o.values for o in parse_options(built.argv[built.argv.index("--uds") :]) if o.name == name]
 
 
 def test_the_command_of_the_demo():
@@ -51,14 +53,15 @@ def test_no_contradicts():
 
 def test_short_names_are_the_long_ones():
     assert option(command(arguments=["-tp", "2"]), "tensor-parallel-size") == [("2",)]
-    assert engine.asked_size(read({"NIM_RECIPE": "demo"}, ["-tp", "2"])) == 2
-    assert engine.asked_size(read({"NIM_RECIPE": "demo", "NIM_TENSOR_PARALLEL_SIZE": "4"})) == 4
+    assert engine.asked_sizes(read({"NIM_RECIPE": "demo"}, ["-tp", "2"])) == Sizes(2)
+    assert engine.asked_sizes(read({"NIM_RECIPE": "demo", "NIM_TENSOR_PARALLEL_SIZE": "4"})) == Sizes(4)
+    assert engine.asked_sizes(read({"NIM_RECIPE": "demo", "NIM_PIPELINE_PARALLEL_SIZE": "2"})) == Sizes(None, 2)
 
 
 @pytest.mark.parametrize("words", [["-tp", "two"], ["-tp"], ["-tp", "0"]])
 def test_a_size_that_is_none(words):
     with pytest.raises(NimctlError, match="usage"):
-        engine.asked_size(read({"NIM_RECIPE": "demo"}, words))
+        engine.asked_sizes(read({"NIM_RECIPE": "demo"}, words))
 
 
 def test_names_that_the_user_passes_are_the_ones_we_wait_for():
@@ -78,13 +81,13 @@ def test_what_belongs_to_the_front_is_refused(words):
 
 
 def test_values_may_look_like_numbers_and_documents():
-    parsed = engine.parse_options(["--seed", "-1", "--config", '{"a": -2}', "-O3"])
+    parsed = parse_options(["--seed", "-1", "--config", '{"a": -2}', "-O3"])
     assert [(o.name, o.values) for o in parsed] == [("seed", ("-1",)), ("config", ('{"a": -2}',)), ("O3", ())]
 
 
 def test_a_value_without_option():
     with pytest.raises(NimctlError, match="belongs to no option"):
-        engine.parse_options(["8192"])
+        parse_options(["8192"])
 
 
 def test_media_domains():
@@ -93,9 +96,10 @@ def test_media_domains():
     assert option(command(), "allowed-media-domains") == []
 
 
-def environment(inherited=None, layout=CPU_LAYOUT, device="cpu", **environ):
+def environment(inherited=None, layout=CPU_LAYOUT, device="cpu", visible=(), **environ):
     settings = read({"NIM_RECIPE": "demo", **environ})
-    return engine.build_environment(inherited or {}, settings, DEMO, device, layout, private=Path("/cache/engine/0/k"))
+    private = Path("/cache/engine/0/k")
+    return engine.build_environment(inherited or {}, settings, DEMO, device, layout, visible=visible, private=private)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +115,9 @@ def test_credentials_stay_out(name):
     assert name not in environment({name: "x"})
 
 
-@pytest.mark.parametrize("name", ["PATH", "LANG", "https_proxy", "NCCL_DEBUG", "KEYBOARD", "TOKENIZERS_PARALLELISM"])
+@pytest.mark.parametrize(
+    "name", ["PATH", "LANG", "https_proxy", "NCCL_DEBUG", "TOKENIZERS_PARALLELISM", "VLLM_MAX_TOTAL_TOKENS"]
+)
 def test_the_rest_comes_through(name):
     assert environment({name: "x"})[name] == "x"
 
@@ -129,10 +135,31 @@ def test_the_environment_is_the_same_at_every_start():
     assert environment()["VLLM_MEDIA_URL_ALLOW_REDIRECTS"] == "0"
 
 
+def visible_to_the_engine(used, unused=(), inherited=None, device="cuda"):
+    given = {} if inherited is None else {"CUDA_VISIBLE_DEVICES": inherited, "CUDA_DEVICE_ORDER": "FASTEST_FIRST"}
+    layout = Layout(len(used), 1, used, unused, "because")
+    env = environment(given, layout=layout, device=device, visible=range(4))
+    if device == "cuda":
+        assert env["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID", "CUDA must count as NVML does"
+    return env.get("CUDA_VISIBLE_DEVICES")
+
+
 def test_unused_gpus_are_hidden_from_the_engine():
-    layout = Layout(2, 1, (0, 1), (2,), "because")
-    assert environment(layout=layout, device="cuda")["CUDA_VISIBLE_DEVICES"] == "0,1"
-    assert "CUDA_VISIBLE_DEVICES" not in environment(layout=replace(layout, unused=()), device="cuda")
+    assert visible_to_the_engine((0, 1), (2, 3)) == "0,1"
+
+
+def test_gpus_that_were_not_asked_for_are_hidden_from_the_engine():
+    assert visible_to_the_engine((2, 3)) == "2,3"
+    assert visible_to_the_engine((3, 0, 1, 2)) == "3,0,1,2"
+
+
+def test_all_gpus_need_no_variable():
+    assert visible_to_the_engine((0, 1, 2, 3)) is None
+
+
+def test_an_inherited_choice_of_gpus_does_not_survive():
+    assert visible_to_the_engine((0, 1, 2, 3), inherited="1") == "0,1,2,3"
+    assert visible_to_the_engine((2, 3), inherited="0,1") == "2,3"
 
 
 def test_the_engine_finds_our_middleware():

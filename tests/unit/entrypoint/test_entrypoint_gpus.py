@@ -37,6 +37,21 @@ def test_gpus_that_do_not_fit_are_named(simulated):
         assert "unused: GPU 1 (NVIDIA H200)" in one.out
 
 
+def test_the_engine_sees_the_gpus_that_were_asked_for(simulated):
+    with service(NIMCTL_ENGINE_DEVICE="cuda", NIM_GPUS="2,3", CUDA_VISIBLE_DEVICES="0", **simulated("4xH200")) as one:
+        one.start().wait_ready()
+        assert one.engine()["environ"]["CUDA_VISIBLE_DEVICES"] == "2,3"
+        assert "CUDA_VISIBLE_DEVICES=0 is replaced by 2,3" in one.out
+
+
+def test_pipeline_stages_have_gpus_of_their_own(simulated):
+    arguments = ("nim-serve", "-tp", "2", "-pp", "2")
+    with service(arguments=arguments, NIMCTL_ENGINE_DEVICE="cuda", **simulated("8xH200")) as one:
+        one.start().wait_ready()
+        assert one.engine()["environ"]["CUDA_VISIBLE_DEVICES"] == "0,1,2,3"
+        assert one.startup()["layout"] == "tp2-pp2"
+
+
 def test_given_up_on_request(simulated):
     with service(NIM_GPUS="none", **simulated("2xH200")) as one:
         one.start().wait_ready()

@@ -9,6 +9,7 @@ from entrypoint.model import architecture, decide_layout, engine_device, gpus_to
 from entrypoint.settings import read
 from nimctl.core.errors import NimctlError
 from nimctl.core.gpus import Gpu, GpuInventory
+from nimctl.core.parallel import NOTHING_ASKED, Sizes
 
 NO_GPU = GpuInventory("no-library", "NVML Shared Library Not Found")
 H200 = 143_771 * 2**20
@@ -22,7 +23,7 @@ def settings(**environ):
     return read({"NIM_RECIPE": "demo", **environ})
 
 
-def layout(device, inventory, asked=None, **environ):
+def layout(device, inventory, asked=NOTHING_ASKED, **environ):
     chosen = settings(**environ)
     model = resolve_model(chosen)
     gpus = gpus_to_use(chosen, inventory)
@@ -33,6 +34,12 @@ def error_of(call):
     with pytest.raises(NimctlError) as caught:
         call()
     return caught.value.id
+
+
+def cause_of(call):
+    with pytest.raises(NimctlError) as caught:
+        call()
+    return caught.value.cause
 
 
 def test_the_device_is_said_by_the_image_or_by_the_installed_version():
@@ -57,7 +64,17 @@ def test_the_cpu_only_for_the_demo_or_on_request():
     assert layout("cpu", NO_GPU).world_size == 1
     assert error_of(lambda: layout("cpu", NO_GPU, **big)) == "gpu-missing"
     assert layout("cpu", NO_GPU, NIM_GPUS="none", **big).world_size == 1
-    assert layout("cpu", NO_GPU, asked=2).tensor_parallel_size == 2
+    assert layout("cpu", NO_GPU, asked=Sizes(2)).tensor_parallel_size == 2
+
+
+def test_the_cpu_does_not_change_what_must_divide():
+    assert error_of(lambda: layout("cpu", NO_GPU, asked=Sizes(3))) == "no-layout"
+
+
+def test_stages_share_the_weights():
+    big = {"NIM_RECIPE": "kimi-k2.5"}
+    assert layout("cuda", host(8), asked=Sizes(4, 2), **big).used == tuple(range(8))
+    assert "138.6 GiB a GPU" in cause_of(lambda: layout("cuda", host(4), asked=Sizes(2, 2), **big))
 
 
 def test_gpus_that_were_given_up_are_not_used():

@@ -15,7 +15,7 @@ from nimctl.core.recipes import Recipe
 from nimctl.core.secret import Secret
 from nimctl.launch.docker.create_request import container_body
 from nimctl.launch.model import LaunchPlan, RunOptions
-from nimctl.launch.plan import device_of, docker_run_line, explain, make_plan, process_command, process_line, to_json
+from nimctl.launch.plan import docker_run_line, explain, make_plan, process_command, process_line, to_json
 from tests.unit.launch.launch_hosts import IMAGE, asked, gpus, host, note_ids, plan
 
 CANARY = "nvapi-CANARYcanaryCANARY0123456789"
@@ -100,12 +100,19 @@ def test_the_size_that_the_engine_is_told_is_the_size_that_is_planned() -> None:
         {"engine_args": ("--tensor-parallel-size=4",)},
         {"engine_args": ("-tp", "4")},
         {"env": (("NIM_TENSOR_PARALLEL_SIZE", "4"),)},
+        {"env": (("NIM_PASSTHROUGH_ARGS", "--tensor_parallel_size '4'"), ("NIM_TENSOR_PARALLEL_SIZE", "8"))},
     ):
         made = plan("demo", eight, **options)
         assert made.layout is not None and made.layout.tensor_parallel_size == 4
         assert "gpus-unused" in note_ids(made)
     refused("usage", "demo", eight, engine_args=("--tensor-parallel-size", "four"))
     refused("no-layout", "demo", engine_args=("-tp", "3"))
+    refused("usage", "demo", eight, env=(("NIM_PASSTHROUGH_ARGS", "-tp '4"),))
+
+
+def test_the_weights_of_a_recipe_say_nothing_about_another_checkpoint() -> None:
+    small = host(*gpus(8, memory=24 * 2**30), runtime=True)
+    assert plan(KIMI, small, model_path="/data/smaller").layout is not None
 
 
 # How docker hands them over
@@ -126,11 +133,6 @@ def test_no_way_to_hand_gpus_over(on: object) -> None:
 def test_a_stale_cdi_specification_is_named() -> None:
     error = refused("gpu-runtime-missing", "demo", host(*gpus(4), cdi=("0", "1")))
     assert "stale" in error.cause and "/etc/cdi/nvidia.yaml" in error.cause
-
-
-def test_which_build_of_our_image_is_needed() -> None:
-    assert device_of(asked("demo"), host()) == "cpu"
-    assert device_of(asked("demo"), host(*gpus(1), runtime=True)) == "cuda"
 
 
 # Kinds
@@ -225,7 +227,6 @@ def test_a_longer_drain_gets_a_longer_stop() -> None:
         {"cache": Path("relative")},
         {"cache": Path("/data:nim")},
         {"model_path": "relative"},
-        {"profile": " "},
     ],
 )
 def test_what_cannot_work_is_a_usage_error(changes: dict[str, object]) -> None:
@@ -347,7 +348,6 @@ wishes = st.builds(
     env=st.lists(st.tuples(words, words), max_size=3).map(tuple),
     engine_args=st.lists(st.one_of(words, st.sampled_from(["-tp", "--tensor-parallel-size"])), max_size=4).map(tuple),
     secrets_present=st.sampled_from([(), ("NGC_API_KEY",), ("HF_TOKEN", "NGC_API_KEY")]),
-    profile=st.one_of(st.none(), words),
     model_path=st.one_of(st.none(), st.sampled_from(["/data/model", "hf://a/b", "x"]), words),
     origins=st.sampled_from([{}, {"gpus": "default"}, {"gpus": "--gpus", "port": "--port"}]),
 )

@@ -1,0 +1,52 @@
+"""The engine's command line as options: read in one way by the host and by the container."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nimctl.core.errors import NimctlError
+
+# Short forms: https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/engine/arg_utils.py
+_SHORT = {
+    "-tp": "tensor-parallel-size", "-pp": "pipeline-parallel-size", "-dp": "data-parallel-size", "-n": "nnodes",
+    "-dpl": "data-parallel-size-local", "-r": "node-rank", "-q": "quantization", "-ep": "enable-expert-parallel",
+    "-dcp": "decode-context-parallel-size", "-sc": "speculative-config", "-cc": "compilation-config",
+    "-asc": "additional-config",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Option:
+    """One engine option: its long name without dashes and the words it was written with."""
+
+    name: str
+    words: tuple[str, ...]
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """What follows the flag, also when it was written with an equals sign."""
+        flag, equals, value = self.words[0].partition("=")
+        return (value,) if equals and flag.startswith("-") else self.words[1:]
+
+
+def parse_options(words: Sequence[str]) -> tuple[Option, ...]:
+    """Raw engine arguments as options. Raises `usage` for a value without an option."""
+    groups: list[list[str]] = []
+    for word in words:
+        if word.startswith("-") and not re.fullmatch(r"-\d+(\.\d+)?", word):
+            groups.append([word])
+        elif groups:
+            groups[-1].append(word)
+        else:
+            raise NimctlError(
+                "usage",
+                f"engine argument {word!r} belongs to no option",
+                cause="engine arguments start with an option such as --max-model-len",
+                fix="Name the model with NIM_MODEL_PATH; write options as --name value.",
+            )
+    return tuple(Option(_long_name(group[0]), tuple(group)) for group in groups)
+
+
+def _long_name(word: str) -> str:
+    flag = word.partition("=")[0]
+    return _SHORT.get(flag) or flag.lstrip("-").replace("_", "-")
