@@ -64,16 +64,12 @@ class ProcessRuntime:
             notes = self._make_way(plan.name)
             _check_port(plan.port.host_ip, plan.port.host)
             folder = self.folder / plan.name
-            key_folder = next((Path(s.source).parent for s in plan.secrets if s.source), None)
             try:
                 store.make_folder(folder)
-                if key_folder is not None:
-                    staging.stage(key_folder, {s.name: secrets[s.name] for s in plan.secrets if s.name in secrets})
-                return self._spawn(plan, folder, key_folder, notes)
+                with staging.keys_for(plan, secrets, f"process {self.folder}", self._names) as keys:
+                    return self._spawn(plan, folder, keys, notes)
             except BaseException:  # Ctrl-C too: nothing half-made may stay
                 self._sweep(plan.name, None)
-                if key_folder is not None:
-                    staging.remove(key_folder)
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
 
@@ -129,6 +125,10 @@ class ProcessRuntime:
             raise name_taken(name, f"the run {name} is running (process {record.process.pid})")
         self._forget(name, record)
         return (f"replaced: The dead run {name} was removed to make way.",)
+
+    def _names(self) -> set[str]:
+        """The names of all runs, also of those that are about to start or whose record cannot be read."""
+        return {path.name for path in self.folder.iterdir() if path.is_dir()}
 
     def list_runs(self) -> tuple[RunHandle, ...]:
         """The runs of this user, alive or dead, sorted by name."""

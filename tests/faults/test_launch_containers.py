@@ -115,10 +115,11 @@ def test_the_confinement_is_real_from_outside_and_from_inside(
 
 
 def test_the_printed_command_makes_the_same_container(
-    runtime: DockerRuntime, make: Callable[..., LaunchPlan], docker_env: dict[str, str]
+    runtime: DockerRuntime, make: Callable[..., LaunchPlan], docker_env: dict[str, str], tmp_path: Path
 ) -> None:
     ours = make(env=plan("demo", env=(("GREETING", "it's $HOME"), ("MY_TOKEN", CANARY))).env)
-    run = runtime.start(ours, {})
+    ours = with_key(ours, tmp_path / "keys")
+    run = runtime.start(ours, {"HF_TOKEN": Secret(CANARY)})
     typed = replace(ours, name="launch-test-typed", labels={**ours.labels, "io.nimctl.run": "launch-test-typed"})
     typed = replace(typed, port=replace(typed.port, host=free_port()))
     command = docker_run_line(typed)
@@ -188,6 +189,36 @@ def test_a_dead_run_makes_way_and_that_is_said(runtime: DockerRuntime, make: Cal
     second = runtime.start(make(), {})
     assert second.notes == ("replaced: The dead run launch-test (exit code 3) was removed to make way.",)
     assert runtime.state(first).status == "gone"
+
+
+def with_key(made: LaunchPlan, base: Path) -> LaunchPlan:
+    staged = base / made.name
+    secret = SecretMount("HF_TOKEN", str(staged / "HF_TOKEN"), "/run/secrets/HF_TOKEN")
+    return replace(made, secrets=(secret,), labels={**made.labels, "io.nimctl.secrets": str(staged)})
+
+
+def test_the_keys_of_dead_and_of_vanished_runs_are_removed(
+    runtime: DockerRuntime, make: Callable[..., LaunchPlan], tmp_path: Path
+) -> None:
+    keys, key = tmp_path / "keys", {"HF_TOKEN": Secret(CANARY)}
+    dead = runtime.start(with_key(make("exit 3"), keys), key)
+    vanished = runtime.start(with_key(make(name="launch-test-2"), keys), key)
+    runtime.engine.remove(vanished.id)
+    wait_until_dead(runtime, dead)
+    runtime.start(make(), {})
+    assert [p.name for p in keys.iterdir()] == ["launch-test-2"], "the dead run's keys went when it made way"
+    runtime.start(with_key(make(name="launch-test-3"), keys), key)
+    assert [p.name for p in keys.iterdir()] == ["launch-test-3"]
+
+
+def test_the_printed_command_without_its_key_file_is_refused(
+    make: Callable[..., LaunchPlan], docker_env: dict[str, str], tmp_path: Path
+) -> None:
+    made = with_key(make(), tmp_path / "keys")
+    command = ["bash", "-c", docker_run_line(made)]
+    done = subprocess.run(command, env=docker_env, capture_output=True, text=True, check=False)
+    assert done.returncode != 0 and "does not exist" in done.stderr
+    assert not (tmp_path / "keys").exists()
 
 
 def wait_until_dead(runtime: DockerRuntime, run: RunHandle) -> None:
@@ -354,7 +385,7 @@ def test_a_runtime_that_docker_does_not_know(monkeypatch: pytest.MonkeyPatch, ma
         runtime.engine.close()
 
 
-@pytest.mark.parametrize("mode", ["cdi", "runtime", "gpus"])
+@pytest.mark.parametrize("mode", ["cdi", "runtime", "runtime-env", "gpus"])
 def test_simulated_gpus_arrive_in_the_container(
     monkeypatch: pytest.MonkeyPatch, make: Callable[..., LaunchPlan], mode: str
 ) -> None:

@@ -36,19 +36,14 @@ class DockerRuntime:
         """
         check_secrets(plan, secrets)
         notes = self._make_way(plan.name)
-        files = {s.name: secrets[s.name] for s in plan.secrets if s.source and s.name in secrets}
-        folder = next((Path(s.source).parent for s in plan.secrets if s.source), None)
         container = None
         try:
-            if folder is not None:
-                staging.stage(folder, files)
-            container = self.engine.create(plan.name, container_body(plan, secrets))
-            self.engine.start(container)
+            with staging.keys_for(plan, secrets, f"docker {self.engine.facts.endpoint}", self._names):
+                container = self.engine.create(plan.name, container_body(plan, secrets))
+                self.engine.start(container)
         except BaseException as error:  # Ctrl-C too: nothing half-made may stay
             if container is not None:
                 self.engine.remove(container)
-            if folder is not None:
-                staging.remove(folder)
             if isinstance(error, NimctlError) and error.id == "port-in-use":
                 raise port_taken(plan.port.host_ip, plan.port.host, error.cause) from error
             raise
@@ -58,17 +53,22 @@ class DockerRuntime:
         other = self.engine.inspect(name)
         if other is None:
             return ()
-        if LABEL not in ((other.get("Config") or {}).get("Labels") or {}):
+        labels = (other.get("Config") or {}).get("Labels") or {}
+        if LABEL not in labels:
             raise name_taken(name, "a container that nimctl did not start has this name")
         state = _state(other)
         if state.alive and state.status != "created":
             raise name_taken(name, f"the run {name} is {state.status}")
         self.engine.remove(str(other["Id"]))
+        _remove_keys(labels)
         return (f"replaced: The dead run {name} (exit code {state.exit_code}) was removed to make way.",)
 
     def list_runs(self) -> tuple[RunHandle, ...]:
         """Every container that nimctl started here, alive or dead, sorted by name."""
         return tuple(sorted(map(_handle, self.engine.list_labelled(LABEL)), key=lambda run: run.name))
+
+    def _names(self) -> set[str]:
+        return {run.name for run in self.list_runs()}
 
     def find(self, name: str) -> RunHandle | None:
         """The run of this name."""
@@ -97,9 +97,13 @@ class DockerRuntime:
         self.engine.stop(run.id, limit if timeout is None else timeout)
         ended = self.engine.inspect(run.id)
         self.engine.remove(run.id)
-        if folder := labels.get("io.nimctl.secrets"):
-            staging.remove(Path(folder))
+        _remove_keys(labels)
         return _state(ended).exit_code if ended else None
+
+
+def _remove_keys(labels: Mapping[str, str]) -> None:
+    if folder := labels.get("io.nimctl.secrets"):
+        staging.remove(Path(folder))
 
 
 def _handle(summary: Mapping[str, Any], stop_timeout: int = 45, notes: tuple[str, ...] = ()) -> RunHandle:
