@@ -26,13 +26,18 @@ def ensure_image(choice: ImageChoice, device: Literal["cuda", "cpu"], engine: En
 
 
 def pull_image(reference: str, engine: Engine, out: Output) -> str:
-    """Resolve the reference to a digest once, pull exactly that, and return the digest."""
-    from nimctl.registry.credentials import config_folder, stored
+    """Resolve the reference to a digest once, pull exactly that, and return the digest.
+
+    With the stored login, else for NVIDIA's registry with the key of the environment.
+    """
+    from nimctl.registry.credentials import config_folder, stored_or_key
     from nimctl.registry.entitlement import resolve_digest
     from nimctl.registry.reference import parse
 
     wanted = parse(reference)
-    login = stored(wanted.registry, config_folder())
+    login, from_key = stored_or_key(wanted.registry, config_folder(), os.environ)
+    if from_key:
+        out.text(f"no login is stored for {wanted.registry}: pulling with the NGC key of the environment")
     with out.working(f"asking {wanted.registry} for {wanted}"):
         digest = resolve_digest(wanted, login)
     with out.transfer(f"pulling {reference} ({_short(digest)})") as view:

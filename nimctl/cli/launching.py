@@ -12,11 +12,11 @@ from nimctl.cli import acquire, host
 from nimctl.cli.config import Config
 from nimctl.cli.target import ImageChoice, Target, image_for, resolve
 from nimctl.core import cache as cache_room
+from nimctl.core import keys
 from nimctl.core.errors import NimctlError
 from nimctl.core.facts import HostFacts
 from nimctl.core.fetch import open_source
 from nimctl.core.fetch.folder import require_no_links_outside
-from nimctl.core.secret import Secret
 from nimctl.core.stages import StartupReport
 from nimctl.doctor import runner
 from nimctl.doctor.model import Needs
@@ -24,9 +24,6 @@ from nimctl.launch import plan as planning
 from nimctl.launch import progress
 from nimctl.launch.runtime import RunHandle, Runtime
 from nimctl.render import Output
-
-# Which keys a server may need; only those that are present and wanted are handed over, as files.
-KEYS = ("NGC_API_KEY", "HF_TOKEN")
 
 
 @dataclass(frozen=True)
@@ -87,7 +84,7 @@ def prepare(asked: Asked, config: Config, out: Output) -> Prepared:
         engine_args=tuple(asked.engine_args),
         uid=os.getuid(),
         assume_gpus=asked.dry_run,
-        secrets_present=tuple(k for k in KEYS if os.environ.get(k)),
+        secrets_present=keys.present(os.environ, needed=recipe.key),
         model_path=str(target.folder) if target.folder else None,
         origins=_origins(config, target, choice),
     )
@@ -170,7 +167,7 @@ def start(prepared: Prepared, out: Output) -> Started:
     """Bring the image and the cache folder into place and start; Ctrl-C leaves nothing behind."""
     runtime = _runtime(prepared, out)
     _make_cache(prepared.config.cache, out)
-    secrets = {name: Secret(os.environ[name]) for name in prepared.plan.secret_names if os.environ.get(name)}
+    secrets = {n: key for n in prepared.plan.secret_names if (key := keys.find_key(n, os.environ))}
     for note in prepared.notes:
         out.text(note, style="dim")
     handle = runtime.start(prepared.plan, secrets)

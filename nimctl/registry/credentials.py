@@ -1,9 +1,11 @@
 """Logging in to a registry: prove the key, then keep it where docker keeps it."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from nimctl.core import keys
 from nimctl.core.errors import NimctlError
 from nimctl.core.secret import Secret
 from nimctl.registry import dockerconfig, helpers
@@ -13,7 +15,7 @@ from nimctl.registry.dockerconfig import config_folder
 from nimctl.registry.login import Login
 from nimctl.registry.transport import send
 
-__all__ = ["DEFAULT_REGISTRY", "DEFAULT_USER", "Stored", "config_folder", "login", "stored"]
+__all__ = ["DEFAULT_REGISTRY", "DEFAULT_USER", "Stored", "config_folder", "login", "stored", "stored_or_key"]
 
 DEFAULT_REGISTRY = NVIDIA
 # NVIDIA's user name for every API key: https://docs.nvidia.com/ngc/latest/ngc-private-registry-user-guide.html
@@ -58,6 +60,19 @@ def stored(registry: str, config_dir: Path) -> Login | None:
     helper = dockerconfig.helper_for(document, registry)
     found = helpers.get(helper, dockerconfig.server_key(registry)) if helper else None
     return found or dockerconfig.login_in(document, registry)
+
+
+def stored_or_key(registry: str, config_dir: Path, environment: Mapping[str, str]) -> tuple[Login | None, bool]:
+    """The login to pull with, and whether it was made from the NGC key in `environment`.
+
+    A stored login comes first; the key stands in for one that is missing, as in a CI job, and goes to NVIDIA's
+    registry alone. Raises as `stored` and `keys.find_key` do.
+    """
+    found = stored(registry, config_dir)
+    if found is not None or registry != NVIDIA:
+        return found, False
+    key = keys.find_key(keys.NGC, environment)
+    return (Login(DEFAULT_USER, key), True) if key else (None, False)
 
 
 def _check(registry: str, user: str, key: Secret) -> None:

@@ -57,11 +57,14 @@ def _is_nvidias(reference: Reference) -> bool:
 
 
 def _key_missing(registry: str, reference: Reference | None, evidence: list[str]) -> NimctlError:
-    source = f"; make a Personal API Key at {KEYS_PAGE}" if registry == NVIDIA else ""
+    nowhere, source = "none is stored for it", ""
+    if registry == NVIDIA:
+        nowhere = "none is stored for it, and NGC_API_KEY is not set"
+        source = f", or export NGC_API_KEY; make a Personal API Key at {KEYS_PAGE}"
     return NimctlError(
         "key-missing",
         f"{reference or registry} cannot be pulled without a key",
-        cause=f"{registry} asks for a login, and none is stored for it; the image may also not exist",
+        cause=f"{registry} asks for a login, and {nowhere}; the image may also not exist",
         fix=f"Log in: `nimctl login {registry}`{source}.",
         evidence=evidence,
     )

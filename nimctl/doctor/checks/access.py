@@ -1,13 +1,14 @@
 """The port to publish on, and the keys to get the model with."""
 
+from nimctl.core import keys
 from nimctl.core.facts import HostFacts
 from nimctl.doctor.model import Check, Finding, Needs, failed, passed, skipped, unknown, warned
 
 NVIDIA_REGISTRY = "nvcr.io"
 _GET_KEY = {
-    "NGC_API_KEY": "Make a personal key at https://org.ngc.nvidia.com/setup/api-keys (service NGC Catalog), then "
+    keys.NGC: "Make a personal key at https://org.ngc.nvidia.com/setup/api-keys (service NGC Catalog), then "
     "`export NGC_API_KEY=...`.",
-    "HF_TOKEN": "Make a token at https://huggingface.co/settings/tokens, then `export HF_TOKEN=...`.",
+    keys.HUGGING_FACE: "Make a token at https://huggingface.co/settings/tokens, then `export HF_TOKEN=...`.",
 }
 
 
@@ -44,14 +45,15 @@ def judge_key(facts: HostFacts, needs: Needs) -> list[Finding]:
         return [unknown("key", f"API key {name}", cause="it was not looked for")]
     if present:
         return [passed("key", f"{name} is set")]
-    fix = _GET_KEY.get(name, f"Set {name} in the environment, or {name}_FILE to a file that holds it.")
-    logged_in = NVIDIA_REGISTRY in facts.credentials.logins
-    if name == "NGC_API_KEY" and recipe is not None and recipe.runs == "nim":
-        if not logged_in:
-            cause = f"{recipe.name} is pulled from {NVIDIA_REGISTRY} and downloads its weights with this key"
-            return [failed("key", "key-missing", f"{name} is not set", cause=cause, fix=fix)]
-        cause = f"Docker has a login for {NVIDIA_REGISTRY}, so the image can be pulled; the weights need the key"
-        return [warned("key", "key-absent", f"{name} is not set", cause=cause, fix=fix)]
+    fix = _GET_KEY.get(name, f"Set {name} in the environment.")
+    fix += f" {name}_FILE may name a readable file that holds it."
+    if name == keys.NGC and recipe is not None and recipe.runs == "nim":
+        cause = f"the container of {recipe.name} downloads its weights with this key, when it starts"
+        title = f"no key for the image and its weights: {name} is not set"
+        if NVIDIA_REGISTRY in facts.credentials.logins:
+            title = f"the image can be pulled, but the container has no key: {name} is not set"
+            cause = f"Docker's login for {NVIDIA_REGISTRY} stays on the host; {cause}"
+        return [failed("key", "key-missing", title, cause=cause, fix=fix)]
     cause = "public weights can be had without it, at a lower rate; gated ones cannot"
     return [warned("key", "key-absent", f"{name} is not set", cause=cause, fix=fix, severity="info")]
 

@@ -6,31 +6,21 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from nimctl.core import keys
 from nimctl.core.facts import CredentialFacts
-
-KEY_VARIABLES = ("NGC_API_KEY", "HF_TOKEN")
 
 
 def look_at_credentials(environment: Mapping[str, str]) -> CredentialFacts:
-    """Keys from variables or the files that `<NAME>_FILE` names, and registries that Docker has logins for."""
+    """Keys that a pull or run would find (`keys.find_key`), and registries that Docker has logins for."""
     folder = environment.get("DOCKER_CONFIG") or str(Path(environment.get("HOME", "~")).expanduser() / ".docker")
     config = _docker_config(Path(folder) / "config.json")
     helpers = _mapping(config.get("credHelpers"))
     store = config.get("credsStore")
     return CredentialFacts(
-        keys={name: _is_present(name, environment) for name in KEY_VARIABLES},
+        keys={name: keys.is_present(name, environment) for name in keys.NAMES},
         logins=tuple(sorted({_registry(name) for name in (*_mapping(config.get("auths")), *helpers)})),
         store=store if isinstance(store, str) and store else None,
     )
-
-
-def _is_present(name: str, environment: Mapping[str, str]) -> bool:
-    if environment.get(name, "").strip():
-        return True
-    file = environment.get(f"{name}_FILE")
-    with suppress(OSError, ValueError):
-        return bool(file) and Path(str(file)).stat().st_size > 0
-    return False
 
 
 def _docker_config(path: Path) -> Mapping[str, Any]:

@@ -272,7 +272,10 @@ def test_keys_are_told_present_from_variables_and_files(tmp_path):
     }
     files = {"NGC_API_KEY_FILE": str(tmp_path / "key"), "HF_TOKEN_FILE": str(tmp_path / "empty")}
     assert look_at_credentials({**home, **files}).keys == {"NGC_API_KEY": True, "HF_TOKEN": False}
-    assert look_at_credentials({**home, "HF_TOKEN_FILE": str(tmp_path / "missing")}).keys["HF_TOKEN"] is False
+    for broken in ("missing", "."):
+        assert look_at_credentials({**home, "HF_TOKEN_FILE": str(tmp_path / broken)}).keys["HF_TOKEN"] is False
+    assert look_at_credentials({**home, "NGC_CLI_API_KEY": CANARY}).keys["NGC_API_KEY"] is True
+    assert CANARY not in repr(look_at_credentials({**home, **files, "NGC_CLI_API_KEY": CANARY}))
 
 
 def test_logins_are_names_of_registries_and_nothing_else(tmp_path):

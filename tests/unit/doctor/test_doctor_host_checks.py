@@ -85,7 +85,8 @@ def test_a_port_of_another_host_cannot_be_tried_from_here():
         (NIM, {"NGC_API_KEY": True}, (), ("pass", "key")),
         (NIM, {"NGC_API_KEY": False}, (), ("fail", "key-missing")),
         (NIM, {}, (), ("unknown", "key")),
-        (NIM, {"NGC_API_KEY": False}, ("nvcr.io",), ("warn", "key-absent")),
+        (NIM, {"NGC_API_KEY": False}, ("nvcr.io",), ("fail", "key-missing")),
+        (NIM, {"NGC_API_KEY": True}, ("nvcr.io",), ("pass", "key")),
         (KIMI, {"HF_TOKEN": True}, (), ("pass", "key")),
         (KIMI, {"HF_TOKEN": False}, (), ("warn", "key-absent")),
         (DEMO, {}, (), ("skip", "key")),
@@ -95,6 +96,14 @@ def test_a_port_of_another_host_cannot_be_tried_from_here():
 def test_key(recipe, keys, logins, expected):
     facts = host(credentials={"keys": keys, "logins": logins})
     assert verdicts(judge("key", facts, Needs(recipe))) == [expected]
+
+
+def test_a_login_without_a_key_pulls_an_image_that_cannot_download_its_model():
+    facts = host(credentials={"keys": {"NGC_API_KEY": False}, "logins": ("nvcr.io",)})
+    (finding,) = judge("key", facts, Needs(NIM))
+    assert (finding.verdict, finding.severity) == ("fail", "error")
+    assert finding.title == "the image can be pulled, but the container has no key: NGC_API_KEY is not set"
+    assert "NGC_API_KEY_FILE" in finding.fix
 
 
 def test_a_key_that_is_asked_for_by_name_comes_before_the_recipe_s():

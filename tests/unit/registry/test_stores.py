@@ -11,7 +11,7 @@ import pytest
 from nimctl.core.errors import NimctlError
 from nimctl.core.secret import Secret
 from nimctl.registry import dockerconfig
-from nimctl.registry.credentials import stored
+from nimctl.registry.credentials import stored, stored_or_key
 from nimctl.registry.login import TOKEN_USER, Login
 
 KEY = Secret("nvapi-canary-0123456789")
@@ -117,3 +117,13 @@ def test_the_folder_is_dockers(monkeypatch, tmp_path):
     monkeypatch.delenv("DOCKER_CONFIG")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert dockerconfig.config_folder() == tmp_path / ".docker"
+
+
+def test_the_ngc_key_stands_in_for_a_missing_login_to_nvidias_registry_alone(tmp_path):
+    environment = {"NGC_API_KEY": KEY.reveal()}
+    assert stored_or_key("nvcr.io", tmp_path, environment) == (LOGIN, True)
+    assert stored_or_key("nvcr.io", tmp_path, {}) == (None, False)
+    assert stored_or_key("ghcr.io", tmp_path, environment) == (None, False)
+    assert stored_or_key("nvcr.io.example.com", tmp_path, environment) == (None, False)
+    write(tmp_path, {"auths": {"nvcr.io": auth("somebody", "stored")}})
+    assert stored_or_key("nvcr.io", tmp_path, environment) == (Login("somebody", Secret("stored")), False)

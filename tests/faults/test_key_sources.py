@@ -1,0 +1,98 @@
+"""Fault: the key is not where a login would have put it: only in the environment, in a broken file, or nowhere."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nimctl.cli import acquire, key
+from nimctl.core.errors import NimctlError
+from nimctl.core.secret import Secret
+from nimctl.registry import credentials, denial
+from nimctl.registry.login import Login
+from nimctl.render import Output
+from tests.conftest import Nimctl
+from tests.lib.little_registry import DIGEST, USER, Answer, little_registry
+
+NIM = "kimi-k2.5-turbo"
+
+
+class Engine:
+    """Remembers what it was asked to pull."""
+
+    def __init__(self) -> None:
+        self.pulled: list[tuple[str, str, Login | None]] = []
+
+    def pull(self, reference: str, digest: str, login: Login | None, *, on_event: Any) -> None:
+        self.pulled.append((reference, digest, login))
+
+
+@pytest.fixture
+def nvidia(monkeypatch, tmp_path):
+    """A registry that takes one key, in the place of NVIDIA's, and a user without any login."""
+    for name in ("NGC_CLI_API_KEY", "NGC_API_KEY", "NGC_API_KEY_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+    with little_registry() as registry:
+        registry.token = lambda asked: registry.good_token(asked) if asked.authorization else Answer(401)
+        monkeypatch.setattr(credentials, "NVIDIA", registry.address)
+        monkeypatch.setattr(denial, "NVIDIA", registry.address)
+        yield registry
+
+
+@pytest.mark.parametrize("variable", ["NGC_CLI_API_KEY", "NGC_API_KEY", "NGC_API_KEY_FILE"])
+def test_a_pull_without_a_login_uses_the_key_of_the_environment(nvidia, monkeypatch, tmp_path, capsys, variable):
+    (tmp_path / "key").write_text(nvidia.key)
+    monkeypatch.setenv(variable, str(tmp_path / "key") if variable.endswith("_FILE") else nvidia.key)
+    engine, reference = Engine(), f"{nvidia.address}/nim/moonshotai/kimi-k2.5:1.7.0-variant"
+    assert acquire.pull_image(reference, engine, Output.choose("pull")) == DIGEST  # type: ignore[arg-type]
+    assert engine.pulled == [(reference, DIGEST, Login(USER, Secret(nvidia.key)))]
+    told = capsys.readouterr().out
+    assert "pulling with the NGC key of the environment" in told and nvidia.key not in told
+    assert not (tmp_path / "docker").exists(), "a key that was only lent is not stored"
+
+
+def test_a_pull_without_login_and_key_says_what_is_missing(nvidia):
+    with pytest.raises(NimctlError) as caught:
+        acquire.pull_image(f"{nvidia.address}/nim/a/b:1", Engine(), Output.choose("pull"))  # type: ignore[arg-type]
+    assert caught.value.id == "key-missing"
+    assert "NGC_API_KEY is not set" in caught.value.cause and "export NGC_API_KEY" in caught.value.fix
+
+
+def test_login_takes_the_key_of_a_file(nvidia, monkeypatch, tmp_path):
+    (tmp_path / "key").write_text(f"{nvidia.key}\n")
+    monkeypatch.setenv("NGC_API_KEY_FILE", str(tmp_path / "key"))
+    assert key.read_key(from_stdin=False) == Secret(nvidia.key)
+
+
+def finding(done: Any) -> Any:
+    (found,) = [f for f in done.document["findings"] if f["check"] == "key"]
+    return found
+
+
+def test_a_login_alone_does_not_pass_for_an_image_that_needs_the_key(nimctl: Nimctl, bare_host, home: Path):
+    (home / ".docker").mkdir()
+    (home / ".docker/config.json").write_text(json.dumps({"auths": {"nvcr.io": {"auth": "eDp5"}}}))
+    env = {**bare_host, "DOCKER_CONFIG": str(home / ".docker")}
+    without = nimctl("doctor", NIM, "--only", "key", "--json", env=env)
+    assert (without.code, finding(without)["id"]) == (4, "key-missing")
+    assert "can be pulled" in finding(without)["title"]
+    given = nimctl("doctor", NIM, "--only", "key", "--json", env={**env, "NGC_CLI_API_KEY": "nvapi-canary-0123"})
+    assert (given.code, finding(given)["verdict"]) == (0, "pass")
+
+
+@pytest.mark.parametrize(("content", "error_id", "code"), [(None, "config-invalid", 2), ("\n", "key-missing", 4)])
+@pytest.mark.parametrize("verb", [("login",), ("run", NIM, "--gpus", "8", "--dry-run")])
+def test_a_broken_key_file_is_one_clear_error(nimctl: Nimctl, bare_host, home: Path, verb, content, error_id, code):
+    if content is not None:
+        (home / "key").write_text(content)
+    done = nimctl(*verb, "--json", env={**bare_host, "NGC_API_KEY_FILE": str(home / "key")}, stdin="")
+    assert (done.error_id, done.code) == (error_id, code), done.stderr
+    assert "NGC_API_KEY_FILE" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_broken_key_file_does_not_matter_to_a_model_that_needs_no_key(nimctl: Nimctl, bare_host, home: Path):
+    env = {**bare_host, "NGC_API_KEY_FILE": str(home / "none"), "HF_TOKEN_FILE": str(home / "none")}
+    done = nimctl("run", "demo", "--gpus", "none", "--runtime", "process", "--dry-run", "--json", env=env)
+    assert done.code == 0, done.stderr
