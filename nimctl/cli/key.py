@@ -10,17 +10,26 @@ from nimctl.core.errors import NimctlError
 from nimctl.core.secret import Secret
 
 
-def read_key(*, from_stdin: bool) -> Secret:
-    """The key. Raises `key-missing` where none is given and nobody can be asked, else as `keys.find_key` does."""
+# The registry that the NGC key belongs to. A key is never sent to a registry that it was not made for.
+NGC_REGISTRY = "nvcr.io"
+
+
+def read_key(registry: str, *, from_stdin: bool) -> Secret:
+    """The key for `registry`; the environment's only for NVIDIA's own.
+
+    Raises `key-missing` where none is given and nobody can be asked, else as `keys.find_key` does.
+    """
     if from_stdin:
         key = Secret(sys.stdin.readline().strip())
     else:
-        found = keys.find_key(keys.NGC, os.environ)
+        found = keys.find_key(keys.NGC, os.environ) if registry == NGC_REGISTRY else None
         if found is None and sys.stdin.isatty():
             found = Secret(str(typer.prompt("API key", hide_input=True)).strip())
         key = found or Secret("")
     if not key.reveal():
-        nowhere = f"none of {', '.join(keys.sources(keys.NGC))} is set and there is no terminal to ask on"
+        variables = f"none of {', '.join(keys.sources(keys.NGC))} is set"
+        other = f"the key in the environment is for {NGC_REGISTRY} only"
+        nowhere = f"{variables if registry == NGC_REGISTRY else other} and there is no terminal to ask on"
         raise NimctlError(
             "key-missing",
             "no API key was given",

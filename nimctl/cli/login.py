@@ -28,7 +28,7 @@ def login(
     from nimctl.render import Output
 
     out = Output.choose("login", as_json=as_json, quiet=quiet)
-    key = read_key(from_stdin=password_stdin)
+    key = read_key(registry, from_stdin=password_stdin)
     with out.working(f"asking {registry} whether it accepts the key"):
         stored = credentials.login(registry, username, key, config_dir=credentials.config_folder())
     for warning in stored.warnings:

@@ -204,6 +204,12 @@ def test_login_without_a_key_and_without_a_terminal(nimctl: Nimctl, bare_host: d
     assert_clear(nimctl("login", "--password-stdin", "--json", env=bare_host, stdin="\n"), "key-missing", 4)
 
 
+def test_nvidia_s_key_is_not_sent_to_another_registry(nimctl: Nimctl, bare_host: dict[str, str]) -> None:
+    env = {**bare_host, "NGC_API_KEY": "nvapi-not-for-everybody-0123"}
+    error = assert_clear(nimctl("login", "127.0.0.1:9", "--json", env=env, stdin=""), "key-missing", 4)
+    assert "nvcr.io only" in error["cause"]
+
+
 def test_a_run_that_does_not_exist(nimctl: Nimctl, bare_host: dict[str, str]) -> None:
     for verb in ("status", "logs", "stop"):
         assert_clear(nimctl(verb, "nobody", "--json", env=bare_host), "run-unknown", 2)
