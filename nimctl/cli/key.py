@@ -9,7 +9,6 @@ from nimctl.core import keys
 from nimctl.core.errors import NimctlError
 from nimctl.core.secret import Secret
 
-
 # The registry that the NGC key belongs to. A key is never sent to a registry that it was not made for.
 NGC_REGISTRY = "nvcr.io"
 
