@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -95,11 +96,14 @@ def run_nimctl(*arguments: str, env: Mapping[str, str], timeout: float = 300, st
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Iterator[Path]:
-    """A home of its own, so that no test reads or writes the user's configuration, state or cache."""
-    folder = tmp_path / "home"
-    folder.mkdir()
-    yield folder
+def home() -> Iterator[Path]:
+    """A home of its own, so that no test reads or writes the user's configuration, state or cache.
+
+    Its path is short, as homes are: a Unix socket below it may have 107 bytes.
+    """
+    with tempfile.TemporaryDirectory(prefix="home-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
 
 
 def private_environment(base: Mapping[str, str], home: Path) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -33,11 +34,11 @@ def cpu_image() -> str:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Server]:
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """The demo, started by `nimctl run` with keys in its caller's environment that it must not leak."""
-    home = tmp_path_factory.mktemp("home")
     port = free_port()
     with ExitStack() as stack:
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="home-", ignore_cleanup_errors=True)))
         if why_no_lab() is None:
             request.getfixturevalue("cpu_image")
             env = private_environment(the_lab.environment("none"), home)

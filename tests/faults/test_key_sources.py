@@ -63,7 +63,7 @@ def test_a_pull_without_login_and_key_says_what_is_missing(nvidia):
 def test_login_takes_the_key_of_a_file(nvidia, monkeypatch, tmp_path):
     (tmp_path / "key").write_text(f"{nvidia.key}\n")
     monkeypatch.setenv("NGC_API_KEY_FILE", str(tmp_path / "key"))
-    assert key.read_key(from_stdin=False) == Secret(nvidia.key)
+    assert key.read_key("nvcr.io", from_stdin=False) == Secret(nvidia.key)
 
 
 def finding(done: Any) -> Any:

@@ -51,7 +51,11 @@ def prepare(paths: Paths) -> None:
         shutil.copy(standin, toolkit / standin.name)
     host_commands = paths.gpus / "host-bin"  # what a user of a GPU host finds on PATH
     host_commands.mkdir(exist_ok=True)
-    for name, target in (("nvidia-ctk", toolkit / "nvidia-ctk"), ("nvidia-smi", double / "nvidia-smi")):
+    commands = [
+        ("nvidia-smi", double / "nvidia-smi"),
+        *((s.name, toolkit / s.name) for s in sorted(STANDINS.iterdir())),
+    ]
+    for name, target in commands:
         (host_commands / f".{name}").unlink(missing_ok=True)
         (host_commands / f".{name}").symlink_to(target)
         (host_commands / f".{name}").rename(host_commands / name)
