@@ -6,7 +6,17 @@ breaks it: with `chmod a+rwxt` a second uid can neither replace nor delete what 
 """
 
 from nimctl.core.cache.init import Action, InitReport, apply_init, plan_init
-from nimctl.core.cache.paths import FILE_MODE, FOLDER_MODE, PRIVATE_MODE, UMASK, CachePaths, make_shared_folder
+from nimctl.core.cache.paths import (
+    FILE_MODE,
+    FOLDER_MODE,
+    PRIVATE_MODE,
+    UMASK,
+    CachePaths,
+    Part,
+    RepoPaths,
+    make_shared_folder,
+    open_shared,
+)
 from nimctl.core.cache.probe import probe_writable
 from nimctl.core.cache.problems import free_bytes, storage_error
 
@@ -18,9 +28,12 @@ __all__ = [
     "Action",
     "CachePaths",
     "InitReport",
+    "Part",
+    "RepoPaths",
     "apply_init",
     "free_bytes",
     "make_shared_folder",
+    "open_shared",
     "plan_init",
     "probe_writable",
     "storage_error",

@@ -6,6 +6,7 @@ import shlex
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from nimctl.core.cache.problems import storage_error
 from nimctl.core.errors import NimctlError
@@ -14,6 +15,63 @@ UMASK = 0o002
 FOLDER_MODE = 0o2770
 FILE_MODE = 0o664
 PRIVATE_MODE = 0o700
+
+
+Part = Literal["huggingface", "ngc"]
+
+
+@dataclass(frozen=True)
+class RepoPaths:
+    """Where things are below the folder of one repository, in the layout of the Hugging Face cache.
+
+    models--org--name/
+      blobs/<digest>                        the bytes, named by their digest as the source gives it
+      snapshots/<revision>/<path>           links to ../../blobs/<digest>
+      refs/<name>                           the revision that a branch or version pointed at
+      .complete/<revision>.json             our marker, written last: the manifest that was verified
+      .partial/<writer>/                    what a writer has so far; see nimctl.core.fetch.writers
+
+    Layout: https://huggingface.co/docs/huggingface_hub/guides/manage-cache.
+    """
+
+    folder: Path
+
+    @property
+    def blobs(self) -> Path:
+        """The folder of the bytes."""
+        return self.folder / "blobs"
+
+    @property
+    def refs(self) -> Path:
+        """The folder of names for revisions."""
+        return self.folder / "refs"
+
+    @property
+    def snapshots(self) -> Path:
+        """The folder of revisions."""
+        return self.folder / "snapshots"
+
+    @property
+    def markers(self) -> Path:
+        """The folder of our markers."""
+        return self.folder / ".complete"
+
+    @property
+    def partial(self) -> Path:
+        """The folder of what is being fetched."""
+        return self.folder / ".partial"
+
+    def snapshot(self, revision: str) -> Path:
+        """The folder of one immutable revision. Raises ValueError for a name that escapes."""
+        return self.snapshots / _plain(revision, "revision")
+
+    def marker(self, revision: str) -> Path:
+        """The marker of one revision. Raises ValueError for a name that escapes."""
+        return self.markers / f"{_plain(revision, 'revision')}.json"
+
+    def ref(self, name: str) -> Path:
+        """The file that says which revision `name` (a branch may hold slashes) is. Raises ValueError."""
+        return self.refs.joinpath(*(_plain(part, "reference") for part in name.split("/")))
 
 
 @dataclass(frozen=True)
@@ -25,25 +83,22 @@ class CachePaths:
     @property
     def hub(self) -> Path:
         """Weights, in the layout of the Hugging Face cache: `hf`, transformers and vLLM can read it."""
-        return self.root / "huggingface" / "hub"
+        return self.part("huggingface")
+
+    def part(self, part: Part) -> Path:
+        """The folder of all repositories that came from one kind of source; `ngc` is laid out as NIM does it."""
+        return self.root / part / "hub"
 
     @property
     def engine(self) -> Path:
         """The parent of every user's private engine caches."""
         return self.root / "engine"
 
-    def repo_dir(self, repo: str) -> Path:
-        """The folder of `repo` ("org/name"): blobs, snapshots, refs. Raises ValueError for a name that escapes."""
-        parts = repo.split("/")
-        if not all(_is_plain_name(part) for part in parts):
-            raise ValueError(f"not a repository name: {repo!r}")
-        return self.hub / "--".join(("models", *parts))
-
-    def snapshot_dir(self, repo: str, revision: str) -> Path:
-        """The folder of one immutable revision of `repo`. Raises ValueError for a name that escapes."""
-        if not _is_plain_name(revision):
-            raise ValueError(f"not a revision: {revision!r}")
-        return self.repo_dir(repo) / "snapshots" / revision
+    def repo(self, name: str, part: Part = "huggingface") -> RepoPaths:
+        """The repository `name` ("org/name", "org/team/name"). Raises ValueError for a name that escapes."""
+        return RepoPaths(
+            self.part(part) / "--".join(("models", *(_plain(p, "repository name") for p in name.split("/"))))
+        )
 
     def engine_private(self, key: str) -> Path:
         """This user's own folder `engine/<uid>/<key>`, made with mode 0700 when it is missing.
@@ -51,8 +106,7 @@ class CachePaths:
         Compiled code is loaded from it unchecked, so a folder that another user made or can write is refused.
         Raises `cache-not-writable`, `disk-full`, `cache-unreachable`.
         """
-        if not _is_plain_name(key):
-            raise ValueError(f"not a folder name: {key!r}")
+        _plain(key, "folder name")
         mine = self.engine / str(os.geteuid())
         try:
             make_shared_folder(self.engine, self.root)
@@ -87,8 +141,23 @@ def make_shared_folder(folder: Path, root: Path | None = None) -> None:
                 missing.chmod(mode)
 
 
-def _is_plain_name(name: str) -> bool:
-    return bool(name) and name not in (".", "..") and "/" not in name and "\0" not in name
+def open_shared(path: Path, flags: int) -> int:
+    """A descriptor of `path`, made with mode 664 whatever the umask is, so that any `uid:0` can go on with it.
+
+    Raises OSError as the filesystem does.
+    """
+    handle = os.open(path, flags | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+    if stat.S_IMODE(os.fstat(handle).st_mode) != FILE_MODE:
+        with contextlib.suppress(PermissionError):  # another user made it, and set its mode
+            os.fchmod(handle, FILE_MODE)
+    return handle
+
+
+def _plain(name: str, what: str) -> str:
+    """`name` where it is one plain component of a path. Raises ValueError."""
+    if name in ("", ".", "..") or "/" in name or "\0" in name:
+        raise ValueError(f"not a {what}: {name!r}")
+    return name
 
 
 def _make_private(folder: Path) -> None:

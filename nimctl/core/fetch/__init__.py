@@ -1,50 +1,98 @@
 """Weights: from a source to a verified folder that the engine can be started on.
 
-`protocol` says what a source is; `builtin`, `folder` and `hub` (what the cache holds already) are the sources there
-are; `store` installs files in the layout of the Hugging Face cache. Network sources (`hf://`, `ngc://`, `s3://`,
-`gs://`, `https://`) will get a module each, and share one `transfer` module here, which alone imports requests.
+`protocol` says what a source is, with one module for each; `store` brings what a source lists into the cache, through
+`transfer` (connections), `schedule` (which bytes next), `partial` (one file, its journal and hash) and `writers` (many
+processes on one folder); `verify` hashes what lies there.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 from nimctl.core.cache import CachePaths
 from nimctl.core.errors import NimctlError
-from nimctl.core.fetch import builtin, folder, hub, store
+from nimctl.core.fetch import builtin, folder, http, hub, store
+from nimctl.core.fetch.access import Access, from_environment
 from nimctl.core.fetch.address import without_secrets
 from nimctl.core.fetch.manifest import File, Manifest
-from nimctl.core.fetch.protocol import OnProgress, Progress, Source
+from nimctl.core.fetch.protocol import FileProgress, OnProgress, Progress, Source
+from nimctl.core.fetch.retry import DEFAULT, Patience, Stop
 
-__all__ = ["File", "Manifest", "OnProgress", "Progress", "Source", "fetch", "open_source"]
+__all__ = [
+    "Access",
+    "File",
+    "FileProgress",
+    "Manifest",
+    "OnProgress",
+    "Patience",
+    "Progress",
+    "Source",
+    "Stop",
+    "fetch",
+    "from_environment",
+    "open_source",
+]
+
+ANONYMOUS = Access()
 
 
-def open_source(uri: str, cache_root: Path) -> Source:
-    """The source that `uri` names: `builtin://demo`, an absolute path, `file://`, or `hf://` from the cache.
+def open_source(
+    uri: str,
+    cache_root: Path,
+    *,
+    access: Access = ANONYMOUS,
+    client: http.Client | None = None,
+    refresh: bool = False,
+    patience: Patience = DEFAULT,
+) -> Source:
+    """The source that `uri` names: `builtin://demo`, an absolute path, `file://`, `hf://`, ...
 
-    Changes nothing. Raises `weights-source-unsupported`.
+    Asks nobody and changes nothing. With `refresh`, a branch is looked up again though the cache holds it. Raises
+    `weights-source-unsupported`.
     """
     if uri.startswith(builtin.SCHEME):
         return builtin.parse(uri)
     if uri.startswith(folder.SCHEME) or "://" not in uri:
         return folder.parse(uri)
+    client = client or http.Client(offline=access.offline)
     if uri.startswith(hub.SCHEME):
-        return hub.cached(uri, CachePaths(cache_root))
+        return hub.parse(uri, CachePaths(cache_root), access, client, refresh=refresh, patience=patience)
     raise NimctlError(
         "weights-source-unsupported",
         f"weights cannot be fetched from {without_secrets(uri)}",
-        cause="downloads are not in this version",
-        fix="Put the checkpoint into a folder (for example with `hf download`) and pass the folder.",
+        cause="the known sources are hf://, ngc://, s3://, gs://, https://, file:// and an absolute path",
+        fix="Correct the address, or pass the folder that holds the checkpoint.",
     )
 
 
-def fetch(uri: str, cache_root: Path, *, on_progress: OnProgress = lambda _: None) -> Path:
+def fetch(
+    uri: str,
+    cache_root: Path,
+    *,
+    access: Access = ANONYMOUS,
+    on_progress: OnProgress = lambda _: None,
+    stop: Stop | None = None,
+    refresh: bool = False,
+    patience: Patience = DEFAULT,
+    only: Callable[[File], bool] | None = None,
+) -> Path:
     """The folder to start the engine on: the source's own where it is local, else the verified snapshot in the cache.
 
     May be interrupted at any point, and run by any number of processes at once: what is not complete is never taken
-    for complete. Raises `weights-*`, `cache-not-writable`, `cache-unreachable`, `disk-full`.
+    for complete. With `only`, just those files are brought. Raises `weights-*`, `key-*`, `terms-not-accepted`,
+    `tls-untrusted`, `proxy-refused`, `clock-wrong`, `cache-not-writable`, `cache-unreachable`, `disk-full`, and
+    `interrupted` once `stop` is set.
     """
-    source = open_source(uri, cache_root)
-    manifest = source.resolve()
-    if source.in_place is not None:
-        on_progress(Progress(manifest.total, manifest.total))
-        return source.in_place
-    return store.ensure(source, manifest, CachePaths(cache_root), on_progress)
+    client = http.Client(offline=access.offline)
+    try:
+        source = open_source(uri, cache_root, access=access, client=client, refresh=refresh, patience=patience)
+        if source.in_place is None:
+            on_progress(Progress(0, phase="resolving"))
+        manifest = source.resolve()
+        if source.in_place is not None:
+            on_progress(Progress(manifest.total, manifest.total, phase="done"))
+            return source.in_place
+        return store.ensure(
+            source, manifest, CachePaths(cache_root), on_progress, patience=patience, stop=stop, only=only
+        )
+    finally:
+        client.close()

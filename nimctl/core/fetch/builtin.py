@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nimctl.core import demo
+from nimctl.core.cache import Part
 from nimctl.core.errors import NimctlError
 from nimctl.core.fetch.manifest import File, Manifest, revision_of
 from nimctl.core.fetch.protocol import OnProgress, Progress
@@ -17,10 +18,11 @@ class BuiltinSource:
 
     in_place: None = None
     repo: str = "nimctl/demo"
+    part: Part = "huggingface"
 
     def resolve(self) -> Manifest:
         """The manifest that the generator promises; the revision is a hash of it."""
-        files = tuple(File(path, entry.size, entry.sha256) for path, entry in sorted(demo.MANIFEST.items()))
+        files = tuple(File(path, entry.size, f"sha256:{entry.sha256}") for path, entry in sorted(demo.MANIFEST.items()))
         return Manifest(f"{SCHEME}demo", revision_of(files), files)
 
     def materialise(self, manifest: Manifest, folder: Path, on_progress: OnProgress) -> None:

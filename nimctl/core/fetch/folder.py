@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from nimctl.core.cache import Part
 from nimctl.core.errors import NimctlError
 from nimctl.core.fetch.integrity import require_all_shards, require_readable, require_whole, unreadable
 from nimctl.core.fetch.manifest import File, Manifest
@@ -22,6 +23,8 @@ class FolderSource:
     """The checkpoint in `in_place`, an absolute path."""
 
     in_place: Path
+
+    part: Part = "huggingface"
 
     @property
     def repo(self) -> str:

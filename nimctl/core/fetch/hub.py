@@ -1,57 +1,201 @@
-"""A checkpoint of the Hugging Face Hub that lies in the cache already: what `hf download` or a NIM left there.
+"""Checkpoints of the Hugging Face Hub, and of mirrors that speak its API: `hf://org/name:revision`.
 
-`hf://org/name` or `hf://org/name:revision`. Fetching from the network will be added beside this; looking into the cache
-first stays, because an air-gapped host has nothing else.
+API: https://huggingface.co/docs/hub/api. The revision is resolved to a commit before anything else, and the commit
+stands in every later address: a branch that moves meanwhile cannot mix two revisions.
 """
 
 import re
-from pathlib import Path
+import threading
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote, urlsplit
 
-from nimctl.core.cache import CachePaths
+from nimctl.core.cache import CachePaths, Part
 from nimctl.core.errors import NimctlError
+from nimctl.core.fetch import cached, http, hub_errors, listing, retry, selection
+from nimctl.core.fetch.access import Access
 from nimctl.core.fetch.address import without_secrets
-from nimctl.core.fetch.folder import FolderSource
+from nimctl.core.fetch.manifest import File, Manifest
+from nimctl.core.fetch.protocol import RangeStream
+from nimctl.core.fetch.retry import Patience
 
 SCHEME = "hf://"
-_NAME = re.compile(r"(?P<repo>[\w.\-]+/[\w.\-]+)(?::(?P<revision>[\w.\-]+))?")
+_DEFAULT = "main"
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+# What git allows in a reference, a little less: https://git-scm.com/docs/git-check-ref-format
+_ADDRESS = re.compile(
+    r"(?P<repo>[A-Za-z0-9_.\-]+/[A-Za-z0-9_.\-]+)(?:[:@](?P<revision>[^\s\x00-\x1f\x7f?*\[\\~^:]{1,200}))?(?:\?(?P<query>.*))?"
+)
+_NEXT = re.compile(r"<([^>]*)>\s*;[^,]*rel=\"?next\"?")
+_MOST_PAGES = 1000
+PATIENCE = Patience()
 
 
-def cached(uri: str, paths: CachePaths) -> FolderSource:
-    """The snapshot that `uri` means, used where it lies.
+class HubSource:
+    """One model at one revision of the Hub at `access.hf_endpoint`. May be used by many threads."""
 
-    A revision is a commit or a name in `refs/`; left out it is `main`. Raises `weights-source-unsupported` when the
-    cache does not hold it, with the command that brings it there.
+    part: Part = "huggingface"
+    in_place: None = None
+
+    def __init__(
+        self,
+        repo: str,
+        revision: str | None,
+        only: tuple[str, ...],
+        *,
+        paths: CachePaths,
+        access: Access,
+        client: http.Client,
+        refresh: bool,
+        patience: Patience,
+    ) -> None:
+        self.repo = repo
+        self._revision = revision or _DEFAULT
+        source = f"{SCHEME}{repo}" + (f":{revision}" if revision else "")
+        source += "?" + "&".join(f"file={quote(path)}" for path in only) if only else ""
+        is_commit = bool(_COMMIT.fullmatch(self._revision))
+        self._wanted = cached.Wanted(paths.repo(repo, self.part), source, self._revision, is_commit, only)
+        self._access = access
+        self._client = client
+        self._refresh = refresh
+        self._patience = patience
+        self._commit: str | None = self._revision if is_commit else None
+        self._targets: dict[str, http.Target] = {}
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"HubSource({self._wanted.source!r})"
+
+    @property
+    def refs(self) -> tuple[str, ...]:
+        """The branch or tag that was asked for; nothing where it was a commit."""
+        return () if self._wanted.is_revision else (self._revision,)
+
+    def resolve(self) -> Manifest:
+        """Pin the commit and list the files that the engine needs; see `cached.resolve` for what the cache decides.
+
+        Raises `weights-*`, `key-missing`, `key-refused`, `terms-not-accepted`, `clock-wrong`, `tls-untrusted`,
+        `proxy-refused`.
+        """
+        manifest = cached.resolve(
+            self._wanted, self._ask, self._patience, refresh=self._refresh, offline=self._access.offline
+        )
+        self._commit = manifest.revision
+        return manifest
+
+    def open_range(self, file: File, start: int, stop: int) -> RangeStream:
+        """The bytes [start, stop) of `file` at the resolved commit; see `protocol.Remote`."""
+        try:
+            return self._client.open_range(self._target(file), start, stop)
+        except http.Denied as denied:
+            raise hub_errors.of(denied.answer, self._asked(file.path)) from denied
+
+    def _target(self, file: File) -> http.Target:
+        commit = self._commit or self.resolve().revision
+        with self._lock:
+            if file.path not in self._targets:
+                url = f"{self._access.hf_endpoint}/{self.repo}/resolve/{commit}/{quote(file.path)}"
+                headers = http.bearer(self._access.hf_token)
+                self._targets[file.path] = http.Target(url, size=file.size, headers=headers)
+            return self._targets[file.path]
+
+    def _ask(self, patience: Patience) -> Manifest:
+        commit = self._resolved_commit(patience)
+        if manifest := cached.complete(self._wanted, commit):
+            return manifest
+        shown = f"the file list of {self.repo}"
+        files = listing.merged(
+            (_file(entry, shown) for entry in self._tree(commit, patience) if _is_file(entry)), shown
+        )
+        chosen = selection.choose(files, self.repo, only=self._wanted.only)
+        return Manifest(self._wanted.source, commit, chosen)
+
+    def _resolved_commit(self, patience: Patience) -> str:
+        shown = f"the revision {self._revision} of {self.repo}"
+        document = self._get(f"revision/{quote(self._revision, safe='')}", shown, patience).json()
+        commit: str = listing.member(document, "sha", str, shown)
+        if not _COMMIT.fullmatch(commit) or (self._wanted.is_revision and commit != self._revision):
+            raise listing.wrong_shape(shown, f"it was resolved to {commit!r:.100}")
+        return commit
+
+    def _tree(self, commit: str, patience: Patience) -> Iterator[Any]:
+        """Every entry of the tree, page by page."""
+        query, seen = "recursive=true", set[str]()
+        shown = f"the file list of {self.repo}"
+        while query not in seen:
+            seen.add(query)
+            answer = self._get(f"tree/{commit}?{query}", shown, patience)
+            page = answer.json()
+            if not isinstance(page, list):
+                raise listing.wrong_shape(shown, f"a JSON list is expected, not {type(page).__name__}")
+            yield from page
+            following = _NEXT.search(answer.headers.get("link", ""))
+            if following is None:
+                return
+            # Of the next address only the query counts: behind a mirror it may lead to the Hub itself.
+            query = urlsplit(following[1]).query
+            if len(seen) >= _MOST_PAGES:
+                break
+        raise listing.wrong_shape(shown, f"its pages do not end (after {len(seen)} of them)")
+
+    def _get(self, what: str, shown: str, patience: Patience) -> http.Answer:
+        url = f"{self._access.hf_endpoint}/api/models/{self.repo}/{what}"
+        headers = http.bearer(self._access.hf_token)
+        answer = retry.persist(lambda: self._client.get(url, headers=headers), shown, patience)
+        if answer.status != 200:
+            raise hub_errors.of(answer, self._asked())
+        return answer
+
+    def _asked(self, path: str | None = None) -> hub_errors.Asked:
+        access = self._access
+        return hub_errors.Asked(without_secrets(access.hf_endpoint), self.repo, self._revision, access.hf_token, path)
+
+
+def parse(
+    uri: str,
+    paths: CachePaths,
+    access: Access,
+    client: http.Client,
+    *,
+    refresh: bool = False,
+    patience: Patience = PATIENCE,
+) -> HubSource:
+    """The source that `uri` names; no network is used.
+
+    `hf://org/name`, then `:revision` or `@revision` (branch, tag or commit; main where left out), then `?file=path` for
+    single files. `refresh` asks the Hub what the revision is now. Raises `weights-source-unsupported`.
     """
-    match = _NAME.fullmatch(uri.removeprefix(SCHEME))
-    if match is None:
+    match = _ADDRESS.fullmatch(uri.removeprefix(SCHEME))
+    try:
+        if match is None or not uri.startswith(SCHEME):
+            raise ValueError("such an address reads hf://organisation/name or hf://organisation/name:revision")
+        if "--" in match["repo"] or ".." in match["repo"]:
+            raise ValueError("the Hub has no names with -- or ..")
+        only = listing.selected(match["query"] or "")
+        paths.repo(match["repo"]).ref(match["revision"] or _DEFAULT)
+    except ValueError as error:
         raise NimctlError(
             "weights-source-unsupported",
-            f"{without_secrets(uri)} is not a model of the Hugging Face Hub",
-            cause="such an address reads hf://organisation/name or hf://organisation/name:revision",
+            f"{without_secrets(uri)!r:.200} is not a model of the Hugging Face Hub",
+            cause=str(error),
             fix="Correct the address, or pass a folder.",
-        )
-    repo, revision = match["repo"], match["revision"] or "main"
-    try:
-        folder = paths.snapshot_dir(repo, _commit(paths.repo_dir(repo) / "refs" / revision) or revision)
-    except ValueError as error:
-        raise _absent(repo, revision, paths, str(error)) from error
-    if not folder.is_dir():
-        raise _absent(repo, revision, paths, f"{folder} does not exist")
-    return FolderSource(folder)
+        ) from error
+    return HubSource(
+        match["repo"], match["revision"], only,
+        paths=paths, access=access, client=client, refresh=refresh, patience=patience,
+    )  # fmt: skip
 
 
-def _commit(reference: Path) -> str | None:
-    try:
-        return reference.read_text(encoding="ascii").strip() or None
-    except (OSError, UnicodeDecodeError):
-        return None
+def _is_file(entry: Any) -> bool:
+    return not isinstance(entry, dict) or entry.get("type") == "file"
 
 
-def _absent(repo: str, revision: str, paths: CachePaths, cause: str) -> NimctlError:
-    wanted = f" --revision {revision}" if revision != "main" else ""
-    return NimctlError(
-        "weights-source-unsupported",
-        f"the weights of {repo} are not in the cache, and this version does not download them itself",
-        cause=cause,
-        fix=f"`hf download {repo}{wanted} --cache-dir {paths.hub}`, then run it again; or pass their folder.",
-    )
+def _file(entry: Any, shown: str) -> File:
+    """A file of the tree: the content of large ones is told by SHA-256 (`lfs`), that of small ones by git's hash."""
+    path: str = listing.member(entry, "path", str, shown)
+    if entry.get("lfs") is not None:
+        lfs = listing.member(entry, "lfs", dict, shown)
+        digest = "sha256:" + listing.member(lfs, "oid", str, shown).removeprefix("sha256:")
+        return listing.remote_file(path, listing.member(lfs, "size", int, shown), digest, shown)
+    oid: str = listing.member(entry, "oid", str, shown)
+    return listing.remote_file(path, listing.member(entry, "size", int, shown), f"git-sha1:{oid}", shown)

@@ -1,30 +1,60 @@
-"""What a checkpoint consists of: path, size and SHA-256 of every file at one immutable revision."""
+"""What a checkpoint consists of: path, size and digest of every file at one immutable revision."""
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from functools import cached_property
 from typing import Any
 
+from nimctl.core.fetch import digests
 from nimctl.core.plain import from_plain, to_plain
 
 SCHEMA = "nimctl.manifest/1"
+_LONGEST_NAME = 255  # bytes of one component: NAME_MAX of Linux
+_LONGEST_PATH = 1024  # bytes; leaves room for the cache's own folders below PATH_MAX, 4096
 
 
 @dataclass(frozen=True)
 class File:
-    """One file: `path` relative with slashes, `size` in bytes, `sha256` in hexadecimal or None where it is not known.
+    """One file: `path` relative with slashes, `size` in bytes, `digest` as `algorithm:hex` or None where not known.
 
-    Raises ValueError for a path that would leave the folder, whoever named it.
+    Raises ValueError for a path that would leave the folder or that a filesystem cannot hold, whoever named it, for a
+    negative size and for what is no digest.
     """
 
     path: str
     size: int
-    sha256: str | None = None
+    digest: str | None = None
 
     def __post_init__(self) -> None:
-        parts = self.path.split("/")
-        if any(part in ("", ".", "..") or "\0" in part or "\\" in part for part in parts):
+        if any(not _is_safe(part) for part in self.path.split("/")) or len(self.path.encode()) > _LONGEST_PATH:
             raise ValueError(f"not a path inside a checkpoint: {self.path!r}")
+        if self.size < 0:
+            raise ValueError(f"not a size: {self.size}")
+        if self.digest is not None:
+            digests.parse(self.digest)
+
+    @property
+    def expected(self) -> digests.Digest | None:
+        """The digest that the content must have."""
+        return digests.parse(self.digest) if self.digest else None
+
+    @cached_property
+    def key(self) -> str:
+        """The name of its bytes: that of its blob where the digest is known, else one made of path and size."""
+        if expected := self.expected:
+            return expected.hex
+        return "unhashed-" + hashlib.sha256(f"{self.size} {self.path}".encode()).hexdigest()[:32]
+
+
+def _is_safe(part: str) -> bool:
+    """Whether `part` is one plain component of a path on every system that may share the cache."""
+    try:
+        length = len(part.encode())
+    except UnicodeEncodeError:  # a lone surrogate: no filesystem here can name it
+        return False
+    if part in ("", ".", "..") or length > _LONGEST_NAME:
+        return False
+    return not any(char in "\\\0" or ord(char) < 32 or ord(char) == 127 for char in part)
 
 
 @dataclass(frozen=True)
@@ -57,5 +87,5 @@ def from_json(data: Any) -> Manifest:
 
 def revision_of(files: tuple[File, ...]) -> str:
     """A revision for a source that has none of its own: 40 hexadecimal digits (like a commit) of the content."""
-    lines = sorted(f"{PurePosixPath(f.path)} {f.size} {f.sha256}\n" for f in files)
+    lines = sorted(f"{f.path} {f.size} {f.digest}\n" for f in files)
     return hashlib.sha256("".join(lines).encode()).hexdigest()[:40]

@@ -1,50 +1,70 @@
-"""Installing a checkpoint in the cache, in the layout of the Hugging Face cache.
+"""Bringing a checkpoint into the cache: what is there is used, what is missing is fetched, and the marker comes last.
 
-    models--org--name/
-      blobs/<sha256>                        the bytes
-      snapshots/<revision>/<path>           links to ../../blobs/<sha256>
-      refs/main                             the revision, so that tools find it by name
-      .complete/<revision>.json             our marker, written last: the manifest that was verified
-      .incoming-<random>/                   a writer's private folder
-
-Layout: https://huggingface.co/docs/huggingface_hub/guides/manage-cache. A snapshot counts only with its marker, every
-step before the marker can be repeated, and each replaces a name atomically: so a crash anywhere, and two writers at
-once, end in the right state.
+A snapshot counts only with its marker, every step before the marker can be repeated, and each replaces a name
+atomically: so a crash anywhere, and any number of writers at once, end in the right state. Where things are:
+`nimctl.core.cache.RepoPaths`; who writes when: `writers`.
 """
 
 import contextlib
-import hashlib
-import json
 import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from nimctl.core.cache import FILE_MODE, CachePaths, free_bytes, make_shared_folder, storage_error
+from nimctl.core.cache import CachePaths, RepoPaths, free_bytes, make_shared_folder, storage_error
 from nimctl.core.errors import NimctlError
-from nimctl.core.fetch.incoming import incoming_folder
-from nimctl.core.fetch.manifest import File, Manifest, from_json
-from nimctl.core.fetch.protocol import OnProgress, Progress, Source
+from nimctl.core.fetch import install, snapshots, verify
+from nimctl.core.fetch.manifest import File, Manifest
+from nimctl.core.fetch.meter import Meter
+from nimctl.core.fetch.partial import Partial
+from nimctl.core.fetch.protocol import Generator, OnProgress, Remote, Source
+from nimctl.core.fetch.retry import DEFAULT, Patience, Stop
+from nimctl.core.fetch.transfer import Transfer
+from nimctl.core.fetch.writers import Writer, turn, writer
 
-# Room for folders, links and the marker beside the files themselves.
+# Room for folders, links, journals and the marker beside the files themselves.
 _MARGIN_BYTES = 4 * 2**20
 _MARGIN_INODES = 16
-_CHUNK = 4 * 2**20
+_MOST_LOSSES = 3  # times that this process may be taken for dead before it gives up
 
 
-def complete_snapshot(paths: CachePaths, repo: str, manifest: Manifest) -> Path | None:
-    """The snapshot folder if its marker is there and every file has its size; None otherwise. Reads no weights."""
-    snapshot = paths.snapshot_dir(repo, manifest.revision)
-    try:
-        recorded = from_json(json.loads(_marker(paths, repo, manifest).read_bytes()))
-        sizes = all((snapshot / file.path).stat().st_size == file.size for file in recorded.files)
-    except (OSError, ValueError):
-        return None
-    return snapshot if sizes and recorded == manifest else None
+@dataclass(frozen=True)
+class Order:
+    """One thing to bring into the cache, and how."""
+
+    source: Source
+    manifest: Manifest
+    paths: CachePaths
+    meter: Meter
+    patience: Patience
+    stop: Stop
+
+    @property
+    def repo(self) -> RepoPaths:
+        """Where it goes."""
+        return self.paths.repo(self.source.repo, self.source.part)
+
+    @property
+    def snapshot(self) -> Path:
+        """The folder that it becomes."""
+        return self.repo.snapshot(self.manifest.revision)
 
 
-def ensure(source: Source, manifest: Manifest, paths: CachePaths, on_progress: OnProgress) -> Path:
-    """The complete snapshot of `manifest`, materialised by `source` if it is not there yet.
+def ensure(
+    source: Source,
+    manifest: Manifest,
+    paths: CachePaths,
+    on_progress: OnProgress,
+    *,
+    patience: Patience = DEFAULT,
+    stop: Stop | None = None,
+    only: Callable[[File], bool] | None = None,
+) -> Path:
+    """The snapshot of `manifest`, complete and verified, fetched from `source` as far as it is not there yet.
 
-    Raises `disk-full` before the first byte where the room is known to be too small, else as `fetch` does.
+    With `only`, just those files are brought, and the snapshot is not marked complete. Raises `disk-full` before the
+    first byte where the room is known to be too small, `interrupted` when stopped, else as `fetch` does.
     """
     if not manifest.files:
         raise NimctlError(
@@ -53,117 +73,224 @@ def ensure(source: Source, manifest: Manifest, paths: CachePaths, on_progress: O
             cause=f"its manifest at revision {manifest.revision} is empty",
             fix="Check the name and the revision of the checkpoint.",
         )
-    present = complete_snapshot(paths, source.repo, manifest)
-    if present is None:
-        repo = paths.repo_dir(source.repo)
-        _require_room(repo, manifest)
+    wanted = Manifest(manifest.source, manifest.revision, tuple(filter(only, manifest.files)))
+    meter = Meter(wanted.files, on_progress)
+    order = Order(source, wanted, paths, meter, patience, stop or Stop())
+    if not is_complete(order.repo, wanted):
         try:
-            make_shared_folder(repo, paths.root)
-            with incoming_folder(repo) as private:
-                files = private / "files"
-                make_shared_folder(files)
-                source.materialise(manifest, files, on_progress)
-                _verify(files, manifest, on_progress)
-                _install(files, manifest, paths, source.repo)
+            if _writable(order.repo.folder):
+                _fetch(order, mark=only is None)
+            else:
+                _use_read_only(order)
         except OSError as error:
             raise storage_error(error, paths.root) from error
-        present = paths.snapshot_dir(source.repo, manifest.revision)
-    on_progress(Progress(manifest.total, manifest.total))
-    return present
+    _point_refs(order)
+    meter.finished()
+    return order.snapshot
 
 
-def _marker(paths: CachePaths, repo: str, manifest: Manifest) -> Path:
-    return paths.repo_dir(repo) / ".complete" / f"{manifest.revision}.json"
+def is_complete(repo: RepoPaths, manifest: Manifest) -> bool:
+    """Whether every file of `manifest` was verified in its revision, and still has its size. Reads no weights."""
+    recorded = snapshots.complete(repo, manifest.revision)
+    return recorded is not None and {f.path for f in manifest.files} <= {f.path for f in recorded.files}
 
 
-def _require_room(folder: Path, manifest: Manifest) -> None:
-    place = next(p for p in (folder, *folder.parents) if p.exists())
-    free, needed = free_bytes(place), manifest.total + _MARGIN_BYTES
-    inodes = os.statvfs(place)
-    enough_inodes = not inodes.f_files or inodes.f_favail >= 2 * len(manifest.files) + _MARGIN_INODES
-    if free >= needed and enough_inodes:
+def _point_refs(order: Order) -> None:
+    """Let the names of the revision lead to it, where it was complete already under another name."""
+    refs = order.source.refs if isinstance(order.source, Remote) else ()
+    if any(snapshots.revision_at(order.repo, ref) != order.manifest.revision for ref in refs) and is_complete(
+        order.repo, order.manifest
+    ):
+        with contextlib.suppress(OSError):  # a read-only cache is used as it is
+            install.point(order.paths, order.repo, order.manifest.revision, refs)
+
+
+def _fetch(order: Order, *, mark: bool) -> None:
+    repo, root = order.repo, order.paths.root
+    for _ in range(_MOST_LOSSES):
+        with turn(
+            repo, root, order.stop, settled=lambda: is_complete(repo, order.manifest), on_wait=order.meter.waiting
+        ):
+            if is_complete(repo, order.manifest):
+                return
+            with writer(repo, root, order.stop, order.meter.waiting) as me:
+                finished = _bring(order, me, mark=mark)
+        if finished:
+            return
+        _require_wanted(order.stop)
+    raise NimctlError(
+        "cache-unreachable",
+        f"{repo.folder} was taken over by other processes again and again",
+        cause="this process stood still for so long that others took it for dead",
+        fix="Check the load of this machine and the mount, then run it again: what was fetched is kept.",
+    )
+
+
+def _bring(order: Order, me: Writer, *, mark: bool) -> bool:
+    """Fetch what is missing, and install everything; False where somebody else took this writer's place."""
+    repo, source = order.repo, order.source
+    make_shared_folder(repo.blobs, order.paths.root)
+    present, missing = _sift(order)
+    partials = [Partial(file, me.folder) for file in missing]
+    for partial in partials:
+        partial.load()
+    _require_room(order, partials)
+    hexes: dict[str, str] = dict(present)
+    if isinstance(source, Generator):
+        if missing:
+            hexes |= _generate(source, order, me)
+    elif isinstance(source, Remote):
+
+        def deliver(partial: Partial, digest: str) -> None:
+            install.blob(repo, partial.data, digest, partial.file.size)
+            partial.remove()
+            hexes[partial.file.key] = digest
+            order.meter.set(partial.file, "done")
+
+        Transfer(
+            partials,
+            source,
+            on_sealed=deliver,
+            meter=order.meter,
+            patience=order.patience,
+            stop=order.stop,
+            still_ours=lambda: not me.lost,
+        ).run()
+    _require_wanted(order.stop)
+    if me.lost:
+        return False
+    refs = source.refs if isinstance(source, Remote) else ("main",)
+    install.snapshot(order.paths, repo, order.manifest, hexes, private=me.folder, refs=refs if mark else None)
+    return True
+
+
+def _sift(order: Order) -> tuple[dict[str, str], list[File]]:
+    """The digests by key of what the cache holds already, hashed where nobody has yet, and the files to fetch."""
+    vouched = snapshots.verified_blobs(order.repo)
+    present: dict[str, str] = {}
+    missing: dict[str, File] = {}
+    doubtful: list[tuple[Path, File]] = []
+    for file in order.manifest.files:
+        blob = order.repo.blobs / file.key
+        if not _has_size(blob, file.size):
+            missing[file.key] = file
+        elif vouched.get(file.key) == file.size:
+            present[file.key] = file.key
+            order.meter.set(file, "done")
+        else:
+            doubtful.append((blob, file))
+    for file in _hashed(order, doubtful):
+        missing[file.key] = file
+    for _, file in doubtful:
+        if file.key not in missing:
+            install.vouch(order.repo, file.key, file.size)
+            present[file.key] = file.key
+    return present, list(missing.values())
+
+
+def _hashed(order: Order, items: Sequence[tuple[Path, File]]) -> list[File]:
+    """Those of `items` whose bytes are not what their digest says."""
+    if not items:
+        return []
+    wrong = verify.wrong_files(items, on_bytes=order.meter.verifying, stop=order.stop)
+    _require_wanted(order.stop)
+    for file in wrong:
+        order.meter.set(file, "waiting", 0)
+    return wrong
+
+
+def _generate(source: Generator, order: Order, me: Writer) -> dict[str, str]:
+    made = me.folder / "made"
+    make_shared_folder(made)
+    source.materialise(order.manifest, made, lambda _: None)
+    items = [(made / file.path, file) for file in order.manifest.files]
+    for path, file in items:
+        if not _has_size(path, file.size):
+            raise _not_as_promised(order.manifest, file)
+    for file in _hashed(order, items):
+        raise _not_as_promised(order.manifest, file)
+    for path, file in items:
+        install.seal(path)
+        install.blob(order.repo, path, file.key, file.size)
+    shutil.rmtree(made, ignore_errors=True)
+    return {file.key: file.key for file in order.manifest.files}
+
+
+def _use_read_only(order: Order) -> None:
+    """Accept a cache that cannot be written if it lacks nothing; its bytes are hashed, as nothing vouches for them."""
+    files = order.manifest.files
+    lacking = [file.path for file in files if not _has_size(order.snapshot / file.path, file.size)]
+    known = [file for file in files if file.digest]
+    if not lacking:
+        lacking = [file.path for file in _hashed(order, [(order.snapshot / file.path, file) for file in known])]
+    if lacking:
+        raise NimctlError(
+            "cache-not-writable",
+            f"{len(lacking)} of {len(files)} files have to be fetched, and the cache {order.paths.root} is read-only",
+            cause=f"the first that is missing or damaged in {order.snapshot} is {lacking[0]}",
+            fix="Mount the cache writable, or complete it where it is: `nimctl pull --weights`, "
+            "`nimctl cache verify --repair`.",
+            evidence=lacking[:10],
+        )
+
+
+def _require_room(order: Order, partials: Sequence[Partial]) -> None:
+    """Refuse (`disk-full`) before the first byte what will not fit, in bytes or in inodes."""
+    place = order.repo.folder
+    there = sum(_allocated(partial.data) for partial in partials)
+    needed = sum(partial.file.size for partial in partials) - there + _MARGIN_BYTES
+    free, inodes = free_bytes(place), os.statvfs(place)
+    wanted_inodes = 3 * len(partials) + len(order.manifest.files) + _MARGIN_INODES
+    enough_inodes = not inodes.f_files or inodes.f_favail >= wanted_inodes
+    if not partials or (free >= needed and enough_inodes):
         return
-    cause = f"{needed / 2**20:.1f} MiB are needed and {free / 2**20:.1f} MiB are free"
+    cause = f"{_amount(needed)} more are needed and {_amount(free)} are free"
     raise NimctlError(
         "disk-full",
-        f"{place} has no room for {manifest.source}",
-        cause=cause if free < needed else f"only {inodes.f_favail} inodes are free for {len(manifest.files)} files",
-        fix="Free space there, or name a folder on a larger disk with --cache.",
+        f"{place} has no room for {order.manifest.source}",
+        cause=cause if free < needed else f"{wanted_inodes} inodes are needed and {inodes.f_favail} are free",
+        fix="Free space there (`nimctl cache prune` lists what can go), or name a folder on a larger disk with "
+        "--cache. Nothing was fetched.",
     )
 
 
-def _verify(files: Path, manifest: Manifest, on_progress: OnProgress) -> None:
-    """Check size and SHA-256 of every file, and force it to the disk."""
-    done = 0
-    for file in manifest.files:
-        digest, size = hashlib.sha256(), 0
-        try:
-            with (files / file.path).open("rb") as content:
-                while chunk := content.read(_CHUNK):
-                    digest.update(chunk)
-                    size += len(chunk)
-                    on_progress(Progress(done + size, manifest.total, file.path))
-                os.fchmod(content.fileno(), FILE_MODE)
-                os.fsync(content.fileno())
-        except FileNotFoundError:
-            raise _wrong(manifest, file, "it was not written") from None
-        if (size, digest.hexdigest()) != (file.size, file.sha256):
-            cause = f"it has {size} bytes and SHA-256 {digest.hexdigest()}, not {file.size} bytes and {file.sha256}"
-            raise _wrong(manifest, file, cause)
-        done += size
+def _require_wanted(stop: Stop) -> None:
+    if stop.is_set:
+        raise NimctlError(
+            "interrupted",
+            "the download was stopped",
+            cause="somebody asked for it",
+            fix="Run it again: it goes on where it stopped.",
+        )
 
 
-def _wrong(manifest: Manifest, file: File, cause: str) -> NimctlError:
+def _not_as_promised(manifest: Manifest, file: File) -> NimctlError:
     return NimctlError(
-        "weights-incomplete",
+        "weights-corrupt",
         f"{file.path} of {manifest.source} is not what its manifest says",
-        cause=cause,
-        fix="Run it again; if it happens again, the source or the disk is damaged.",
+        cause=f"it does not have {file.size} bytes with the digest {file.digest}",
+        fix="Run it again; if it happens again, the disk or the memory of this machine is damaged.",
     )
 
 
-def _install(files: Path, manifest: Manifest, paths: CachePaths, name: str) -> None:
-    repo, snapshot = paths.repo_dir(name), paths.snapshot_dir(name, manifest.revision)
-    marker = _marker(paths, name, manifest)
-    for folder in (repo / "blobs", snapshot, repo / "refs", marker.parent):
-        make_shared_folder(folder, paths.root)
-    for file in manifest.files:
-        (files / file.path).replace(repo / "blobs" / str(file.sha256))
-    _sync(repo / "blobs")
-    for file in manifest.files:
-        _link(snapshot / file.path, repo / "blobs" / str(file.sha256), files)
-    for folder in sorted({(snapshot / file.path).parent for file in manifest.files} | {snapshot.parent, repo}):
-        _sync(folder)
-    _write(repo / "refs" / "main", manifest.revision, files)
-    _write(marker, json.dumps(manifest.to_json(), indent=1) + "\n", files)
+def _writable(folder: Path) -> bool:
+    place = next(p for p in (folder, *folder.parents) if p.exists())
+    return os.access(place, os.W_OK | os.X_OK, effective_ids=True)
 
 
-def _link(link: Path, blob: Path, private: Path) -> None:
-    target = os.path.relpath(blob, link.parent)
-    with contextlib.suppress(OSError):
-        if link.readlink() == Path(target):
-            return
-    make_shared_folder(link.parent, root=blob.parent.parent)
-    fresh = private / ".link"
-    fresh.symlink_to(target)
-    fresh.replace(link)
-
-
-def _write(path: Path, text: str, private: Path) -> None:
-    fresh = private / ".text"
-    with fresh.open("w", encoding="utf-8") as file:
-        os.fchmod(file.fileno(), FILE_MODE)
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
-    _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    """Force the names in `folder` to the disk."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def _has_size(path: Path, size: int) -> bool:
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        return path.stat().st_size == size
+    except OSError:
+        return False
+
+
+def _allocated(path: Path) -> int:
+    try:
+        return path.stat().st_blocks * 512
+    except OSError:
+        return 0
+
+
+def _amount(size: int) -> str:
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 2**20:.1f} MiB"

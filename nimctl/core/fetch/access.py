@@ -1,0 +1,70 @@
+"""What sources need to know of the world: keys, endpoints, and whether the network may be used at all."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from nimctl.core.errors import NimctlError
+from nimctl.core.keys import HUGGING_FACE, NGC, find_key
+from nimctl.core.secret import Secret
+
+HUB_ENDPOINT = "https://huggingface.co"
+NGC_ENDPOINT = "https://api.ngc.nvidia.com"
+NGC_AUTH_ENDPOINT = "https://authn.nvidia.com"
+# huggingface_hub's own reading of a switch:
+# https://huggingface.co/docs/huggingface_hub/package_reference/environment_variables
+_TRUE = ("1", "on", "yes", "true")
+# What an object store is configured by. https://docs.aws.amazon.com/sdkref/latest/guide/settings-reference.html and
+# https://cloud.google.com/docs/authentication/application-default-credentials
+_OBJECT_STORE = ("AWS_", "GOOGLE_")
+
+
+@dataclass(frozen=True)
+class Access:
+    """Keys and addresses for every source; the default is anonymous access to the public endpoints.
+
+    `override` is NIM_REPOSITORY_OVERRIDE: the mirror that takes the place of every remote source. `object_store` holds
+    the AWS_* and GOOGLE_* variables; they are never shown.
+    """
+
+    hf_token: Secret | None = None
+    hf_endpoint: str = HUB_ENDPOINT
+    ngc_key: Secret | None = None
+    ngc_endpoint: str = NGC_ENDPOINT
+    ngc_auth_endpoint: str = NGC_AUTH_ENDPOINT
+    override: str | None = None
+    offline: bool = False
+    object_store: Mapping[str, Secret] = field(default_factory=dict)
+
+
+def from_environment(environment: Mapping[str, str]) -> Access:
+    """The access that `environment` describes. Raises `config-invalid` and `key-missing` for a broken key file."""
+
+    def endpoint(name: str, default: str) -> str:
+        value = environment.get(name, "").strip().rstrip("/") or default
+        if not value.startswith(("http://", "https://")):
+            raise NimctlError(
+                "config-invalid",
+                f"{name} is not an address",
+                cause="it does not begin with https:// or http://",
+                fix=f"Set {name} to an address such as {default}, or unset it.",
+            )
+        return value
+
+    return Access(
+        hf_token=find_key(HUGGING_FACE, environment) or _old_token(environment),
+        hf_endpoint=endpoint("HF_ENDPOINT", HUB_ENDPOINT),
+        ngc_key=find_key(NGC, environment),
+        ngc_endpoint=endpoint("NGC_API_ENDPOINT", NGC_ENDPOINT),
+        ngc_auth_endpoint=endpoint("NGC_AUTH_ENDPOINT", NGC_AUTH_ENDPOINT),
+        override=environment.get("NIM_REPOSITORY_OVERRIDE", "").strip() or None,
+        offline=environment.get("HF_HUB_OFFLINE", "").strip().lower() in _TRUE,
+        object_store={
+            name: Secret(value) for name, value in environment.items() if name.startswith(_OBJECT_STORE) and value
+        },
+    )
+
+
+def _old_token(environment: Mapping[str, str]) -> Secret | None:
+    """The name that huggingface_hub still reads beside HF_TOKEN."""
+    value = environment.get("HUGGING_FACE_HUB_TOKEN", "").strip()
+    return Secret(value) if value else None

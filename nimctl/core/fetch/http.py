@@ -1,0 +1,375 @@
+"""HTTP for weights, over requests: small documents and ranges of large files, with one policy for redirects and keys.
+
+At most five redirects, never from https to http, and a key goes to the origin (scheme, host and port) that it was given
+for and to nobody else. requests would follow redirects by rules of its own and would take keys from ~/.netrc, so both
+are switched off. Proxies (HTTPS_PROXY, NO_PROXY) and the CA (REQUESTS_CA_BUNDLE, SSL_CERT_FILE) are requests' and
+OpenSSL's own reading of the environment. Only importer of requests.
+"""
+
+import contextlib
+import http.client
+import json
+import re
+import socket
+import ssl
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+
+from nimctl import __version__
+from nimctl.core.errors import NimctlError
+from nimctl.core.fetch import http_errors
+from nimctl.core.fetch.address import without_secrets
+from nimctl.core.fetch.protocol import Interrupted, RangeIgnored
+from nimctl.core.secret import Secret
+
+_REDIRECTS = (301, 302, 303, 307, 308)
+_MOST_REDIRECTS = 5
+# These may pass by themselves. 408 and 425 say so in their text: https://www.rfc-editor.org/rfc/rfc9110#section-15.5.9
+_PASSING = (408, 425, 429, 500, 502, 503, 504)
+_CROWDED = (429, 503)
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_KEY = re.compile(
+    r"[A-Za-z0-9._~+/=:|-]+"
+)  # a token68 and a little more: https://www.rfc-editor.org/rfc/rfc9110#section-11.2
+_DOCUMENT_LIMIT = 64 * 2**20  # bytes; a file list of ten thousand files is a few MB
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """Seconds: to connect, and without a single byte from a server that has been asked."""
+
+    connect: float = 10.0
+    read: float = 30.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A small document: `headers` by lower-case name; `url` is the one that answered, without its query."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    url: str
+
+    def json(self) -> Any:
+        """The body as JSON. Raises `weights-source-failed`."""
+        try:
+            return json.loads(self.body)
+        except ValueError as error:
+            raise NimctlError(
+                "weights-source-failed",
+                f"{self.url} did not answer with JSON",
+                cause=f"status {self.status}, content type {self.headers.get('content-type', 'not given')}",
+                fix="Check the endpoint; a login page of a proxy or portal may answer in its place.",
+            ) from error
+
+
+class Denied(Exception):  # noqa: N818 (an answer, which the source turns into an error)
+    """The server's final no to a range: what the status means is for the source to say."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(f"{answer.url} answered {answer.status}")
+        self.answer = answer
+
+
+class Target:
+    """Where one file is read from: the address that its source gave, and the signed one that it redirected to."""
+
+    def __init__(self, url: str, *, size: int, headers: Mapping[str, str] | None = None) -> None:
+        self.url = url
+        self.size = size
+        self.headers = dict(headers or {})  # secret values allowed: sent to the origin of `url` alone, never shown
+        self.location: str | None = None
+        self.etag: str | None = None
+        self.lock = threading.Lock()
+
+
+class Client:
+    """HTTP for one fetch; may be used by many threads, each with connections of its own.
+
+    Where the network must not be used every call raises `weights-offline`.
+    """
+
+    def __init__(self, *, offline: bool = False, timeouts: Timeouts = Timeouts()) -> None:
+        self._offline = offline
+        self._timeouts = timeouts
+        self._local = threading.local()
+        self._sessions: list[requests.Session] = []
+        self._lock = threading.Lock()
+
+    def get(self, url: str, *, headers: Mapping[str, str] | None = None, method: str = "GET") -> Answer:
+        """The document at `url`, whatever its status but those that may pass, which raise `Interrupted`.
+
+        `headers` go to the origin of `url` alone, as keys may be among them. Raises NimctlError where the network, TLS
+        or a proxy refuses for good.
+        """
+        response, _ = self._follow(url, dict(headers or {}), {}, method=method)
+        with contextlib.closing(response):
+            body = _read_document(response)
+            answer = _answer(response, body)
+        if answer.status in _PASSING:
+            raise _passing(answer)
+        return answer
+
+    def open_range(self, target: Target, start: int, stop: int) -> "HttpStream":
+        """The bytes [start, stop) of `target`.
+
+        Raises `Interrupted`, `RangeIgnored`, and `Denied` for a status that is no success.
+        """
+        with target.lock:
+            location, etag = target.location, target.etag
+        extra = {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
+        if etag:
+            extra["If-Range"] = etag
+        response, final = self._follow(location or target.url, {} if location else target.headers, extra)
+        try:
+            if location and response.status_code in (400, 401, 403, 404, 410):
+                with target.lock:  # a signed address ends after minutes or hours; the source gives a new one
+                    target.location = None
+                raise Interrupted(f"the signed address answered {response.status_code}")
+            self._check(response, target, start, stop)
+            with target.lock:
+                target.location = final if final != target.url else None
+            return HttpStream(response, stop - start)
+        except BaseException:
+            response.close()
+            raise
+
+    def size(self, url: str, *, headers: Mapping[str, str] | None = None) -> int | Answer:
+        """Bytes of the file at `url`, found by asking for the first one; the answer where the server says no.
+
+        Not by HEAD, which a redirect to an address that is signed for GET refuses. Raises `Interrupted`.
+        """
+        extra = {"Range": "bytes=0-0", "Accept-Encoding": "identity"}
+        response, _ = self._follow(url, dict(headers or {}), extra)
+        with contextlib.closing(response):
+            if response.status_code in _PASSING:
+                raise _passing(_answer(response, b""))
+            told = {
+                200: response.headers.get("Content-Length", ""),
+                206: response.headers.get("Content-Range", "").rpartition("/")[2],
+                416: "0" if response.headers.get("Content-Range", "").endswith("*/0") else "",
+            }.get(response.status_code)
+            if told is None:
+                return _answer(response, _read_document(response))
+            if not (told.isascii() and told.isdecimal()):
+                raise Interrupted(f"{without_secrets(url)} does not say its size")
+            return int(told)
+
+    def close(self) -> None:
+        """Close every connection."""
+        with self._lock:
+            sessions, self._sessions = self._sessions, []
+        for session in sessions:
+            session.close()
+
+    def _check(self, response: requests.Response, target: Target, start: int, stop: int) -> None:
+        """Let only an answer pass that holds exactly the bytes asked for."""
+        status, headers = response.status_code, response.headers
+        if status in _PASSING:
+            raise _passing(_answer(response, b""))
+        if status not in (200, 206):
+            if status == 416:
+                raise Interrupted(f"the server has no bytes {start}-{stop - 1} of {target.size}")
+            raise Denied(_answer(response, _read_document(response)))
+        if (encoding := headers.get("Content-Encoding", "identity").lower()) != "identity":
+            raise Interrupted(f"the server sends {encoding} where plain bytes were asked for")
+        etag = headers.get("ETag")
+        with target.lock:
+            if etag and not etag.startswith("W/") and target.etag is None:
+                target.etag = etag
+        length = headers.get("Content-Length")
+        if status == 200:
+            if length is not None and length != str(target.size):
+                raise Interrupted(f"the server has a file of {length} bytes, not of {target.size}")
+            if start or stop != target.size:
+                with target.lock:  # the file may have changed, or ranges are not understood
+                    target.etag = None
+                raise RangeIgnored
+            return
+        found = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", "").strip())
+        if found is None or (int(found[1]), int(found[2])) != (start, stop - 1):
+            told = headers.get("Content-Range", "no Content-Range")
+            raise Interrupted(f"the server answered {told!r} for bytes {start}-{stop - 1}")
+        if found[3] not in ("*", str(target.size)):
+            raise Interrupted(f"the server has a file of {found[3]} bytes, not of {target.size}")
+        if length is not None and length != str(stop - start):
+            raise Interrupted(f"the server announces {length} bytes for a range of {stop - start}")
+
+    def _follow(
+        self, url: str, secret_headers: dict[str, str], plain_headers: dict[str, str], *, method: str = "GET"
+    ) -> tuple[requests.Response, str]:
+        """The open response of `url` or of what it redirects to, and the address that answered."""
+        origin, here = _origin(url), url
+        for _ in range(_MOST_REDIRECTS + 1):
+            headers = {**plain_headers, **(secret_headers if _origin(here) == origin else {})}
+            response = self._send(method, here, headers)
+            if response.status_code not in _REDIRECTS or "Location" not in response.headers:
+                return response, here
+            response.close()
+            there = urljoin(here, response.headers["Location"])
+            if not there.startswith(("https://", "http://")) or (here.startswith("https:") and there[:6] != "https:"):
+                raise NimctlError(
+                    "weights-source-failed",
+                    f"{without_secrets(here)} redirects to where nothing will be fetched from",
+                    cause=f"it leads from https to {without_secrets(there)}, which is not encrypted",
+                    fix="Check the endpoint; no proxy or mirror on the way may take the encryption away.",
+                )
+            here = there
+        raise Interrupted(f"{without_secrets(url)} redirects more than {_MOST_REDIRECTS} times")
+
+    def _send(self, method: str, url: str, headers: dict[str, str]) -> requests.Response:
+        if self._offline:
+            raise NimctlError(
+                "weights-offline",
+                f"{without_secrets(url)} would have to be asked, and the network must not be used",
+                cause="HF_HUB_OFFLINE is set",
+                fix="Unset it, or bring the complete weights into the cache where there is a network.",
+            )
+        timeout = (self._timeouts.connect, self._timeouts.read)
+        try:
+            return self._session().request(
+                method, url, headers=headers, stream=True, allow_redirects=False, timeout=timeout, auth=_as_it_is
+            )
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            raise http_errors.translated(error, url) from error
+
+    def _session(self) -> requests.Session:
+        session: requests.Session | None = getattr(self._local, "session", None)
+        if session is None:
+            session = self._local.session = requests.Session()
+            session.headers.update({"User-Agent": f"nimctl/{__version__}"})
+            session.mount("https://", _SystemTrust(max_retries=0))
+            session.mount("http://", HTTPAdapter(max_retries=0))
+            with self._lock:
+                self._sessions.append(session)
+        return session
+
+
+class HttpStream:
+    """The body of one range. Reads straight into the caller's buffer, without the copies that urllib3 would make."""
+
+    def __init__(self, response: requests.Response, length: int) -> None:
+        self._response = response
+        self._left = length
+        self._aborted = False
+        raw = response.raw
+        # urllib3's own `readinto` reads into a buffer of its own and copies. The http.client response below it fills
+        # ours, and knows chunks and lengths as well.
+        self._body = getattr(raw, "_fp", None) or raw
+        self._socket = getattr(getattr(raw, "connection", None), "sock", None)
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Fill some of `buffer`; 0 at the end of the range. Raises `Interrupted`."""
+        if not self._left:
+            return 0
+        try:
+            count: int = self._body.readinto(buffer[: self._left])
+        except (OSError, http.client.HTTPException, ValueError, AttributeError, urllib3.exceptions.HTTPError) as error:
+            raise Interrupted(f"the connection broke: {http_errors.reason_of(error)}") from error
+        if self._aborted:  # what came after the abort may be undecrypted
+            raise Interrupted("the connection stalled and was given up")
+        if count == 0:
+            raise Interrupted(f"the connection ended {self._left} bytes early")
+        self._left -= count
+        return count
+
+    def abort(self) -> None:
+        """Break the connection; the reader gets `Interrupted`."""
+        self._aborted = True
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                # Not SSLSocket.shutdown, which would let the reader take encrypted bytes for content.
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Keep the connection where the whole body was read, else drop it."""
+        if self._left == 0 and not self._aborted:
+            with contextlib.suppress(OSError, http.client.HTTPException, urllib3.exceptions.HTTPError):
+                if self._response.raw.read(1) == b"":  # the end of the chunks, or nothing
+                    self._response.raw.release_conn()
+                    return
+        self._response.close()
+
+
+class _SystemTrust(HTTPAdapter):
+    """Trusts the CAs of this machine (OpenSSL's default places, SSL_CERT_FILE) beside those that requests brings."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Give each pool a context with the machine's own CAs."""
+        super().init_poolmanager(*args, ssl_context=ssl.create_default_context(), **kwargs)
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+        """Do so behind a proxy too."""
+        return super().proxy_manager_for(*args, ssl_context=ssl.create_default_context(), **kwargs)
+
+
+def bearer(key: Secret | None) -> dict[str, str]:
+    """The header that sends `key`; none without one. Raises `key-refused` for what no header can hold."""
+    return {"Authorization": f"Bearer {_sendable(key)}"} if key else {}
+
+
+def basic(user: str, key: Secret) -> dict[str, str]:
+    """The header that sends `user` and `key`. Raises `key-refused` for what no header can hold."""
+    return {"Authorization": requests.auth._basic_auth_str(user, _sendable(key))}
+
+
+def _sendable(key: Secret) -> str:
+    """The key's text. requests would refuse a broken one with an error that shows it."""
+    text = key.reveal()
+    if not _KEY.fullmatch(text):
+        raise NimctlError(
+            "key-refused",
+            "the key cannot be sent",
+            cause="it holds characters that no key has, such as a space, a line break or a quotation mark",
+            fix="Set the variable, or fill the file that it names, with the key alone.",
+        )
+    return text
+
+
+def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """The `auth` that adds nothing, which keeps requests from looking into ~/.netrc."""
+    return request
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    try:
+        port = parts.port
+    except ValueError:
+        port = -1
+    return parts.scheme, parts.hostname, port or {"https": 443, "http": 80}.get(parts.scheme)
+
+
+def _answer(response: requests.Response, body: bytes) -> Answer:
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    return Answer(response.status_code, headers, body, without_secrets(response.url))
+
+
+def _passing(answer: Answer) -> Interrupted:
+    told = {429: "too many requests", 503: "unavailable"}.get(answer.status, http.client.responses.get(answer.status))
+    return Interrupted(
+        f"{answer.url} answered {answer.status} ({told})",
+        retry_after=http_errors.retry_after(answer.headers),
+        crowded=answer.status in _CROWDED,
+    )
+
+
+def _read_document(response: requests.Response) -> bytes:
+    pieces, size = [], 0
+    try:
+        for piece in response.iter_content(256 * 1024):
+            pieces.append(piece)
+            size += len(piece)
+            if size > _DOCUMENT_LIMIT:
+                raise Interrupted(f"{without_secrets(response.url)} sent more than {_DOCUMENT_LIMIT} bytes of text")
+    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+        raise http_errors.translated(error, response.url) from error
+    return b"".join(pieces)

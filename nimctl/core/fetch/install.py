@@ -1,0 +1,125 @@
+"""The last steps: bytes get their blob name, links lead to them, and the marker says that all was verified."""
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from nimctl.core.cache import CachePaths, RepoPaths, make_shared_folder, open_shared
+from nimctl.core.fetch import snapshots
+from nimctl.core.fetch.digests import of_blob_name
+from nimctl.core.fetch.manifest import File, Manifest
+
+
+def seal(path: Path) -> None:
+    """Make the file readable for the group and force it to the disk."""
+    handle = open_shared(path, os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def blob(repo: RepoPaths, data: Path, name: str, size: int) -> None:
+    """Give the verified, synced file `data` its name among the blobs, and vouch for it."""
+    data.replace(repo.blobs / name)
+    sync_folder(repo.blobs)
+    vouch(repo, name, size)
+
+
+def vouch(repo: RepoPaths, name: str, size: int) -> None:
+    """Note that a blob was verified, so that after a crash it is not hashed again."""
+    make_shared_folder(repo.markers)
+    handle = open_shared(repo.markers / snapshots.SEALED, os.O_WRONLY | os.O_APPEND)
+    try:
+        os.write(handle, f"{name} {size}\n".encode("ascii"))
+    finally:
+        os.close(handle)
+
+
+def snapshot(
+    paths: CachePaths,
+    repo: RepoPaths,
+    manifest: Manifest,
+    names: Mapping[str, str],
+    *,
+    private: Path,
+    refs: tuple[str, ...] | None,
+) -> None:
+    """Link every file of `manifest` to its blob (`names` by key); with `refs`, mark it complete under these names."""
+    folder = repo.snapshot(manifest.revision)
+    for each in (folder, repo.refs, repo.markers):
+        make_shared_folder(each, paths.root)
+    for file in manifest.files:
+        _link(folder / file.path, repo.blobs / names[file.key], private, paths.root)
+    for each in sorted({(folder / file.path).parent for file in manifest.files} | {folder.parent, repo.folder}):
+        sync_folder(each)
+    if refs is None:
+        return
+    _point(paths, repo, manifest.revision, refs, private)
+    before = snapshots.complete(repo, manifest.revision)  # more files of the same revision, fetched earlier
+    files = {file.path: file for file in before.files} if before else {}
+    files |= {file.path: _with_digest(file, names[file.key]) for file in manifest.files}
+    whole = replace(manifest, files=tuple(files[path] for path in sorted(files)))
+    _write(repo.marker(manifest.revision), json.dumps(whole.to_json(), indent=1) + "\n", private)
+
+
+def point(paths: CachePaths, repo: RepoPaths, revision: str, refs: Sequence[str]) -> None:
+    """Let the names `refs` lead to `revision`, which is complete."""
+    private = repo.partial / f"refs-{secrets.token_hex(8)}"
+    make_shared_folder(private, paths.root)
+    try:
+        _point(paths, repo, revision, refs, private)
+    finally:
+        shutil.rmtree(private, ignore_errors=True)
+
+
+def _point(paths: CachePaths, repo: RepoPaths, revision: str, refs: Sequence[str], private: Path) -> None:
+    for ref in refs:
+        make_shared_folder(repo.ref(ref).parent, paths.root)
+        _write(repo.ref(ref), revision, private)  # without a line's end: huggingface_hub reads it as it is
+
+
+def sync_folder(folder: Path) -> None:
+    """Force the names in `folder` to the disk."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _with_digest(file: File, name: str) -> File:
+    if file.digest:
+        return file
+    computed = of_blob_name(name)
+    return replace(file, digest=str(computed)) if computed else file
+
+
+def _link(link: Path, target: Path, private: Path, root: Path) -> None:
+    relative = os.path.relpath(target, link.parent)
+    with contextlib.suppress(OSError):
+        if link.readlink() == Path(relative):
+            return
+    make_shared_folder(link.parent, root)
+    fresh = private / ".link"
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(relative)
+    fresh.replace(link)
+
+
+def _write(path: Path, text: str, private: Path) -> None:
+    fresh = private / ".text"
+    fresh.unlink(missing_ok=True)
+    handle = open_shared(fresh, os.O_WRONLY)
+    try:
+        os.write(handle, text.encode())
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    fresh.replace(path)
+    sync_folder(path.parent)

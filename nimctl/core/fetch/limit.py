@@ -1,0 +1,46 @@
+"""How many connections: start with some, add while the throughput grows, fewer when the server complains. Pure."""
+
+from dataclasses import dataclass
+
+START = 8
+MOST = 24  # each holds one block of 4 MiB: 96 MiB together
+_WINDOW = 3.0  # seconds of one measurement
+_STEP = 2
+_WORTH = 1.05  # a step has to bring five percent to be kept
+_HOLD = 20.0  # seconds of rest after a step that brought nothing, or after a complaint
+
+
+@dataclass
+class Limit:
+    """The number of connections in use, between 1 and `most`."""
+
+    value: int = START
+    most: int = MOST
+    _since: float | None = None
+    _bytes: int = 0
+    _before: float = 0.0  # bytes a second of the window before the last step; 0: no step is on trial
+    _rest_until: float = 0.0
+
+    def observe(self, now: float, total: int) -> None:
+        """Take note that `total` bytes have arrived at time `now` (seconds), and adapt."""
+        if self._since is None:
+            self._since, self._bytes = now, total
+            return
+        if now - self._since < _WINDOW:
+            return
+        rate = (total - self._bytes) / (now - self._since)
+        self._since, self._bytes = now, total
+        if self._before and rate < self._before * _WORTH:
+            self.value = max(1, self.value - _STEP)
+            self._before, self._rest_until = 0.0, now + _HOLD
+        elif now >= self._rest_until and self.value < self.most and rate > 0:
+            self._before = rate
+            self.value = min(self.most, self.value + _STEP)
+        else:
+            self._before = 0.0
+
+    def complain(self, now: float) -> None:
+        """The server asked for less: half as many, and no more for a while. One complaint a window counts."""
+        if now >= self._rest_until - _HOLD + 1.0 or self._before:
+            self.value = max(1, self.value // 2)
+            self._before, self._rest_until = 0.0, now + _HOLD
