@@ -36,12 +36,15 @@ _LOCK, _WRITER, _HEARTBEAT = ".lock", ".writer", ".heartbeat"
 class Writer:
     """This process's own `folder`, alive until `close`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, lock: int | None = None) -> None:
+        """`lock` is a descriptor of the folder's lock, if this process holds it already. Raises OSError."""
         self.folder = folder
         self.lost = False  # claimed by somebody who took this process for dead
         self._ended = threading.Event()
-        self._lock = open_shared(folder / _LOCK, os.O_RDWR)
-        _try_lock(self._lock)
+        self._lock = open_shared(folder / _LOCK, os.O_RDWR) if lock is None else lock
+        deadline = time.monotonic() + _STILL
+        while not _try_lock(self._lock) and time.monotonic() < deadline:
+            time.sleep(0.01)  # somebody looks whether it is free, and lets go of it at once
         _write(folder / _WRITER, boot_id())
         self._count = secrets.randbelow(2**32)  # not where the dead writer of a claimed folder stopped
         _write(folder / _HEARTBEAT, str(self._count))
@@ -77,18 +80,21 @@ class Writer:
 def writer(repo: RepoPaths, root: Path, stop: Stop, on_wait: Callable[[str], None]) -> Iterator[Writer]:
     """A folder for this writer in `repo`, with the partial files of writers that died. Raises OSError."""
     make_shared_folder(repo.partial, root)
-    own = repo.partial / f"w-{secrets.token_hex(8)}"
-    dead = _dead_writers(repo.partial, stop, on_wait)
-    for folder in dead:
-        if not own.exists():
-            with contextlib.suppress(OSError):
-                folder.rename(own)
+    own, lock = repo.partial / f"w-{secrets.token_hex(8)}", None
+    for folder, held in _dead_writers(repo.partial, stop, on_wait):
+        first = not own.exists()
+        try:
+            folder.rename(own if first else own / f"claimed-{secrets.token_hex(4)}")
+        except OSError:  # somebody else won it
+            first = False
+        if first:
+            lock = held
         else:
-            _take_over(folder, own)
+            _close(held)
     make_shared_folder(own, root)
     for nested in [entry for entry in own.iterdir() if entry.is_dir()]:
-        _merge(nested, own)  # a claim that was cut off, or what a generator had made
-    me = Writer(own)
+        _merge(nested, own)  # what was claimed beside it, a claim that was cut off, or what a generator had made
+    me = Writer(own, lock)
     try:
         yield me
     finally:
@@ -123,45 +129,54 @@ def turn(
 
 def abandoned(partial: Path) -> list[Path]:
     """Folders in `partial` whose writer is surely dead, judged by locks alone: for listing, never for claiming."""
-    return [folder for folder in _folders(partial) if _judge(folder) == "dead"]
+    found = []
+    for folder in _folders(partial):
+        verdict, held = _judge(folder)
+        _close(held)
+        if verdict == "dead":
+            found.append(folder)
+    return found
 
 
-def _dead_writers(partial: Path, stop: Stop, on_wait: Callable[[str], None]) -> list[Path]:
-    verdicts = {folder: _judge(folder) for folder in _folders(partial)}
-    dead = [folder for folder, verdict in verdicts.items() if verdict == "dead"]
-    unsure = {folder: _count(folder) for folder, verdict in verdicts.items() if verdict == "unsure"}
+def _dead_writers(partial: Path, stop: Stop, on_wait: Callable[[str], None]) -> list[tuple[Path, int | None]]:
+    """The folders of dead writers, with a descriptor that holds the lock of each where locks tell."""
+    dead: list[tuple[Path, int | None]] = []
+    unsure: dict[Path, str] = {}
+    for folder in _folders(partial):
+        verdict, held = _judge(folder)
+        if verdict == "dead":
+            dead.append((folder, held))
+        elif verdict == "unsure":
+            unsure[folder] = _count(folder)
     deadline = time.monotonic() + _STILL
     while unsure and time.monotonic() < deadline and not stop.is_set:
         on_wait("watching whether another writer is alive")
         stop.pause(_POLL)
         unsure = {folder: count for folder, count in unsure.items() if _count(folder) == count}
-    return sorted(dead + ([] if stop.is_set else list(unsure)))
+    return dead + [(folder, None) for folder in unsure if not stop.is_set]
 
 
-def _judge(folder: Path) -> str:
-    """`alive` and `dead` by the lock where that is sure; `unsure` where only the heartbeat can tell."""
+def _judge(folder: Path) -> tuple[str, int | None]:
+    """`alive` or `dead` by the lock where that is sure, `unsure` where only the heartbeat can tell.
+
+    The lock of a dead one is handed over, held, so that nobody else takes the folder for dead once it is claimed.
+    """
     try:
         handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
-        return "unsure"  # still being made, or left by a crash in that moment
+        return "unsure", None  # still being made, or left by a crash in that moment
+    verdict = "unsure"
     try:
         if not _try_lock(handle):
-            return "alive"
-        here = (folder / _WRITER).read_text(encoding="ascii").strip() == boot_id()
-        return "dead" if here and _locks_mean_something(folder / _LOCK) else "unsure"
+            verdict = "alive"
+        elif (folder / _WRITER).read_text(encoding="ascii").strip() == boot_id():
+            verdict = "dead" if _locks_mean_something(folder / _LOCK) else "unsure"
     except (OSError, ValueError):
-        return "unsure"
-    finally:
-        os.close(handle)
-
-
-def _take_over(folder: Path, own: Path) -> None:
-    claimed = own / f"claimed-{secrets.token_hex(4)}"
-    try:
-        folder.rename(claimed)
-    except OSError:
-        return  # somebody else won it
-    _merge(claimed, own)
+        verdict = "unsure"
+    if verdict == "dead":
+        return verdict, handle
+    os.close(handle)
+    return verdict, None
 
 
 def _merge(claimed: Path, own: Path) -> None:
@@ -174,6 +189,11 @@ def _merge(claimed: Path, own: Path) -> None:
             data.rename(there.with_suffix(".data"))
             journal.rename(there)
     shutil.rmtree(claimed, ignore_errors=True)
+
+
+def _close(handle: int | None) -> None:
+    if handle is not None:
+        os.close(handle)
 
 
 def _folders(partial: Path) -> list[Path]:
