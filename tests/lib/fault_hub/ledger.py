@@ -65,10 +65,16 @@ class Ledger:
         place = (file.path, file.owner) if file else (None, None)
         self._update(number, status=reply.status, role=reply.role, file=place[0], owner=place[1], faults=faults)
 
-    def sent(self, number: int, more: int) -> None:
+    def sending(self, number: int, send: Callable[[], int]) -> int:
+        """Call `send`, which must not wait, and count what it says it sent; the count.
+
+        Nobody can read the ledger in between: whoever has received a byte finds it counted.
+        """
         with self._changed:
-            self._entries[number] = replace(self._entries[number], sent=self._entries[number].sent + more)
+            count = send()
+            self._entries[number] = replace(self._entries[number], sent=self._entries[number].sent + count)
             self._changed.notify_all()
+            return count
 
     def stalled(self, number: int, now: bool) -> None:
         self._update(number, stalled=now)

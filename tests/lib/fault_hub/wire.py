@@ -1,7 +1,9 @@
 """The HTTP/1.1 side of a listener: reads requests, and sends replies exactly as well or as badly as they say."""
 
 import contextlib
+import select
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
@@ -105,14 +107,27 @@ class Service:
                     upto = min(upto, wire.stall_after - sent)
                 if wire.rate is not None:
                     upto = min(upto, max(1, int(wire.rate / 20)))
-                count = connection.send(rest[:upto])
+                count = self._send_some(number, connection, rest[:upto])
                 sent += count
                 rest = rest[count:]
-                self.ledger.sent(number, count)
                 if wire.rate is not None and not self.gate.pause(count / wire.rate):
                     raise _ConnectionOverError
             if sent >= limit:
                 return
+
+    def _send_some(self, number: int, connection: socket.socket, data: memoryview) -> int:
+        """Wait until the kernel takes some of it; how much."""
+        connection.setblocking(False)
+        try:
+            while True:
+                try:
+                    return self.ledger.sending(number, lambda: connection.send(data))
+                except (BlockingIOError, ssl.SSLWantWriteError):
+                    select.select([], [connection], [])
+                except ssl.SSLWantReadError:
+                    select.select([connection], [], [])
+        finally:
+            connection.setblocking(True)
 
     def _stall(self, number: int, seconds: float | None) -> None:
         self.ledger.stalled(number, True)
