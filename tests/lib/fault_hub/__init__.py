@@ -8,31 +8,33 @@
         assert hub.bytes_sent("*.safetensors") < 1.1 * 10**9
         assert not hub.credentials_seen(listener="cdn")
 
-Faults are in `faults`, patterns and the text notation in `rules`, what each API is known to do in `hugging_face` and
-`ngc`, the forward proxy in `proxy`.
+Faults are in `faults` and `header_faults`, patterns and the text notation in `rules`, what each API is known to do in
+`hugging_face` and `ngc`, the forward proxy in `proxy`.
 """
 
 from tests.lib.fault_hub.content import Content, InMemory, Lie, Sparse, StoredFile, sha256_of
+from tests.lib.fault_hub.fault import Fault
 from tests.lib.fault_hub.faults import (
-    ChangedEtag,
     Cut,
     EmptyBody,
-    EndlessRedirect,
     Extra,
-    Fault,
     FlipBit,
-    Garbage,
     Gzip,
     IgnoreRange,
-    Redirect,
-    Reset,
     ShortRange,
     Slow,
     Stall,
-    Status,
     Truncate,
     WrongBytes,
     WrongContentRange,
+)
+from tests.lib.fault_hub.header_faults import (
+    ChangedEtag,
+    EndlessRedirect,
+    Garbage,
+    Redirect,
+    Reset,
+    Status,
     WrongEtag,
     WrongTotal,
 )

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from tests.lib.fault_hub.certificates import Certificates, make_certificates
 from tests.lib.fault_hub.content import Content, Lie, StoredFile, as_content
-from tests.lib.fault_hub.faults import Fault
+from tests.lib.fault_hub.fault import Fault
 from tests.lib.fault_hub.hugging_face import TOKEN, HuggingFace
 from tests.lib.fault_hub.ledger import Entry, Ledger
 from tests.lib.fault_hub.messages import Reply, Request, content_reply, json_reply

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from tests.lib.fault_hub.faults import Fault
+from tests.lib.fault_hub.fault import Fault
 from tests.lib.fault_hub.messages import Reply, Request
 from tests.lib.fault_hub.rules import path_matches
 

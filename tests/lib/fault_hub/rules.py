@@ -20,17 +20,33 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
-from tests.lib.fault_hub import faults as kinds
-from tests.lib.fault_hub.faults import Fault
+from tests.lib.fault_hub import faults, header_faults
+from tests.lib.fault_hub.fault import Fault
 from tests.lib.fault_hub.messages import Reply, Request
 
 _KINDS: dict[str, Callable[..., Fault]] = {
     re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower(): kind
     for kind in (
-        *(kinds.Cut, kinds.Stall, kinds.Truncate, kinds.ShortRange, kinds.Reset, kinds.IgnoreRange),
-        *(kinds.WrongContentRange, kinds.WrongTotal, kinds.ChangedEtag, kinds.WrongEtag, kinds.FlipBit),
-        *(kinds.WrongBytes, kinds.Status, kinds.Slow, kinds.EndlessRedirect, kinds.Redirect, kinds.Gzip),
-        *(kinds.Extra, kinds.EmptyBody, kinds.Garbage),
+        faults.Cut,
+        faults.Stall,
+        faults.Truncate,
+        faults.ShortRange,
+        faults.IgnoreRange,
+        faults.WrongContentRange,
+        faults.FlipBit,
+        faults.WrongBytes,
+        faults.Slow,
+        faults.Gzip,
+        faults.Extra,
+        faults.EmptyBody,
+        header_faults.Reset,
+        header_faults.WrongTotal,
+        header_faults.ChangedEtag,
+        header_faults.WrongEtag,
+        header_faults.Status,
+        header_faults.EndlessRedirect,
+        header_faults.Redirect,
+        header_faults.Garbage,
     )
 }
 
