@@ -107,9 +107,13 @@ class Partial:
         return int(self._content is not None and self._hashed < self.count and self.done[self._hashed])
 
     def catch_up(self, buffer: memoryview, most: int | None, stop: Stop) -> None:
-        """Hash blocks from the disk, as far as they are there without a gap, at most `most` of them."""
-        assert self._content
+        """Hash blocks from the disk, as far as they are there without a gap, at most `most` of them.
+
+        Does nothing once the file is closed: another thread may have sealed it meanwhile.
+        """
         with self._hash_lock:
+            if self._content is None:
+                return
             first = self._hashed
             while self._hashed < self.count and self.done[self._hashed] and not stop.is_set:
                 if most is not None and self._hashed - first >= most:
