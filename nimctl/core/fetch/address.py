@@ -5,5 +5,8 @@ from urllib.parse import urlsplit
 
 def without_secrets(uri: str) -> str:
     """`uri` without `user:password@` and without its query, which may hold a signature."""
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError:  # such as hf://[x
+        return uri.rpartition("@")[2].partition("?")[0]
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

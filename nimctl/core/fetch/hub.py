@@ -28,7 +28,6 @@ _ADDRESS = re.compile(
 )
 _NEXT = re.compile(r"<([^>]*)>\s*;[^,]*rel=\"?next\"?")
 _MOST_PAGES = 1000
-PATIENCE = Patience()
 
 
 class HubSource:
@@ -158,7 +157,7 @@ def parse(
     client: http.Client,
     *,
     refresh: bool = False,
-    patience: Patience = PATIENCE,
+    patience: Patience = retry.DEFAULT,
 ) -> HubSource:
     """The source that `uri` names; no network is used.
 

@@ -27,7 +27,7 @@ class Page:
 
 
 def page(document: Any, shown: str) -> Page:
-    """The page in an answer of `.../versions/{version}/files`. Raises `weights-source-failed`, `weights-unsafe-name`."""
+    """The page in an answer of `.../versions/V/files`. Raises `weights-source-failed`, `weights-unsafe-name`."""
     succeeded(document, shown)
     about, version = (_object(document.get(name)) for name in ("paginationInfo", "modelVersion"))
     pages = _count(about.get("totalPages")) or 1
