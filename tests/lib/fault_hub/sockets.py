@@ -70,7 +70,7 @@ class Acceptor:
             self._open.discard(old)
             self._open.add(new)
             if self._closing:
-                new.shutdown(socket.SHUT_RDWR)
+                raise ConnectionAbortedError("the listener closes")
 
     def close(self) -> None:
         """Ends the listener, its connections and their threads."""
