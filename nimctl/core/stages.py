@@ -1,6 +1,7 @@
 """The stages of a start, as data: written by the container, served at `/v1/health/startup`, drawn by `nimctl run`."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from nimctl.core.plain import from_plain, to_plain
@@ -17,9 +18,28 @@ StageState = Literal["pending", "running", "done", "failed"]
 ServiceState = Literal["starting", "ready", "stopping", "failed"]
 
 
+# Files that a stage names at most; a client that reads 1 MiB of the report still reads all of it.
+MOST_FILES = 1000
+
+
+@dataclass(frozen=True)
+class StageFile:
+    """One file that a stage works on: `bytes` of `size` are there; `waiting`, `fetching`, `verifying` or `done`."""
+
+    path: str
+    bytes: int
+    size: int
+    state: str
+
+
 @dataclass(frozen=True)
 class Stage:
-    """One named step. `seconds` runs while the stage runs; bytes are of this stage's own work (weights, loading)."""
+    """One named step. `seconds` runs while the stage runs; bytes are of this stage's own work (weights, loading).
+
+    `rate` is in bytes a second, `eta` in seconds. `retries` counts requests that were repeated. `phase` is what the
+    stage is at: `resolving`, `waiting` (for another process), `fetching`, `verifying`, `done`. `files` are those it
+    works on while it runs, at most MOST_FILES, what moves first.
+    """
 
     name: str
     state: StageState = "pending"
@@ -29,6 +49,11 @@ class Stage:
     eta: float | None = None
     detail: str | None = None
     error_id: str | None = None
+    rate: float | None = None
+    retries: int | None = None
+    connections: int | None = None
+    phase: str | None = None
+    files: tuple[StageFile, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,7 +79,27 @@ class StartupReport:
 
 
 def report_from_json(data: Any) -> StartupReport:
-    """The report in a `/v1/health/startup` body. Raises ValueError when it is not one."""
+    """The report in a `/v1/health/startup` body. Raises ValueError when it is not one.
+
+    Members that are not known here are left out: a container may be newer than the host that looks at it.
+    """
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         raise ValueError(f"not a {SCHEMA} document")
-    return from_plain(StartupReport, {k: v for k, v in data.items() if k != "stage"})
+    stages = data.get("stages")
+    if isinstance(stages, list):
+        data = {**data, "stages": [_known_stage(stage) for stage in stages]}
+    return from_plain(StartupReport, _known(data, StartupReport))
+
+
+def _known_stage(data: Any) -> Any:
+    stage = _known(data, Stage)
+    if isinstance(stage, Mapping) and isinstance(stage.get("files"), list):
+        return {**stage, "files": [_known(file, StageFile) for file in stage["files"]]}
+    return stage
+
+
+def _known(data: Any, kind: type[Any]) -> Any:
+    if not isinstance(data, Mapping):
+        return data
+    names = {field.name for field in fields(kind)}
+    return {name: value for name, value in data.items() if name in names}
