@@ -5,12 +5,12 @@
 processes on one folder); `verify` hashes what lies there.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from nimctl.core.cache import CachePaths
 from nimctl.core.errors import NimctlError
-from nimctl.core.fetch import builtin, folder, http, hub, store
+from nimctl.core.fetch import builtin, folder, http, hub, ngc, store
 from nimctl.core.fetch.access import Access, from_environment
 from nimctl.core.fetch.address import without_secrets
 from nimctl.core.fetch.manifest import File, Manifest
@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 ANONYMOUS = Access()
+_REMOTE: Mapping[str, Callable[..., Source]] = {hub.SCHEME: hub.parse, ngc.SCHEME: ngc.parse}
 
 
 def open_source(
@@ -54,8 +55,9 @@ def open_source(
     if uri.startswith(folder.SCHEME) or "://" not in uri:
         return folder.parse(uri)
     client = client or http.Client(offline=access.offline)
-    if uri.startswith(hub.SCHEME):
-        return hub.parse(uri, CachePaths(cache_root), access, client, refresh=refresh, patience=patience)
+    for scheme, parse in _REMOTE.items():
+        if uri.startswith(scheme):
+            return parse(uri, CachePaths(cache_root), access, client, refresh=refresh, patience=patience)
     raise NimctlError(
         "weights-source-unsupported",
         f"weights cannot be fetched from {without_secrets(uri)}",
