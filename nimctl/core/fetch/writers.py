@@ -127,14 +127,26 @@ def turn(
         os.close(handle)
 
 
-def abandoned(partial: Path) -> list[Path]:
-    """Folders in `partial` whose writer is surely dead, judged by locks alone: for listing, never for claiming."""
-    found = []
+@contextlib.contextmanager
+def turn_if_free(repo: RepoPaths, root: Path) -> Iterator[bool]:
+    """Whether nobody fetches into `repo` as far as locks tell; if so, nobody begins until the block ends.
+
+    Raises OSError.
+    """
+    make_shared_folder(repo.partial, root)
+    handle = open_shared(repo.partial / _TURN, os.O_RDWR)
+    try:
+        yield _try_lock(handle)
+    finally:
+        os.close(handle)
+
+
+def conditions(partial: Path) -> dict[Path, str]:
+    """The folder of every writer: `alive`, `dead`, or `unsure` where locks do not tell. For listing, not for claiming."""
+    found = {}
     for folder in _folders(partial):
-        verdict, held = _judge(folder)
+        found[folder], held = _judge(folder)
         _close(held)
-        if verdict == "dead":
-            found.append(folder)
     return found
 
 
