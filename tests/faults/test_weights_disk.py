@@ -21,24 +21,39 @@ def ensure(root: Path, source: TinySource | None = None) -> Path:
     return store.ensure(source, source.resolve(), CachePaths(root), lambda _: None)
 
 
+def bytes_in(folder: Path) -> int:
+    """Bytes of weights below `folder`; a writer's own notes in hidden files are none."""
+    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+
+
 def test_too_little_room_is_found_before_the_first_byte(tmp_path):
     source = TinySource({**CONTENT, "model.safetensors": bytes(4 * 2**20)})
     with tmpfs(tmp_path / "small", "size=6m") as folder:
         with pytest.raises(NimctlError) as caught:
             ensure(folder / "cache", source)
         assert (caught.value.id, caught.value.exit_code) == ("disk-full", 9)
-        assert "8.0 MiB are needed and 6.0 MiB are free" in caught.value.cause
-        assert list(folder.iterdir()) == []
+        assert "8.0 MiB more are needed and 6.0 MiB are free" in caught.value.cause
+        assert bytes_in(folder) == 0
         assert source.calls == 0
 
 
 def test_too_few_inodes_are_found_before_the_first_byte(tmp_path):
-    with tmpfs(tmp_path / "small", "size=32m,nr_inodes=10") as folder:
+    source = TinySource()
+    with tmpfs(tmp_path / "small", "size=32m,nr_inodes=35") as folder:
+        with pytest.raises(NimctlError) as caught:
+            ensure(folder / "cache", source)
+        assert caught.value.id == "disk-full"
+        assert "inodes are needed and" in caught.value.cause
+        assert bytes_in(folder) == 0
+        assert source.calls == 0
+
+
+def test_no_inode_at_all_is_told_from_no_byte(tmp_path):
+    with tmpfs(tmp_path / "small", "size=32m,nr_inodes=8") as folder:
         with pytest.raises(NimctlError) as caught:
             ensure(folder / "cache")
         assert caught.value.id == "disk-full"
-        assert "inodes" in caught.value.cause
-        assert list(folder.iterdir()) == []
+        assert caught.value.cause.endswith("32.0 MiB are free, and no inodes")
 
 
 def test_a_disk_that_fills_up_while_writing_keeps_what_was_there(tmp_path):
@@ -68,7 +83,7 @@ def test_a_read_only_cache_serves_what_is_complete_and_refuses_what_is_not(tmp_p
         with pytest.raises(NimctlError) as caught:
             ensure(folder, TinySource({"config.json": b"other"}))
         assert caught.value.id == "cache-not-writable"
-        assert "read-only" in caught.value.cause
+        assert "read-only" in caught.value.message
 
 
 def test_any_uid_of_group_0_uses_mends_and_extends_what_another_made():

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nimctl.core.cache import Part
 from nimctl.core.fetch.manifest import File, Manifest, revision_of
 from nimctl.core.fetch.protocol import OnProgress, Progress
 
@@ -29,6 +30,11 @@ def write_folder(folder: Path, *, shards: int = 2, index: bool = True) -> Path:
     return folder
 
 
+def sha256(content: bytes) -> str:
+    """The digest of `content` as a manifest writes it."""
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
 CONTENT = {"config.json": b"{}", "model.safetensors": safetensors(1000), "sub/tokenizer.json": b'{"a": 1}'}
 
 
@@ -38,12 +44,13 @@ class TinySource:
 
     content: dict[str, bytes] = field(default_factory=lambda: dict(CONTENT))
     repo: str = "test/tiny"
+    part: Part = "huggingface"
     in_place: None = None
     calls: int = 0
     meanwhile: Callable[[], None] = lambda: None
 
     def resolve(self) -> Manifest:
-        files = tuple(File(n, len(b), hashlib.sha256(b).hexdigest()) for n, b in sorted(self.content.items()))
+        files = tuple(File(n, len(b), sha256(b)) for n, b in sorted(self.content.items()))
         return Manifest("builtin://tiny", revision_of(files), files)
 
     def materialise(self, manifest: Manifest, folder: Path, on_progress: OnProgress) -> None:

@@ -22,7 +22,8 @@ def storage_error(error: OSError, path: Path) -> NimctlError:
         return NimctlError(
             "disk-full",
             f"{what} is full",
-            cause=f"the {kind} refused a write ({error.strerror}); {free_bytes(path) / 2**20:.1f} MiB are free",
+            cause=f"the {kind} refused a write ({error.strerror}); {free_bytes(path) / 2**20:.1f} MiB are free"
+            + ("" if _inodes_left(path) else ", and no inodes"),
             fix=f"Free space there (`df -h {shlex.quote(str(path))}`) or name a folder on a larger disk with --cache.",
         )
     if error.errno in _GONE:
@@ -66,6 +67,13 @@ def _fix(path: Path) -> str:
         f"{user}On the host, for the folder that is mounted as {path}: `nimctl cache init DIR`, "
         f"or `sudo chgrp -R 0 {folder} && sudo chmod -R g+rwX,-t {folder}`."
     )
+
+
+def _inodes_left(path: Path) -> bool:
+    with contextlib.suppress(OSError):
+        found = os.statvfs(path)
+        return found.f_favail > 0 or found.f_files == 0  # none at all: a filesystem that does not count them
+    return True
 
 
 def free_bytes(path: Path) -> int:

@@ -49,13 +49,16 @@ class BlockFile:
     def allocate(self) -> None:
         """Reserve the room now, so that a full disk is met before the bytes are fetched; keeps what is there."""
         length = aligned(self.size) if self._direct else self.size
-        if length and _libc.fallocate(self._handle, 0, ctypes.c_int64(0), ctypes.c_int64(length)) != 0:
+        while length and _libc.fallocate(self._handle, 0, ctypes.c_int64(0), ctypes.c_int64(length)) != 0:
             code = ctypes.get_errno()
+            if code == errno.EINTR:
+                continue
             # glibc's posix_fallocate would write every block where the filesystem cannot reserve
             if code not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
                 raise OSError(code, os.strerror(code))
             if self.present < length:
                 os.ftruncate(self._handle, length)
+            return
 
     def write(self, offset: int, block: memoryview, length: int) -> None:
         """Write the first `length` bytes of `block` (a whole buffer, padding may follow them) at `offset`."""

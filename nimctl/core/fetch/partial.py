@@ -31,7 +31,7 @@ def boot_id() -> str:
 
 
 class Partial:
-    """`file` on its way in `folder`. Methods may be called from several threads, `open` and `finish` from one."""
+    """`file` on its way in `folder`. Methods may be called from several threads, `finish` from one."""
 
     def __init__(self, file: File, folder: Path) -> None:
         self.file = file
@@ -44,6 +44,7 @@ class Partial:
         self._content: BlockFile | None = None
         self._lines: int | None = None  # descriptor of the journal
         self._lock = threading.Lock()
+        self._taken = bytearray(self.count)  # blocks that are being written, or are there
         self._sync_lock = threading.Lock()
         self._hash_lock = threading.Lock()
         self._hasher = self._new_hasher()
@@ -60,22 +61,31 @@ class Partial:
         return self.done_bytes == self.file.size
 
     def load(self) -> None:
-        """Take over what an earlier process left, reading the journal only."""
+        """Take over what an earlier process left, reading the journal only.
+
+        Nothing of a file whose digest is not known: it may have changed since, and nobody would find the seam.
+        """
+        if self.file.digest is None:
+            return
         blocks = _trusted_blocks(self.journal, self.file)
         with contextlib.suppress(OSError):
             present = self.data.stat().st_size
             for block in blocks:
                 if block < self.count and block * BLOCK + self.length_of(block) <= present and not self.done[block]:
-                    self.done[block] = 1
+                    self.done[block] = self._taken[block] = 1
                     self.done_bytes += self.length_of(block)
         self.resumed = bool(self.done_bytes)
 
     def open(self) -> None:
-        """Open the file and reserve its room. Raises OSError as the filesystem does."""
-        if self._content is None:
+        """Open the file and reserve its room; nothing if it is open. Raises OSError as the filesystem does."""
+        with self._sync_lock:  # of several workers that begin on one file at once, one opens it
+            if self._content is not None:
+                return
             content = BlockFile(self.data, self.file.size)
             try:
                 content.allocate()
+                if self.done_bytes:
+                    content.sync()
                 self._open_journal()
             except BaseException:
                 content.close()
@@ -83,9 +93,16 @@ class Partial:
             self._content = content
 
     def put(self, block: int, buffer: memoryview) -> None:
-        """Write one whole block that lies at the start of `buffer`, journal it, and hash it if its turn has come."""
+        """Write one whole block that lies at the start of `buffer`, journal it, and hash it if its turn has come.
+
+        A block that is there already stays as it is: it may have been hashed.
+        """
         assert self._content and self._lines is not None
         length = self.length_of(block)
+        with self._lock:
+            if self._taken[block]:  # two workers met where a piece was split
+                return
+            self._taken[block] = 1
         if self._hash_lock.acquire(blocking=False):
             try:
                 if block == self._hashed:
@@ -95,16 +112,16 @@ class Partial:
                 self._hash_lock.release()
         self._content.write(block * BLOCK, buffer, length)
         with self._lock:
-            if not self.done[block]:  # two workers may meet where a piece was split
-                os.write(self._lines, b"b %d\n" % block)
-                self._written += 1
-                self.done[block] = 1
-                self.done_bytes += length
+            os.write(self._lines, b"b %d\n" % block)
+            self._written += 1
+            self.done[block] = 1
+            self.done_bytes += length
 
     @property
     def lag(self) -> int:
         """Blocks from the hash's position on that are on the disk and could be hashed now, 0 or 1 and more."""
-        return int(self._content is not None and self._hashed < self.count and self.done[self._hashed])
+        turn = self._hashed  # once: another thread may hash the last block meanwhile
+        return int(self._content is not None and turn < self.count and self.done[turn])
 
     def catch_up(self, buffer: memoryview, most: int | None, stop: Stop) -> None:
         """Hash blocks from the disk, as far as they are there without a gap, at most `most` of them.
@@ -155,7 +172,7 @@ class Partial:
     def reset(self) -> None:
         """Forget every byte: the file starts anew."""
         with self._hash_lock, self._lock:
-            self.done = bytearray(self.count)
+            self.done, self._taken = bytearray(self.count), bytearray(self.count)
             self.done_bytes = self._hashed = self._written = 0
             self.resumed = False
             self._hasher = self._new_hasher()
@@ -196,14 +213,16 @@ class Partial:
     def _open_journal(self) -> None:
         """Write the journal anew, without torn lines and those that are not trusted, and open it.
 
-        It gets its name at once, so that a crash leaves the old or the new one.
+        It gets its name at once, so that a crash leaves the old or the new one. What it names is on the disk by now.
         """
         fresh = self.journal.with_suffix(".fresh")
         fresh.unlink(missing_ok=True)
         blocks = [block for block, there in enumerate(self.done) if there]
         lines = open_shared(fresh, os.O_WRONLY | os.O_APPEND)
         try:
-            os.write(lines, self._header() + b"".join(b"b %d\n" % block for block in blocks))
+            text = self._header() + b"".join(b"b %d\n" % block for block in blocks) + b"sync %d\n" % len(blocks)
+            os.write(lines, text)
+            os.fsync(lines)
             fresh.replace(self.journal)
         except BaseException:
             os.close(lines)

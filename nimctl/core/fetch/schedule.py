@@ -31,6 +31,14 @@ class Piece:
     since: float = field(default_factory=time.monotonic)
     rescued: int = 0  # times its connection was given up for being slow
 
+    def abort(self) -> bool:
+        """Break its connection; whether there was one."""
+        stream = self.stream  # once: its worker may put it away meanwhile
+        if stream is None:
+            return False
+        stream.abort()
+        return True
+
     def touch(self, count: int) -> None:
         """Note `count` new bytes."""
         self.filled += count
@@ -100,15 +108,25 @@ class Schedule:
                 self._ready.append(piece.partial)
             self._lock.notify_all()
 
-    def go_sequential(self, partial: Partial) -> None:
-        """The source sends this file only whole: begin it anew with one connection, once the others let go of it."""
+    def is_given_up(self, partial: Partial) -> bool:
+        """Whether the file is to begin anew as soon as everybody has let go of it."""
         with self._lock:
+            return partial.file.key in self._restart
+
+    def go_sequential(self, partial: Partial) -> bool:
+        """The source sends this file only whole: begin it anew with one connection, once the others let go of it.
+
+        False where that was decided already.
+        """
+        with self._lock:
+            if partial.file.key in self._restart:
+                return False
             self._sequential.add(partial.file.key)
             self._restart.add(partial.file.key)
             others = [piece for piece in self._pieces if piece.partial is partial]
         for piece in others:
-            if piece.stream is not None:
-                piece.stream.abort()
+            piece.abort()
+        return True
 
     def restart(self, partial: Partial) -> None:
         """Fetch the file anew."""

@@ -6,6 +6,7 @@ atomically: so a crash anywhere, and any number of writers at once, end in the r
 """
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -131,6 +132,9 @@ def _bring(order: Order, me: Writer, *, mark: bool) -> bool:
     repo, source = order.repo, order.source
     make_shared_folder(repo.blobs, order.paths.root)
     present, missing = _sift(order)
+    for key in present:  # of one that died after the blob got its name, or whose file another one delivered
+        for left in me.folder.glob(f"{key}.*"):
+            left.unlink()
     partials = [Partial(file, me.folder) for file in missing]
     for partial in partials:
         partial.load()
@@ -202,18 +206,20 @@ def _hashed(order: Order, items: Sequence[tuple[Path, File]]) -> list[File]:
 def _generate(source: Generator, order: Order, me: Writer) -> dict[str, str]:
     made = me.folder / "made"
     make_shared_folder(made)
-    source.materialise(order.manifest, made, lambda _: None)
-    items = [(made / file.path, file) for file in order.manifest.files]
-    for path, file in items:
-        if not _has_size(path, file.size):
+    items = [(made / file.path, file) for file in {file.key: file for file in order.manifest.files}.values()]
+    try:
+        source.materialise(order.manifest, made, lambda _: None)
+        for path, file in items:
+            if not _has_size(path, file.size):
+                raise _not_as_promised(order.manifest, file)
+        for file in _hashed(order, items):
             raise _not_as_promised(order.manifest, file)
-    for file in _hashed(order, items):
-        raise _not_as_promised(order.manifest, file)
-    for path, file in items:
-        install.seal(path)
-        install.blob(order.repo, path, file.key, file.size)
-    shutil.rmtree(made, ignore_errors=True)
-    return {file.key: file.key for file in order.manifest.files}
+        for path, file in items:
+            install.seal(path)
+            install.blob(order.repo, path, file.key, file.size)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+    return {file.key: file.key for _, file in items}
 
 
 def _use_read_only(order: Order) -> None:
@@ -224,6 +230,9 @@ def _use_read_only(order: Order) -> None:
     if not lacking:
         lacking = [file.path for file in _hashed(order, [(order.snapshot / file.path, file) for file in known])]
     if lacking:
+        place = _nearest(order.repo.folder)
+        if not os.statvfs(place).f_flag & os.ST_RDONLY:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(place))
         raise NimctlError(
             "cache-not-writable",
             f"{len(lacking)} of {len(files)} files have to be fetched, and the cache {order.paths.root} is read-only",
@@ -273,9 +282,12 @@ def _not_as_promised(manifest: Manifest, file: File) -> NimctlError:
     )
 
 
+def _nearest(folder: Path) -> Path:
+    return next(p for p in (folder, *folder.parents) if p.exists())
+
+
 def _writable(folder: Path) -> bool:
-    place = next(p for p in (folder, *folder.parents) if p.exists())
-    return os.access(place, os.W_OK | os.X_OK, effective_ids=True)
+    return os.access(_nearest(folder), os.W_OK | os.X_OK, effective_ids=True)
 
 
 def _has_size(path: Path, size: int) -> bool:

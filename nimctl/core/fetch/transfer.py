@@ -90,8 +90,7 @@ class Transfer:
         finally:
             self._stop.set()
             for piece in self._schedule.pieces:
-                if piece.stream is not None:
-                    piece.stream.abort()
+                piece.abort()
             self._schedule.wake()
             deadline = time.monotonic() + _PARTING
             for thread in [*workers, *helpers]:
@@ -134,10 +133,9 @@ class Transfer:
             stalled = now - piece.touched > _STALLED and newest - piece.touched > _STALLED / 2
             lived = now - piece.since
             slow = lived > _SLOW_SECONDS and piece.received / lived < median * _SLOW and piece.rescued < _MOST_RESCUES
-            if (stalled or slow) and piece.stream is not None:
+            if (stalled or slow) and piece.abort():
                 piece.rescued += 1
                 piece.since, piece.received, piece.touched = now, 0, now
-                piece.stream.abort()
 
     def _work(self, index: int) -> None:
         buffer = new_buffer()
@@ -156,8 +154,8 @@ class Transfer:
 
     def _fetch(self, piece: Piece, buffer: memoryview) -> None:
         failures = 0
-        while piece.block < piece.stop and not self._stop.is_set:
-            before = piece.received
+        while piece.block < piece.stop and not (self._stop.is_set or self._schedule.is_given_up(piece.partial)):
+            before = piece.block, piece.filled
             try:
                 self._stream(piece, buffer)
             except RangeIgnored:
@@ -170,7 +168,7 @@ class Transfer:
                     # what nobody knows the digest of is never put together from two answers
                     self._begin_anew(piece.partial, interruption.reason)
                     return
-                failures = 1 if piece.received > before else failures + 1
+                failures = 1 if (piece.block, piece.filled) > before else failures + 1
                 with self._lock:
                     self._retries += 1
                 if interruption.crowded:
@@ -182,12 +180,13 @@ class Transfer:
 
     def _begin_anew(self, partial: Partial, reason: str) -> None:
         """Fetch the file from its first byte, over one connection."""
+        if not self._schedule.go_sequential(partial):
+            return  # another worker met the same
         with self._lock:
             self._retries += 1
             times = self._restarts[partial.file.key] = self._restarts.get(partial.file.key, 0) + 1
         if times >= self._patience.attempts:
             raise given_up(partial.file.path, Interrupted(reason), times)
-        self._schedule.go_sequential(partial)
 
     def _stream(self, piece: Piece, buffer: memoryview) -> None:
         """One connection: from where `piece` stands to its end."""
@@ -205,7 +204,7 @@ class Transfer:
             while piece.block < piece.stop and not self._stop.is_set:
                 length = partial.length_of(piece.block)
                 while piece.filled < length:
-                    piece.touch(stream.readinto(buffer[piece.filled : length]))
+                    piece.touch(_read(stream, buffer[piece.filled : length]))
                 if length < BLOCK:
                     buffer[length:] = bytes(BLOCK - length)
                 partial.put(piece.block, buffer)
@@ -257,9 +256,17 @@ class Transfer:
                     partial.sync()
 
 
+def _read(stream: RangeStream, buffer: memoryview) -> int:
+    """At least one byte. Raises `Interrupted` where the source ends before everything came that was asked for."""
+    count = stream.readinto(buffer)
+    if not count:
+        raise Interrupted("the source sent less than was asked for")
+    return count
+
+
 def _discard(stream: RangeStream, count: int, piece: Piece) -> None:
     """Read over `count` bytes that are there already."""
     scratch = memoryview(bytearray(min(count, 256 * 1024)))
     while count:
-        count -= stream.readinto(scratch[: min(count, len(scratch))])
+        count -= _read(stream, scratch[: min(count, len(scratch))])
         piece.touched = time.monotonic()

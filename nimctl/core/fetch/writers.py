@@ -57,7 +57,7 @@ class Writer:
         self._beating.join()
         if not self.lost:
             with contextlib.suppress(OSError):
-                if all(entry.name.startswith(".") for entry in os.scandir(self.folder)):
+                if all(name.startswith(".") for name in os.listdir(self.folder)):  # noqa: PTH208
                     shutil.rmtree(self.folder)
         os.close(self._lock)
 
@@ -142,12 +142,30 @@ def turn_if_free(repo: RepoPaths, root: Path) -> Iterator[bool]:
 
 
 def conditions(partial: Path) -> dict[Path, str]:
-    """The folder of every writer: `alive`, `dead`, or `unsure` where locks do not tell. For listing, not for claiming."""
+    """Every writer's folder: `alive`, `dead`, or `unsure` where locks do not tell. For listing, not for claiming."""
     found = {}
     for folder in _folders(partial):
         found[folder], held = _judge(folder)
         _close(held)
     return found
+
+
+def is_locked(lock: Path) -> bool | None:
+    """Whether some process holds the lock file `lock`, which may be another program's; None where it cannot be told."""
+    try:
+        handle = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return None
+    try:
+        if not _try_lock(handle):
+            return True
+        return False if _locks_mean_something(lock) else None
+    except OSError:
+        return None
+    finally:
+        os.close(handle)
 
 
 def _dead_writers(partial: Path, stop: Stop, on_wait: Callable[[str], None]) -> list[tuple[Path, int | None]]:

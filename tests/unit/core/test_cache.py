@@ -26,17 +26,17 @@ def tree(root: Path) -> dict[str, tuple[int, int]]:
 def test_paths_follow_the_hugging_face_layout(tmp_path):
     paths = CachePaths(tmp_path)
     assert paths.hub == tmp_path / "huggingface/hub"
-    assert paths.snapshot_dir("org/name", "abc") == paths.hub / "models--org--name/snapshots/abc"
-    assert paths.repo_dir("org/team/name") == paths.hub / "models--org--team--name"
+    assert paths.repo("org/name").snapshot("abc") == paths.hub / "models--org--name/snapshots/abc"
+    assert paths.repo("org/name").ref("a/branch") == paths.hub / "models--org--name/refs/a/branch"
+    assert paths.repo("org/team/name", "ngc").folder == tmp_path / "ngc/hub/models--org--team--name"
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../../etc", "/etc", "a//b", "a/../b", "a\0b"])
 def test_names_never_leave_the_cache(tmp_path, name):
     paths = CachePaths(tmp_path)
-    with pytest.raises(ValueError, match="not a"):
-        paths.repo_dir(name)
-    with pytest.raises(ValueError, match="not a"):
-        paths.snapshot_dir("org/name", name)
+    for use in (paths.repo, paths.repo("a/b").snapshot, paths.repo("a/b").marker, paths.repo("a/b").ref):
+        with pytest.raises(ValueError, match="not a"):
+            use(name)
     with pytest.raises(ValueError, match="not a"):
         paths.engine_private(name)
 

@@ -41,7 +41,7 @@ def test_a_folder_is_served_where_it_lies_and_the_cache_is_not_touched(tmp_path,
     assert read_tree(folder) == before
     assert not (tmp_path / "cache").exists()
     total = sum(map(len, before.values()))
-    assert seen == [Progress(total, total)]
+    assert seen == [Progress(total, total, phase="done")]
 
 
 def test_a_folder_of_links_into_the_hugging_face_cache_is_served(tmp_path):

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from nimctl.core.fetch.manifest import File, Manifest, from_json, revision_of
 
-FILES = (File("config.json", 2, "a" * 64), File("sub/weights.safetensors", 10, None))
+FILES = (File("config.json", 2, "sha256:" + "a" * 64), File("sub/weights.safetensors", 10, None))
 
 
 @pytest.mark.parametrize(
@@ -55,4 +55,4 @@ def test_a_revision_is_the_content_and_nothing_else():
     assert len(revision) == 40
     assert revision_of(FILES[::-1]) == revision
     assert revision_of((FILES[0],)) != revision
-    assert revision_of((File("config.json", 2, "b" * 64), FILES[1])) != revision
+    assert revision_of((File("config.json", 2, "sha256:" + "b" * 64), FILES[1])) != revision
