@@ -34,6 +34,7 @@ IMPORTERS = {
     "yaml": "nimctl.core.yamlfile",
     "pynvml": "nimctl.core.gpus",
     "requests": "nimctl.core.fetch",
+    "obstore": "nimctl.core.fetch.objectstore",
 }
 
 
