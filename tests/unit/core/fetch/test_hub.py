@@ -24,6 +24,7 @@ from nimctl.core.secret import Secret
 from tests.lib.checkpoints import safetensors
 from tests.lib.fault_hub import TOKEN, FaultHub, Status, sha256_of
 from tests.lib.fault_hub.content import InMemory
+from tests.lib.users import as_user, needs_root, open_folder
 
 NAME = "org/name"
 WEIGHTS = safetensors(1000)
@@ -208,6 +209,23 @@ def test_a_token_without_the_permission_is_said_to_be_refused(bench: Bench) -> N
     assert bench.error().id == "weights-source-failed"
 
 
+@pytest.mark.parametrize(
+    ("fault", "id"),
+    [
+        (Status(403, body=b'{"error": "Access to this resource is disabled."}'), "weights-not-found"),
+        (Status(401, headers={"X-Error-Code": "RepoNotFound"}), "weights-not-found"),
+        (Status(404, body=b'{"error": "Invalid rev id: main"}'), "weights-revision-unknown"),
+        (Status(404, body=b"plain"), "weights-not-found"),
+        (Status(451), "weights-source-failed"),
+    ],
+    ids=lambda value: str(getattr(value, "code", value)),
+)
+def test_other_refusals_are_told_apart(bench: Bench, fault: Status, id: str) -> None:  # noqa: A002
+    bench.server.add_repo(NAME, FILES)
+    bench.server.fail("/api/*", fault)
+    assert bench.error(token=TOKEN).id == id
+
+
 def test_a_revision_that_is_not_there_is_named(bench: Bench) -> None:
     bench.server.add_repo(NAME, FILES)
     error = bench.error(f"hf://{NAME}:v9")
@@ -376,6 +394,52 @@ def test_single_files_that_were_fetched_are_not_taken_for_the_checkpoint(bench: 
     assert bench.source(f"hf://{NAME}?file=config.json").resolve().files == (File("config.json", 2),)
     assert not bench.server.requests()
     assert [file.path for file in bench.source().resolve().files] == FETCHED
+
+
+def test_more_single_files_than_were_fetched_are_asked_for(bench: Bench) -> None:
+    commit = bench.server.add_repo(NAME, FILES)
+    lay_down(bench.repo, commit, {"config.json": b"{}"})
+    mark(bench.repo, Manifest(f"hf://{NAME}?file=config.json", commit, (File("config.json", 2),)))
+    manifest = bench.source(f"hf://{NAME}?file=config.json&file=README.md").resolve()
+    assert [file.path for file in manifest.files] == ["README.md", "config.json"]
+
+
+def test_a_refresh_that_finds_the_same_commit_does_not_list_it_again(bench: Bench) -> None:
+    commit = bench.server.add_repo(NAME, LAID)
+    lay_down(bench.repo, commit, LAID)
+    mark(bench.repo, Manifest(f"hf://{NAME}", commit, tuple(File(path, len(data)) for path, data in LAID.items())))
+    assert bench.source(refresh=True).resolve().revision == commit
+    assert [entry.path for entry in bench.server.requests()] == [f"/api/models/{NAME}/revision/main"]
+
+
+def test_offline_a_refresh_keeps_the_verified_digests(bench: Bench) -> None:
+    lay_down(bench.repo, COMMIT, LAID)
+    files = tuple(File(path, len(data), f"md5:{'0' * 32}") for path, data in LAID.items())
+    mark(bench.repo, Manifest(f"hf://{NAME}", COMMIT, files))
+    assert bench.source(offline=True, refresh=True).resolve().files == files
+
+
+@needs_root
+def test_offline_what_may_not_be_read_is_said_so() -> None:
+    with open_folder() as root:
+        paths = CachePaths(root)
+        lay_down(paths.repo(NAME), COMMIT, LAID)
+        for blob in paths.repo(NAME).blobs.iterdir():
+            blob.chmod(0o600)
+        source = hub.parse(f"hf://{NAME}", paths, Access(offline=True), http.Client(offline=True))
+        with pytest.raises(NimctlError) as caught:
+            as_user(source.resolve)
+    assert caught.value.id == "weights-unreadable"
+
+
+def test_beside_whole_weights_an_unreachable_source_is_soon_given_up(bench: Bench) -> None:
+    lay_down(bench.repo, COMMIT, LAID)
+    rule = bench.server.fail("/api/*", Status(503))
+    access = Access(hf_endpoint=bench.server.url)
+    source = hub.parse(f"hf://{NAME}", bench.paths, access, bench.client, patience=replace(AT_ONCE, attempts=9))
+    with pytest.raises(NimctlError):
+        source.resolve()
+    assert rule.hits == 3
 
 
 @pytest.mark.parametrize("revision", ["", ":main", f":{COMMIT}"])
