@@ -5,7 +5,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,6 +39,18 @@ def vouch(repo: RepoPaths, name: str, size: int) -> None:
         os.write(handle, f"{name} {size}\n".encode("ascii"))
     finally:
         os.close(handle)
+
+
+def disown(repo: RepoPaths, names: Collection[str], private: Path) -> None:
+    """Take back that these blobs were verified. Markers are not looked at."""
+    sealed = repo.markers / snapshots.SEALED
+    try:
+        lines = sealed.read_text(encoding="ascii").splitlines()
+    except FileNotFoundError:
+        return
+    kept = [line for line in lines if line.partition(" ")[0] not in names]
+    if kept != lines:
+        _write(sealed, "".join(f"{line}\n" for line in kept), private)
 
 
 def snapshot(

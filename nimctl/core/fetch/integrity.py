@@ -107,6 +107,14 @@ def require_all_shards(folder: Path, names: Sequence[str]) -> None:
         )
 
 
+def promised_shards(folder: Path, names: Sequence[str]) -> set[str]:
+    """The weight files that should lie in `folder`, by its index or by the numbers in `names`, as far as that tells."""
+    try:
+        return _indexed(folder / INDEX) if INDEX in names else _numbered(names)
+    except NimctlError:
+        return set()
+
+
 def _indexed(index: Path) -> set[str]:
     try:
         weight_map = json.loads(index.read_bytes())["weight_map"]

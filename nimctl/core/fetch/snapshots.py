@@ -25,6 +25,19 @@ def marked(repo: RepoPaths, revision: str) -> Manifest | None:
         return None
 
 
+def doubted(repo: RepoPaths, revision: str) -> Manifest | None:
+    """The manifest of a marker that was taken back because a check found wrong bytes."""
+    try:
+        return from_json(json.loads(doubt(repo, revision).read_bytes()))
+    except (OSError, ValueError):
+        return None
+
+
+def doubt(repo: RepoPaths, revision: str) -> Path:
+    """Where the marker of `revision` goes when it is taken back."""
+    return repo.marker(revision).with_suffix(".doubted")
+
+
 def complete(repo: RepoPaths, revision: str) -> Manifest | None:
     """The manifest of `revision` if it was verified once and every file still has its size; None otherwise."""
     manifest = marked(repo, revision)
@@ -58,6 +71,14 @@ def marked_revisions(repo: RepoPaths) -> list[str]:
         return []
 
 
+def revisions(repo: RepoPaths) -> list[str]:
+    """Every revision that has a folder, sorted."""
+    try:
+        return sorted(p.name for p in repo.snapshots.iterdir() if not p.name.startswith("."))
+    except OSError:
+        return []
+
+
 def verified_blobs(repo: RepoPaths) -> dict[str, int]:
     """Size in bytes by name of every blob that was verified before it got its name: these need no second reading."""
     vouched: dict[str, int] = {}
@@ -80,7 +101,7 @@ def found(repo: RepoPaths, revision: str, source: str) -> Manifest | None:
     folder = repo.snapshot(revision)
     files: list[File] = []
     try:
-        for path in _files(folder):
+        for path in files_of(folder):
             name = Path(os.path.realpath(path)).name
             promised = digests.of_blob_name(name)
             relative = path.relative_to(folder).as_posix()
@@ -92,9 +113,10 @@ def found(repo: RepoPaths, revision: str, source: str) -> Manifest | None:
     return Manifest(source, revision, tuple(sorted(files, key=lambda file: file.path)))
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def files_of(folder: Path) -> Iterator[Path]:
+    """Every file and link below `folder`, sorted within each folder. Raises OSError."""
     for entry in sorted(folder.iterdir()):
         if entry.is_dir() and not entry.is_symlink():
-            yield from _files(entry)
+            yield from files_of(entry)
         else:
             yield entry
