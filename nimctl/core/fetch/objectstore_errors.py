@@ -134,11 +134,11 @@ def _no_answer(text: str, asked: Asked) -> NimctlError | Interrupted:  # noqa: P
             fix="Behind a proxy that inspects TLS or a private CA: set AWS_CA_BUNDLE or SSL_CERT_FILE (in a container: "
             "mount it) to a file with that CA.",
         )
-    if "tunnel" in text.lower() or "ProxyConnect" in text or "proxy authorization" in text.lower():
+    if "ProxyAuthRequired" in text or "tunnel" in text.lower():
         return NimctlError(
             "proxy-refused",
             f"the proxy does not let us reach {asked.address}",
-            cause="it refuses the tunnel",
+            cause="it asks for a user and a password" if "ProxyAuth" in text else "it refuses the tunnel",
             fix="Check HTTPS_PROXY and NO_PROXY, and that the proxy allows this host.",
         )
     if "builder error" in text or "URL scheme is not allowed" in text:
