@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from nimctl.core.cache import CachePaths
-from nimctl.core.fetch import store
+from nimctl.core.fetch import store, writers
+from nimctl.core.fetch.retry import Stop
 from tests.lib.checkpoints import CONTENT, TinySource, read_tree
 
 # Python announces each of these before it happens, so a process can end itself exactly there.
@@ -27,6 +28,14 @@ _STEPS = {
     "shutil.rmtree",
     "os.utime",
 }
+
+
+@pytest.fixture(autouse=True)
+def quick_hearts(monkeypatch):
+    """A writer that died before it held its lock is judged by its heart: ten beats, here of 10 ms."""
+    monkeypatch.setattr(writers, "BEAT", 0.01)
+    monkeypatch.setattr(writers, "_STILL", 0.1)
+    monkeypatch.setattr(writers, "_POLL", 0.01)
 
 
 @pytest.fixture
@@ -51,11 +60,13 @@ def ensure(paths: CachePaths, source: TinySource | None = None) -> Path:
 
 
 def complete(paths: CachePaths) -> Path | None:
-    return store.complete_snapshot(paths, "test/tiny", TinySource().resolve())
+    repo, manifest = paths.repo("test/tiny"), TinySource().resolve()
+    return repo.snapshot(manifest.revision) if store.is_complete(repo, manifest) else None
 
 
 def leftovers(paths: CachePaths) -> list[str]:
-    return sorted(p.name for p in paths.repo_dir("test/tiny").glob(".*") if p.name != ".complete")
+    """Folders of writers."""
+    return sorted(p.name for p in paths.repo("test/tiny").partial.glob("*") if p.name != ".turn")
 
 
 def forked(action: Callable[[], object]) -> int:
@@ -104,9 +115,7 @@ def test_killed_at_every_single_step_the_cache_recovers(folder):
         assert taken is None or read_tree(taken) == CONTENT, f"half a checkpoint was taken for a whole one at {step}"
         assert read_tree(ensure(paths)) == CONTENT, f"no recovery after a kill at step {step}"
         if taken is None:
-            # A writer that died before it held its lock may have left an empty folder, which only age can judge.
-            kept = [p for name in leftovers(paths) for p in (paths.repo_dir("test/tiny") / name).iterdir()]
-            assert [p.name for p in kept] in ([], [".lock"]), f"bytes stay behind after a kill at step {step}"
+            assert leftovers(paths) == [], f"something stays behind after a kill at step {step}"
         step += 1
     assert step > 30, "the sweep must have reached past the writing of the files"
 
@@ -143,30 +152,36 @@ def test_many_processes_at_once_all_end_with_the_same_whole_checkpoint(paths):
 
 def test_the_folder_of_a_living_writer_is_left_alone(paths):
     """A second writer comes and goes while the first is in the middle of its files."""
-    first = TinySource(meanwhile=lambda: pytest.fail() if not read_tree(ensure(paths)) else None)
+
+    def come_and_go() -> None:
+        with writers.writer(paths.repo("test/tiny"), paths.root, Stop(), lambda _: None) as second:
+            assert len(leftovers(paths)) == 2
+            assert not second.lost
+
+    first = TinySource(meanwhile=come_and_go)
     assert read_tree(ensure(paths, first)) == CONTENT
+    assert first.calls == 1
     assert leftovers(paths) == []
 
 
-def test_where_locks_do_nothing_only_age_tells_the_dead_from_the_living(paths, monkeypatch):
+def test_where_locks_do_nothing_a_beating_heart_tells_the_living_from_the_dead(paths, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", lambda *_: None)
+    monkeypatch.setattr(writers, "_STILL", 1.0)  # a hundred beats, for machines under load
     first = TinySource(meanwhile=lambda: ensure(paths))
-    assert read_tree(ensure(paths, first)) == CONTENT, "the second writer removed the first one's folder"
-    marker = next(paths.repo_dir("test/tiny").glob(".complete/*"))
+    assert read_tree(ensure(paths, first)) == CONTENT, "the second writer took the first one's folder"
+    assert first.calls == 1
+    marker = next(paths.repo("test/tiny").markers.glob("*.json"))
+    for blob in paths.repo("test/tiny").blobs.iterdir():
+        blob.unlink()
+    marker.unlink()
 
     def die_in_the_middle() -> None:
         ensure(paths, TinySource(meanwhile=lambda: os.kill(os.getpid(), signal.SIGKILL)))
 
-    marker.unlink()
     assert ended(forked(die_in_the_middle)) == -signal.SIGKILL
-    ensure(paths)
-    assert len(leftovers(paths)) == 1, "it may still be alive"
-    old = paths.repo_dir("test/tiny") / leftovers(paths)[0]
-    for path in (*old.rglob("*"), old):
-        os.utime(path, (0, 0))
-    marker.unlink()
-    ensure(paths)
-    assert leftovers(paths) == []
+    assert len(leftovers(paths)) == 1
+    assert read_tree(ensure(paths)) == CONTENT
+    assert leftovers(paths) == [], "its heart stood still, so its folder was taken over"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
