@@ -10,6 +10,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -109,7 +110,7 @@ def sweep(
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_in_a_fresh_cache(fetchers, served, folder, kind):
     kills = sweep(fetchers, served, folder, kind, samples=3)
-    print(f"{kind}: {kills} kills in a fresh cache")
+    sys.stdout.write(f"{kind}: {kills} kills in a fresh cache\n")
     assert kills or kind == "rmdir"
 
 
@@ -125,14 +126,14 @@ def test_killed_while_it_goes_on_with_what_a_killed_one_left(fetchers, served, f
         next(partial.glob("w-*")).rename(partial / hidden)
     (partial / "hidden").rename(partial / "w-one")
     kills = sweep(fetchers, served, folder, kind, samples=2, begun=begun)
-    print(f"{kind}: {kills} kills while going on")
+    sys.stdout.write(f"{kind}: {kills} kills while going on\n")
     assert kills or kind in ("mkdir", "rmdir", "chmod")
 
 
 @pytest.mark.timeout(1800 if FULL else 300)
 def test_killed_in_the_middle_of_a_write(fetchers, served, folder):
     kills = sweep(fetchers, served, folder, "write", samples=3, torn=True)
-    print(f"write: {kills} torn writes")
+    sys.stdout.write(f"write: {kills} torn writes\n")
     assert kills
 
 

@@ -1,0 +1,176 @@
+"""Fault: a fetch is killed or stopped in the middle, or the machine crashes. What was fetched is not fetched again."""
+
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nimctl.core.fetch.blocks import BLOCK
+from tests.lib.fault_hub import FaultHub, Ledger, Slow, Sparse, Stall
+from tests.lib.fetcher import QUICK, Fetchers
+from tests.lib.web_checkpoints import Served, serve
+
+SHARDS = {f"model-{n:05d}-of-00004.safetensors": Sparse(9 * BLOCK + 77 * n, n) for n in range(1, 5)}
+FILES = {"config.json": b"{}", **SHARDS}
+WEIGHTS = "*.safetensors"
+KERNEL = 2**20  # bytes of one connection that the server sent and no client ever read, at most
+
+
+@pytest.fixture
+def hub() -> Iterator[FaultHub]:
+    with FaultHub(send_buffer=2**16) as hub:
+        yield hub
+
+
+@pytest.fixture
+def served(hub) -> Served:
+    return serve(hub, FILES)
+
+
+@pytest.fixture(scope="module")
+def fetchers() -> Iterator[Fetchers]:
+    with Fetchers() as fetchers:
+        yield fetchers
+
+
+@pytest.fixture
+def cache(tmp_path) -> Iterator[Path]:
+    """In memory where possible, as these tests write a lot."""
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK):
+        yield tmp_path / "cache"
+        return
+    with tempfile.TemporaryDirectory(dir=memory, prefix="nimctl-test-") as name:
+        yield Path(name) / "cache"
+
+
+def sent(count: float):
+    return lambda ledger: ledger.bytes_sent(WEIGHTS) >= count
+
+
+def in_work(ledger: Ledger) -> int:
+    """Connections that carry a range of weights at this moment."""
+    return sum(entry.sent > 0 and not entry.done for entry in ledger.requests(WEIGHTS, role="content"))
+
+
+def test_killed_at_a_quarter_a_half_and_three_quarters(hub, served, fetchers, cache):
+    hub.fail(WEIGHTS, Slow(12 * 2**20))
+    connections = 0
+    for part in (0.25, 0.5, 0.75):
+        child = fetchers.start(cache, served.wanted)
+        hub.wait_for(sent(part * served.size))
+        connections += in_work(hub.ledger)
+        child.kill()
+        assert child.wait().code == -signal.SIGKILL
+    hub.heal()
+    last = fetchers.run(cache, served.wanted)
+    assert last.code == 0, last
+    assert served.faults_of(cache) == []
+    twice = fetched_twice(hub)
+    sys.stdout.write(f"killed 3 times: {twice / 2**20:.1f} MiB twice over {connections} connections\n")
+    assert twice <= connections * (BLOCK + KERNEL)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("after", [-1, 0, 5 * 2**20], ids=["before the headers", "after them", "in the body"])
+def test_ended_while_the_server_says_nothing(hub, served, fetchers, cache, number, after):
+    """Nothing but the end of the process frees these connections: the server goes on only when the fetch is over."""
+    hub.fail(WEIGHTS, Stall(after))
+    child = fetchers.start(cache, served.wanted)
+    hub.wait_for_stalls(4)
+    begun = time.monotonic()
+    child.kill(number)
+    ended = child.wait(20)
+    sys.stdout.write(f"{signal.Signals(number).name} took {time.monotonic() - begun:.2f} s\n")
+    if number == signal.SIGTERM:
+        assert ended.error_id == "interrupted", ended
+    hub.heal()
+    assert fetchers.run(cache, served.wanted).code == 0
+    assert served.faults_of(cache) == []
+    assert fetched_twice(hub) <= 8 * (BLOCK + KERNEL)
+
+
+def journals(served: Served, cache: Path) -> list[Path]:
+    return sorted(served.repo(cache).partial.glob("w-*/*.journal"))
+
+
+def after_a_kill(hub: FaultHub, served: Served, fetchers: Fetchers, cache: Path) -> None:
+    """Half of the weights are there, and some of that was forced to the disk."""
+    hub.fail(WEIGHTS, Slow(12 * 2**20))
+    child = fetchers.start(cache, served.wanted)
+    hub.wait_for(sent(served.size / 2))
+    child.kill()
+    assert child.wait().code == -signal.SIGKILL
+    hub.heal()
+
+
+def synced(journal: Path) -> tuple[list[int], list[int]]:
+    """The blocks that the journal says are on the disk, and those that it only says were written."""
+    blocks: list[int] = []
+    count = 0
+    for line in journal.read_text().splitlines()[1:]:
+        word, _, value = line.partition(" ")
+        if word == "b":
+            blocks.append(int(value))
+        elif word == "sync":
+            count = int(value)
+    return blocks[:count], blocks[count:]
+
+
+def lose(journal: Path, blocks: list[int]) -> None:
+    """The disk has zeros in place of these blocks, as after a crash that came before they were written back."""
+    with journal.with_suffix(".data").open("r+b") as data:
+        for block in blocks:
+            data.seek(block * BLOCK)
+            data.write(bytes(BLOCK))
+
+
+def test_after_a_crash_of_the_machine_only_what_was_synced_counts(hub, served, fetchers, cache, tmp_path):
+    """Another boot: the pages that were not synced are gone, and nobody has to read a block to know it."""
+    after_a_kill(hub, served, fetchers, cache)
+    kept = 0
+    for journal in journals(served, cache):
+        on_disk, in_memory = synced(journal)
+        lose(journal, in_memory)
+        kept += len(on_disk)
+    assert kept, "nothing was synced: this shows nothing"
+    other_boot = tmp_path / "boot_id"
+    other_boot.write_text("5f3c0000-0000-4000-8000-000000000000\n")
+    before = hub.ledger.mark()
+    again = fetchers.run(cache, served.wanted, settings={**QUICK, "partial._BOOT_ID": str(other_boot)})
+    assert again.code == 0, again
+    assert served.faults_of(cache) == []
+    whole = sum(p.stat().st_size for p in served.repo(cache).blobs.iterdir())
+    assert hub.bytes_sent(WEIGHTS, since=before) <= whole - kept * (BLOCK - KERNEL)
+
+
+@pytest.mark.parametrize("damage", ["synced block lost", "file empty", "file gone", "journal zeros", "journal torn"])
+def test_what_a_crash_left_is_never_taken_for_content(hub, served, fetchers, cache, damage):
+    """The same boot id, so that every line of the journal is believed, and the disk does not hold what it says."""
+    after_a_kill(hub, served, fetchers, cache)
+    left = journals(served, cache)
+    assert left
+    for journal in left:
+        data = journal.with_suffix(".data")
+        if damage == "synced block lost":
+            lose(journal, [*synced(journal)[0], *synced(journal)[1]])
+        elif damage == "file empty":
+            os.truncate(data, 0)
+        elif damage == "file gone":
+            data.unlink()
+        elif damage == "journal zeros":
+            journal.write_bytes(bytes(journal.stat().st_size))
+        else:
+            journal.write_bytes(journal.read_bytes()[:-1])
+    again = fetchers.run(cache, served.wanted)
+    assert again.code == 0, again
+    assert served.faults_of(cache) == []
+
+
+def fetched_twice(hub: FaultHub) -> int:
+    return hub.bytes_sent(WEIGHTS) - sum(shard.size for shard in SHARDS.values())
