@@ -275,6 +275,16 @@ def test_a_signature_of_another_time_means_that_the_clock_is_wrong(bench: Bench)
     assert caught.value.id == "clock-wrong"
 
 
+@pytest.mark.parametrize("key", [None, KEY])
+def test_a_refusal_of_the_storage_is_not_taken_for_one_of_ngc(bench: Bench, key: str | None) -> None:
+    bench.server.add_ngc(MODEL, "1.0", FILES, public=key is None)
+    bench.server.fail("config.json", Status(403, body=b"<Code>AccessDenied</Code>"), on="content")
+    source = bench.source(key=key)
+    with pytest.raises(NimctlError) as caught:
+        bench.read_all(source)
+    assert caught.value.id == "weights-source-failed"
+
+
 def test_what_may_pass_is_asked_again(bench: Bench) -> None:
     bench.server.add_ngc(MODEL, "1.0", FILES, key=LEGACY)
     bench.server.fail("/token", "2*status(503)->off")
