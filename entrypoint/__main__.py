@@ -2,6 +2,8 @@
 
     settings -> front -> cache -> gpus -> profile -> weights -> engine -> warmup -> ready
 
+`python -m entrypoint download-to-cache` does the weights alone: see `download`.
+
 The front comes first, because `live` must be true within 0.3 s of the container's start and long before the weights:
 what is imported at the top of this file is all that is loaded until nginx runs.
 """
@@ -15,14 +17,17 @@ from typing import NoReturn
 from entrypoint.front import Front, check_port, command, find_nginx, render
 from entrypoint.journal import Journal
 from entrypoint.report import Report
-from entrypoint.settings import Settings, read, state_dir
+from entrypoint.settings import DOWNLOAD, Settings, read, state_dir
 from entrypoint.state import State, open_state, write_atomically
 from entrypoint.supervise import Died, Event, Finished, Stop, Supervisor
 from nimctl import __version__
 from nimctl.core.errors import NimctlError
+from nimctl.core.stages import PROGRESS_SCHEMA
 
 # How long an engine that fails a request may take to die of it: its death tells the cause, the failed request does not.
 _SECONDS_TO_DIE = 5.0
+# How long a download may take to give up its place in the cache; without that, the next one has to claim it.
+_SECONDS_TO_LEAVE = 0.5
 
 
 class Server:
@@ -44,7 +49,7 @@ class Server:
 
         run = steps.Run(self.settings, os.environ, self.state, self.report, self.journal, self.supervisor)
         with stage("cache"):
-            steps.probe_cache(run)
+            writable = steps.probe_cache(run)
         with stage("gpus"):
             hardware = steps.find_gpus(run)
         with stage("profile"):
@@ -52,7 +57,7 @@ class Server:
         with stage("weights"):
             snapshot = steps.fetch_weights(run, profile)
         with stage("engine"):
-            served_name = steps.start_engine(run, hardware, profile, snapshot)
+            served_name = steps.start_engine(run, hardware, profile, snapshot, cache_writable=writable)
         with stage("warmup"):
             steps.warm_up(run, front, profile, served_name)
         self.report.ready()
@@ -100,6 +105,7 @@ class Server:
 
         self.journal.info("stop", f"signal {event.signal}: stopping")
         ending.drain_and_stop(self.supervisor, self.state, self.report, self.journal, self.settings.drain_seconds)
+        self._leave_in_order()
         self.journal.info("stop", "stopped")
         return 128 + event.signal
 
@@ -115,6 +121,12 @@ class Server:
         if not isinstance(error, NimctlError):
             error = bug(error)
         return self._fail(error, None)
+
+    def _leave_in_order(self) -> None:
+        """Let a download, which knows that we stop, give up its place in the cache."""
+        stage = self.report.current.current
+        if stage is not None and stage.name in ("profile", "weights"):
+            self.supervisor.await_start(_SECONDS_TO_LEAVE)
 
     def _death_within(self, seconds: float) -> Event | None:
         deadline = time.monotonic() + seconds
@@ -144,6 +156,7 @@ class Server:
         record = ending.crash_record(error, death.child if death else None, stage.name if stage else None, self.journal)
         self.report.failed(record["error"])
         ending.stop_after_failure(self.supervisor)
+        self._leave_in_order()
         ending.write_crash(self.state, record)
         tell(error, self.journal)
         return error.exit_code
@@ -168,7 +181,8 @@ def tell(error: NimctlError, journal: Journal) -> None:
     block = f"error[{error.id}] {error.message}\n  cause: {error.cause}\n  fix: {error.fix}{evidence}"
     sys.stderr.write(journal.clean(block) + "\n")
     sys.stderr.flush()
-    journal.line(json.dumps({"event": "failed", "error": error.to_json()}))
+    schema = {"schema": PROGRESS_SCHEMA} if sys.argv[1:2] == [DOWNLOAD] else {}  # as its other lines have it
+    journal.line(json.dumps({**schema, "event": "failed", "error": error.to_json()}))
 
 
 def dry_run(settings: Settings, journal: Journal) -> None:
@@ -176,9 +190,10 @@ def dry_run(settings: Settings, journal: Journal) -> None:
     from entrypoint import engine, steps  # noqa: PLC0415
     from entrypoint.model import decide_layout, engine_device, gpus_to_use, resolve_model  # noqa: PLC0415
     from entrypoint.settings import explain  # noqa: PLC0415
+    from nimctl.core.fetch import from_environment  # noqa: PLC0415
     from nimctl.core.gpus import read_inventory  # noqa: PLC0415
 
-    model, inventory = resolve_model(settings), read_inventory()
+    model, inventory = resolve_model(settings, from_environment(os.environ)), read_inventory()
     device = engine_device(settings, steps.installed_vllm())
     gpus = gpus_to_use(settings, inventory)
     asked = engine.asked_sizes(settings)
@@ -202,6 +217,10 @@ def main() -> int:
     journal = Journal()
     report: Report | None = None
     try:
+        if sys.argv[1:2] == [DOWNLOAD]:
+            from entrypoint import download  # noqa: PLC0415 (it needs no front, and serving no download)
+
+            return download.main(os.environ, sys.argv[2:], journal)
         if "--dry-run" in sys.argv[1:]:
             dry_run(read(os.environ, sys.argv[1:]), journal)
             return 0

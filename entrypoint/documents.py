@@ -55,7 +55,7 @@ def manifest(model: Model, snapshot: Path) -> dict[str, Any]:
                 "sha256": blob if path.is_symlink() and _SHA256.fullmatch(blob) else None,
             }
         )
-    return {"source": model.weights, "revision": snapshot.name, "files": files}
+    return {"source": model.source, "revision": snapshot.name, "files": files}
 
 
 def license_info(snapshot: Path) -> dict[str, Any]:
@@ -78,9 +78,9 @@ def metadata(model: Model, layout: Layout, release: str, licence: dict[str, Any]
     """What runs here: model, licence (without its text), profile and layout."""
     return {
         "version": release,
-        "assetInfo": [model.weights],
+        "assetInfo": [model.source],
         "licenseInfo": {k: v for k, v in licence.items() if k != "content"},
-        "modelInfo": [{"shortName": name, "modelUrl": model.weights} for name in model.served_names],
+        "modelInfo": [{"shortName": name, "modelUrl": model.source} for name in model.served_names],
         "repository_override": "",
         "selectedModelProfileId": profile_id(model, layout),
         "selectedModelProfile": profile_name(layout),

@@ -34,7 +34,8 @@ _OURS = {
 }
 
 # Whole families that stay out of a process that fetches what strangers name and runs model code, beside single keys.
-_CREDENTIAL_FAMILIES = ("NGC_", "AWS_", "AZURE_", "GOOGLE_APPLICATION_")
+# HF_ENDPOINT and the override may have a password in their address.
+_CREDENTIAL_FAMILIES = ("NGC_", "AWS_", "AZURE_", "GOOGLE_", "HF_ENDPOINT", "NIM_REPOSITORY_OVERRIDE")
 
 
 def _same(name: str) -> str:

@@ -1,13 +1,14 @@
 """What is served and on which GPUs: the recipe, the visible GPUs and the layout. Decisions only; nothing is started."""
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from entrypoint.settings import Settings
+from entrypoint.weights import Look, peek
 from nimctl.core.errors import NimctlError
-from nimctl.core.fetch import open_source
+from nimctl.core.fetch import ANONYMOUS, Access
+from nimctl.core.fetch.address import without_secrets
 from nimctl.core.gpus import Gpu, GpuInventory, select
 from nimctl.core.layout import Layout, choose_layout
 from nimctl.core.parallel import Sizes
@@ -19,11 +20,20 @@ Device = Literal["cuda", "cpu"]
 
 @dataclass(frozen=True)
 class Model:
-    """The recipe to follow, the weights to serve and the names to serve them under."""
+    """The recipe to follow, the weights to serve and the names to serve them under.
+
+    `weights_bytes` is what was seen of the weights themselves; None where the recipe's figure is all there is.
+    """
 
     recipe: Recipe
     weights: str
     served_names: tuple[str, ...]
+    weights_bytes: int | None = None
+
+    @property
+    def source(self) -> str:
+        """The address of the weights as it may be shown: without a password or a signature."""
+        return without_secrets(self.weights) if "://" in self.weights else self.weights
 
     @property
     def sees_images(self) -> bool:
@@ -31,8 +41,8 @@ class Model:
         return self.recipe.architecture is not None and self.recipe.architecture.vision_heads is not None
 
 
-def resolve_model(settings: Settings) -> Model:
-    """The model that was asked for. A checkpoint folder's own config.json is believed before the recipe's figures.
+def named_model(settings: Settings) -> Model:
+    """The model that was asked for, as it is named: nobody has looked at its weights yet.
 
     Raises `model-unknown` for the recipe's name, `config-invalid` for a recipe that another image serves.
     """
@@ -48,30 +58,29 @@ def resolve_model(settings: Settings) -> Model:
     else:
         name = _name_of(settings.model_path or "")
         recipe = Recipe(name=name, title=name, runs="ours", served_names=(name,), weights=settings.model_path or "")
-    weights = settings.model_path or recipe.weights
-    config = _read_config(weights, settings.cache_path)
-    if config:
-        recipe = replace(recipe, architecture=architecture(config) or recipe.architecture)
+    return Model(recipe, settings.model_path or recipe.weights, settings.served_names or recipe.served_names)
+
+
+def described(settings: Settings, model: Model, look: Look) -> Model:
+    """`model` with what its weights say of themselves: a checkpoint's config.json is believed before the recipe."""
+    recipe = model.recipe
+    if look.config:
+        recipe = replace(recipe, architecture=architecture(look.config) or recipe.architecture)
         if not settings.recipe:
-            recipe = replace(recipe, image_limit_key=image_limit_key(config))
-    return Model(recipe, weights, settings.served_names or recipe.served_names)
+            recipe = replace(recipe, image_limit_key=image_limit_key(look.config))
+    return replace(model, recipe=recipe, weights_bytes=look.weights_bytes)
+
+
+def resolve_model(settings: Settings, access: Access = ANONYMOUS) -> Model:
+    """The model that was asked for, with what can be said of it without the network. Raises as `named_model` does."""
+    model = named_model(settings)
+    return described(settings, model, peek(model.weights, settings.cache_path, access))
 
 
 def _name_of(weights: str) -> str:
     """The served name of a model without a recipe: the source without scheme and version, or the folder's name."""
     rest = weights.partition("://")[2] or Path(weights).name
     return rest.strip("/").partition("@")[0] or "model"
-
-
-def _read_config(weights: str, cache: Path) -> dict[str, Any] | None:
-    try:
-        folder = open_source(weights, cache).in_place
-        if folder is None:
-            return None
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (NimctlError, OSError, ValueError):
-        return None  # the weights stage says what is wrong with them
-    return config if isinstance(config, dict) else None
 
 
 def engine_device(settings: Settings, vllm_version: str | None) -> Device:
@@ -122,7 +131,7 @@ def decide_layout(
     """
     recipe, wanted_none = model.recipe, settings.gpus == "none"
     if gpus or (device == "cpu" and (recipe.cpu or wanted_none)):
-        weights_bytes = recipe.weights_bytes if model.weights == recipe.weights else None
+        weights_bytes = model.weights_bytes or (recipe.weights_bytes if model.weights == recipe.weights else None)
         return choose_layout(recipe.architecture, gpus, weights_bytes=weights_bytes, asked=asked)
     raise NimctlError(
         "gpu-missing",

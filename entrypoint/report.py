@@ -15,6 +15,9 @@ from nimctl.core.stages import NAMES, Stage, StartupReport
 # Byte progress comes thousands of times a second; people and clients look a few times a second.
 _LEAST_INTERVAL = 0.2
 
+# What a stage that is over no longer has.
+_AT_REST: dict[str, Any] = {"eta": None, "rate": None, "connections": None, "phase": None, "files": ()}
+
 _SENTENCES = {
     "starting": "Service is starting",
     "ready": "Service is not ready",  # only ever read once `ready` has been withdrawn, before the reason is known
@@ -61,7 +64,7 @@ class Report:
                 self._write(full=True)
             raise
         with self._lock:
-            self._update(name, state="done", eta=None)
+            self._update(name, state="done", **_AT_REST)
             self._write(full=True)
 
     def describe(self, *, model: str | None = None, layout: str | None = None) -> None:
@@ -72,23 +75,12 @@ class Report:
             )
             self._write(full=True)
 
-    def progress(
-        self, name: str, *, done: int | None = None, total: int | None = None, detail: str | None = None
-    ) -> None:
-        """How far the running stage is, in bytes and words; written at most every 0.2 s."""
+    def progress(self, name: str, **changes: Any) -> None:
+        """How far the running stage is: any of the fields of `Stage`; written at most every 0.2 s."""
         with self._lock:
-            stage = self._find(name)
-            if stage.state != "running":
+            if self._find(name).state != "running":
                 return
-            seconds = self._clock() - self._stage_began[name]
-            eta = seconds * (total - done) / done if done and total and done <= total else None
-            self._update(
-                name,
-                bytes=stage.bytes if done is None else done,
-                total=stage.total if total is None else total,
-                eta=stage.eta if done is None else eta,
-                detail=detail or stage.detail,
-            )
+            self._update(name, **changes)
             if self._clock() - self._written >= _LEAST_INTERVAL:
                 self._write(full=False)
 

@@ -7,18 +7,30 @@ follow NVIDIA's where NVIDIA has one: https://docs.nvidia.com/nim/large-language
 import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from nimctl.core.errors import NimctlError
-from nimctl.core.secret import KEY_VARIABLES, Secret
+from nimctl.core.secret import KEY_VARIABLES, Secret, is_secret_name
 from nimctl.core.stages import DRAIN_SECONDS
 
 Source = Literal["command line", "environment", "default"]
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-ACTIONS = ("nim-serve",)
+DOWNLOAD = "download-to-cache"
+ACTIONS = ("nim-serve", DOWNLOAD)
+# Addresses that may have a password in them.
+_ADDRESSES = (
+    "NIM_MODEL_PATH",
+    "NIM_REPOSITORY_OVERRIDE",
+    "HF_ENDPOINT",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "HTTP_PROXY",
+    "http_proxy",
+)
 _SECRET_FILES = tuple(f"{name}_FILE" for name in KEY_VARIABLES)
 
 
@@ -27,7 +39,8 @@ class Settings:
     """Everything that was asked of this container. Times in seconds; None means: not asked, decide from the recipe.
 
     `sources` tells for each variable where its value came from; `unknown` names `NIM_*` variables that mean nothing
-    here; `engine_args` are arguments for the engine, lowest precedence first; `secrets` are only there to be masked.
+    here; `access` tells which keys and ways to the sources are set; `engine_args` are arguments for the engine, lowest
+    precedence first; `secrets` are only there to be masked.
     """
 
     cache_path: Path
@@ -54,6 +67,7 @@ class Settings:
     dry_run: bool = False
     secrets: tuple[Secret, ...] = ()
     sources: Mapping[str, Source] = None  # type: ignore[assignment]  # always given by read()
+    access: Mapping[str, bool] = field(default_factory=dict)
     unknown: tuple[str, ...] = ()
 
     @property
@@ -146,6 +160,23 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("NIMCTL_STATE_DIR", "state_dir", _folder, "/tmp/nimctl", "Sockets and reports."),  # noqa: S108 (owner checked)
 )
 
+# Keys and ways to the sources of weights. `nimctl.core.fetch.from_environment` reads them when the weights are fetched,
+# key files included, and nothing else ever does: of these, only whether they are set is told.
+ACCESS: Mapping[str, str] = {
+    "HF_TOKEN": "The key for hf:// sources, where they need one; or HF_TOKEN_FILE, the path of a file that holds it.",
+    "HF_TOKEN_FILE": "The file of that key, read when the weights are fetched.",
+    "HF_ENDPOINT": "The Hub, or a mirror of it; default: https://huggingface.co.",
+    "HF_HUB_OFFLINE": "1: use no network; what the cache holds must be enough.",
+    "NGC_API_KEY": "The key for ngc:// sources, where they need one; NGC_CLI_API_KEY comes before it.",
+    "NGC_CLI_API_KEY": "The same key under the name that NVIDIA's command line uses.",
+    "NGC_API_KEY_FILE": "The file of that key, read when the weights are fetched.",
+    "NGC_API_ENDPOINT": "NGC's API; default: https://api.ngc.nvidia.com.",
+    "NGC_AUTH_ENDPOINT": "NGC's key exchange; default: https://authn.nvidia.com.",
+    "NIM_REPOSITORY_OVERRIDE": "The mirror that takes the place of every remote source.",
+}
+# Families of the same kind: whatever an object store's own library reads.
+ACCESS_FAMILIES = {"AWS_": "Access to s3:// sources.", "GOOGLE_": "Access to gs:// sources."}
+
 
 def read(environ: Mapping[str, str], arguments: Sequence[str] = ()) -> Settings:
     """The settings in `environ` and on the command line (without the program's name).
@@ -169,13 +200,15 @@ def read(environ: Mapping[str, str], arguments: Sequence[str] = ()) -> Settings:
             cause="neither NIM_RECIPE nor NIM_MODEL_PATH is set",
             fix="Set NIM_RECIPE=demo, or NIM_MODEL_PATH to a folder that holds a checkpoint.",
         )
-    known = {v.name for v in VARIABLES}
+    known = {v.name for v in VARIABLES} | set(ACCESS)
+    access = sorted({*ACCESS, *(name for name in environ if name.startswith(tuple(ACCESS_FAMILIES)))})
     return Settings(
         **values,
         command_line_args=engine_args,
         dry_run=dry_run,
         secrets=_secrets(environ),
         sources=sources,
+        access={name: bool(environ.get(name)) for name in access},
         unknown=tuple(sorted(n for n in environ if n.startswith("NIM_") and n not in known)),
     )
 
@@ -196,14 +229,15 @@ def _command_line(arguments: Sequence[str]) -> tuple[bool, str | None, tuple[str
     """Whether `--dry-run` is there, the model if one is named, and the engine's arguments."""
     rest = [a for a in arguments if a != "--dry-run"]
     dry_run = len(rest) != len(arguments)
-    if rest and rest[0] in ACTIONS:
+    if rest and rest[0] == ACTIONS[0]:
         rest = rest[1:]
     if rest and not rest[0].startswith("-"):
         if "://" not in rest[0] and not rest[0].startswith("/"):
             raise NimctlError(
                 "usage",
                 f"{rest[0]!r} is neither an action nor a model",
-                cause=f"the known actions are {', '.join(ACTIONS)}; a model is an absolute path or a source URI",
+                cause=f"the known actions, each as the first word, are {', '.join(ACTIONS)}; "
+                "a model is an absolute path or a source URI",
                 fix="Leave it out, or name the model with NIM_RECIPE or NIM_MODEL_PATH.",
             )
         return dry_run, rest[0], tuple(rest[1:])
@@ -213,6 +247,8 @@ def _command_line(arguments: Sequence[str]) -> tuple[bool, str | None, tuple[str
 def _secrets(environ: Mapping[str, str]) -> tuple[Secret, ...]:
     """Every key we can find out, so that it can be masked; a key file that cannot be read is an error."""
     values = [environ[name] for name in KEY_VARIABLES if environ.get(name)]
+    values += [v for n, v in environ.items() if n.startswith(tuple(ACCESS_FAMILIES)) and is_secret_name(n)]
+    values += [_password(environ.get(name, "")) for name in _ADDRESSES]
     for name in _SECRET_FILES:
         if not (path := environ.get(name)):
             continue
@@ -226,6 +262,14 @@ def _secrets(environ: Mapping[str, str]) -> tuple[Secret, ...]:
                 fix="Mount the key file so that this user may read it (mode 0440, group 0).",
             ) from error
     return tuple(Secret(value) for value in values if value)
+
+
+def _password(address: str) -> str:
+    """The password in `scheme://user:password@host`, empty where there is none."""
+    try:
+        return urlsplit(address).password or ""
+    except ValueError:
+        return ""
 
 
 def image_limit() -> int:
@@ -246,7 +290,11 @@ def _from(environ: Mapping[str, str], field: str) -> Any:
 def explain(settings: Settings) -> dict[str, dict[str, Any]]:
     """Each variable with its value and source, ready for JSON: what `--dry-run` shows. Holds no secret."""
     by_field = {f.name: getattr(settings, f.name) for f in fields(settings)}
-    return {v.name: {"value": _plain(by_field[v.field]), "source": settings.sources[v.name]} for v in VARIABLES}
+    known = {v.name: {"value": _plain(by_field[v.field]), "source": settings.sources[v.name]} for v in VARIABLES}
+    return known | {
+        name: {"value": "set" if is_set else None, "source": "environment" if is_set else "default"}
+        for name, is_set in settings.access.items()
+    }
 
 
 def _plain(value: Any) -> Any:

@@ -5,25 +5,27 @@ They run beside the supervisor's thread. Whatever fails is a NimctlError; whoeve
 
 import importlib.metadata
 import json
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from entrypoint import documents, engine, loading, warmup
+from entrypoint import cachefolder, documents, engine, loading, transfers, warmup
 from entrypoint.front import Front
 from entrypoint.journal import Journal
-from entrypoint.model import Device, Model, decide_layout, engine_device, gpus_to_use, resolve_model
+from entrypoint.model import Device, Model, decide_layout, described, engine_device, gpus_to_use, named_model
 from entrypoint.process import Child
 from entrypoint.report import Report
 from entrypoint.settings import Settings
 from entrypoint.state import State, write_atomically
 from entrypoint.supervise import Supervisor
 from entrypoint.unixhttp import UnreachableError, get_tcp
+from entrypoint.weights import Checkpoint
 from nimctl import __version__
-from nimctl.core.cache import CachePaths, probe_writable
+from nimctl.core.cache import PRIVATE_MODE, CachePaths
 from nimctl.core.errors import NimctlError
-from nimctl.core.fetch import Progress, fetch
+from nimctl.core.fetch import Progress, Stop, from_environment
 from nimctl.core.gpus import Gpu, GpuInventory, read_inventory
 from nimctl.core.layout import Layout
 
@@ -54,10 +56,11 @@ class Hardware:
 
 @dataclass(frozen=True)
 class Profile:
-    """What is served how."""
+    """What is served how, and the weights on their way."""
 
     model: Model
     layout: Layout
+    checkpoint: Checkpoint
 
 
 def await_front(front: Front, child: Child) -> None:
@@ -79,9 +82,13 @@ def await_front(front: Front, child: Child) -> None:
     )
 
 
-def probe_cache(run: Run) -> None:
-    """Refuse a cache folder that is read-only, full or dead before anything is built upon it."""
-    probe_writable(run.settings.cache_path, run.settings.cache_probe_timeout)
+def probe_cache(run: Run) -> bool:
+    """Whether the cache can be written; one that cannot is refused unless the weights lie ready."""
+    uri, access = named_model(run.settings).weights, from_environment(run.environ)
+    why_not = cachefolder.probe(uri, run.settings.cache_path, run.settings.cache_probe_timeout, access)
+    if why_not is not None:
+        run.journal.warning("cache", f"the cache is read-only ({why_not}); the weights are there, so they are served")
+    return why_not is None
 
 
 def find_gpus(run: Run) -> Hardware:
@@ -105,7 +112,10 @@ def installed_vllm() -> str | None:
 
 def choose_profile(run: Run, hardware: Hardware) -> Profile:
     """Decide what is served on which GPUs, and say why."""
-    model = resolve_model(run.settings)
+    model = named_model(run.settings)
+    checkpoint = open_checkpoint(run, model)
+    look = checkpoint.look(lambda progress: run.report.progress("profile", detail=transfers.in_words(progress)))
+    model = described(run.settings, model, look)
     layout = decide_layout(
         run.settings,
         model,
@@ -120,17 +130,29 @@ def choose_profile(run: Run, hardware: Hardware) -> Profile:
     if hardware.gpus and hardware.device == "cpu":
         run.journal.warning("profile", "the engine is built for the CPU: the layout is rehearsed, its ranks run there")
     run.report.describe(model=model.served_names[0], layout=layout.name)
-    return Profile(model, layout)
+    return Profile(model, layout, checkpoint)
+
+
+def open_checkpoint(run: Run, model: Model) -> Checkpoint:
+    """The weights of `model`, with the keys of this moment; whoever stops us stops their download."""
+    stop = Stop()
+    run.supervisor.on_close(stop.set)
+    return Checkpoint(model.weights, run.settings.cache_path, from_environment(run.environ), stop=stop)
 
 
 def fetch_weights(run: Run, profile: Profile) -> Path:
     """Bring the weights into the cache, or find them there, and describe what will be served."""
+    lines = transfers.Lines(lambda words: run.journal.info("weights", words))
 
     def on_progress(progress: Progress) -> None:
-        run.report.progress("weights", done=progress.bytes, total=progress.total, detail=progress.file)
+        run.report.progress("weights", **transfers.stage_fields(progress))
+        lines.see(progress)
 
-    snapshot = fetch(profile.model.weights, run.settings.cache_path, on_progress=on_progress)
-    run.journal.info("weights", f"{profile.model.weights} is in {snapshot}")
+    try:
+        snapshot = profile.checkpoint.bring(on_progress)
+    finally:
+        profile.checkpoint.close()
+    run.journal.info("weights", f"{profile.model.source} is in {snapshot}{lines.summary}")
     licence = documents.license_info(snapshot)
     written = {
         "manifest": documents.manifest(profile.model, snapshot),
@@ -144,14 +166,28 @@ def fetch_weights(run: Run, profile: Profile) -> Path:
     return snapshot
 
 
-def start_engine(run: Run, hardware: Hardware, profile: Profile, snapshot: Path) -> str:
+def private_caches(run: Run, key: str, *, cache_writable: bool) -> Path:
+    """This user's own folder for compiled code: in the cache, or for this start alone where that is read-only."""
+    if cache_writable:
+        return CachePaths(run.settings.cache_path).engine_private(key)
+    place = cachefolder.substitute((run.state.root, Path(tempfile.gettempdir()), Path("/var/tmp")))  # noqa: S108 (owner and mode are checked)
+    folder = place.folder / key
+    folder.mkdir(mode=PRIVATE_MODE, exist_ok=True)
+    run.journal.warning("engine", f"the cache is read-only: compiled code goes to {folder} and is lost with it")
+    if not place.executable:
+        told = "is mounted noexec: code that the engine compiles cannot be loaded; give it exec (--tmpfs /tmp:exec)"
+        run.journal.warning("engine", f"{place.folder} {told}")
+    return folder
+
+
+def start_engine(run: Run, hardware: Hardware, profile: Profile, snapshot: Path, *, cache_writable: bool) -> str:
     """Start the engine and return the name under which it serves, once it does."""
     command = engine.build_command(
         run.settings, profile.model, hardware.device, profile.layout, snapshot=str(snapshot), state=run.state
     )
     gpu_name = hardware.gpus[0].name if hardware.gpus else None
     key = engine.cache_key(hardware.device, hardware.vllm_version, gpu_name, hardware.inventory.driver)
-    private = CachePaths(run.settings.cache_path).engine_private(key)
+    private = private_caches(run, key, cache_writable=cache_writable)
     (private / "home").mkdir(mode=0o700, exist_ok=True)
     env = engine.build_environment(
         run.environ,

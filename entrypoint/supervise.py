@@ -54,6 +54,8 @@ class Supervisor:
         self._events: deque[Event] = deque()
         self._lock = threading.RLock()
         self._closed = False
+        self._on_close: list[Callable[[], None]] = []
+        self._start: threading.Thread | None = None
         self.oom_kills_before = oom_kills()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         if os.getpid() != 1:
@@ -89,7 +91,14 @@ class Supervisor:
                 error = caught
             self._post(Finished(error))
 
-        threading.Thread(target=body, name="start", daemon=True).start()
+        self._start = threading.Thread(target=body, name="start", daemon=True)
+        self._start.start()
+
+    def await_start(self, timeout: float) -> bool:
+        """Wait for the end of the start, so that it can put things in order; False where it does not end in time."""
+        if self._start is not None:
+            self._start.join(timeout)
+        return self._start is None or not self._start.is_alive()
 
     def next_event(self, timeout: float) -> Event | None:
         """The next event, or None after `timeout` seconds. Main thread only."""
@@ -106,9 +115,20 @@ class Supervisor:
             self._read_signals()
 
     def close(self) -> None:
-        """Start nothing any more."""
+        """Start nothing any more, and tell those who asked with `on_close`."""
         with self._lock:
             self._closed = True
+            told, self._on_close = self._on_close, []
+        for tell in told:
+            tell()
+
+    def on_close(self, tell: Callable[[], None]) -> None:
+        """Have `tell` called when we are stopping; at once where we are already."""
+        with self._lock:
+            if not self._closed:
+                self._on_close.append(tell)
+                return
+        tell()
 
     @property
     def closed(self) -> bool:

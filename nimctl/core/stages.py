@@ -7,6 +7,7 @@ from typing import Any, Literal
 from nimctl.core.plain import from_plain, to_plain
 
 SCHEMA = "nimctl.startup/1"
+PROGRESS_SCHEMA = "nimctl.progress/1"  # of the lines that a download writes
 
 # In the order in which they run; the words users see.
 NAMES = ("settings", "front", "cache", "gpus", "profile", "weights", "engine", "warmup")

@@ -17,7 +17,7 @@ pytestmark = needs_nginx
     ("options", "error_id"), [("size=1m,ro", "cache-not-writable"), ("size=1m,nr_inodes=1", "disk-full")]
 )
 def test_the_cache(options, error_id):
-    with service() as one, tmpfs(one.cache, options):
+    with service(NIM_MODEL_PATH="builtin://demo") as one, tmpfs(one.cache, options):
         one.start()
         assert one.code() == 9
         assert one.failure()["error"]["id"] == error_id

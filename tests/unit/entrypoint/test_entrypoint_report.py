@@ -14,7 +14,7 @@ from entrypoint.state import open_state
 from entrypoint.warmup import picture
 from nimctl.core.errors import NimctlError
 from nimctl.core.secret import Secret
-from nimctl.core.stages import report_from_json
+from nimctl.core.stages import StageFile, report_from_json
 
 
 class Clock:
@@ -58,13 +58,28 @@ def test_a_stage_runs_and_is_done(state, clock, report):
 
 def test_bytes_are_written_at_most_every_fifth_of_a_second(state, clock, report):
     with report.stage("weights"):
-        report.progress("weights", done=10, total=100)
+        report.progress("weights", bytes=10, total=100)
         assert written(state).stages[5].bytes is None
         clock.now = 0.25
-        report.progress("weights", done=20, total=100, detail="a.safetensors")
+        files = (StageFile("a.safetensors", 20, 100, "fetching"),)
+        report.progress(
+            "weights", bytes=20, total=100, rate=80.0, eta=1.0, retries=1, connections=3, phase="fetching", files=files
+        )
         stage = written(state).stages[5]
-        assert (stage.bytes, stage.total, stage.detail) == (20, 100, "a.safetensors")
-        assert stage.eta == pytest.approx(1.0)
+        assert (stage.bytes, stage.total, stage.rate, stage.eta) == (20, 100, 80.0, 1.0)
+        assert (stage.retries, stage.connections, stage.phase, stage.files) == (1, 3, "fetching", files)
+    stage = written(state).stages[5]
+    assert (stage.bytes, stage.retries) == (20, 1), "what was done stays"
+    assert (stage.rate, stage.eta, stage.connections, stage.phase, stage.files) == (None, None, None, None, ())
+
+
+def test_a_report_of_a_newer_container_is_read(state, report):
+    with report.stage("weights"):
+        report.progress("weights", files=(StageFile("a", 1, 2, "fetching"),))
+        report.touch()
+        document = json.loads((state.public / "startup.json").read_text())
+    document["new"] = document["stages"][5]["new"] = document["stages"][5]["files"][0]["new"] = 1
+    assert report_from_json(document).stages[5].files[0].size == 2
 
 
 def test_a_failing_stage_keeps_the_errors_id(state, report):

@@ -1,0 +1,138 @@
+"""The checkpoint of one start: looked at before the layout is decided, brought before the engine starts.
+
+The revision is resolved once, so that what was looked at is what is brought. What is small comes first: whether a model
+fits is known after a few files, and not after 600 GB.
+"""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nimctl.core.cache import CachePaths
+from nimctl.core.errors import NimctlError
+from nimctl.core.fetch import (
+    ANONYMOUS,
+    Access,
+    File,
+    Manifest,
+    OnProgress,
+    Progress,
+    Stop,
+    open_source,
+    store,
+)
+from nimctl.core.fetch.http import Client
+from nimctl.core.fetch.protocol import Generator
+from nimctl.core.fetch.selection import TENSORS
+
+_SMALL = 64 * 2**20  # bytes; tokenizers and indices of the largest models have a few tens of MB
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is known of a checkpoint: its `config.json` (None: not at hand) and the bytes of its weights."""
+
+    config: dict[str, Any] | None = None
+    weights_bytes: int | None = None
+
+
+class Checkpoint:
+    """The checkpoint at `uri` on its way into the cache at `cache`; `close` it at the end.
+
+    Raises `weights-source-unsupported`. With `refresh`, a branch is looked up anew though the cache holds it.
+    """
+
+    def __init__(self, uri: str, cache: Path, access: Access, *, stop: Stop, refresh: bool = False) -> None:
+        self._client = Client(offline=access.offline)
+        self._paths = CachePaths(cache)
+        self._stop = stop
+        self._source = open_source(uri, cache, access=access, client=self._client, refresh=refresh)
+        self._manifest: Manifest | None = None
+
+    @property
+    def manifest(self) -> Manifest:
+        """Every file at the resolved revision. Raises `weights-*`, `key-*` and others: see `fetch`."""
+        if self._manifest is None:
+            self._manifest = self._source.resolve()
+        return self._manifest
+
+    def look(self, on_progress: OnProgress) -> Look:
+        """Bring what is small, and say what it tells. Raises as `bring` does."""
+        folder = self._source.in_place
+        if folder is not None:
+            return look_into(folder)
+        on_progress(Progress(0, phase="resolving"))
+        weights_bytes = _weights_bytes(self.manifest)
+        if isinstance(self._source, Generator):
+            return Look(None, weights_bytes)
+        snapshot = store.ensure(
+            self._source, self.manifest, self._paths, on_progress, stop=self._stop, only=_tells_about_the_model
+        )
+        return Look(_config(snapshot), weights_bytes)
+
+    def bring(self, on_progress: OnProgress) -> Path:
+        """The folder to start the engine on, complete and verified. Raises as `nimctl.core.fetch.fetch` does."""
+        if self._source.in_place is not None:
+            manifest = self.manifest
+            on_progress(Progress(manifest.total, manifest.total, phase="done"))
+            return self._source.in_place
+        return store.ensure(self._source, self.manifest, self._paths, on_progress, stop=self._stop)
+
+    def close(self) -> None:
+        """Close what connections are left."""
+        self._client.close()
+
+
+def _tells_about_the_model(file: File) -> bool:
+    return file.size <= _SMALL and not file.path.endswith(TENSORS)
+
+
+def _weights_bytes(manifest: Manifest) -> int | None:
+    return sum(file.size for file in manifest.files if file.path.endswith(TENSORS)) or None
+
+
+def look_into(folder: Path) -> Look:
+    """What a folder tells by its config.json and the sizes of its files; what is wrong with it is told when served."""
+    try:
+        weights_bytes = sum(file.stat().st_size for file in folder.glob(f"*{TENSORS}")) or None
+    except OSError:
+        weights_bytes = None
+    return Look(_config(folder), weights_bytes)
+
+
+def _config(folder: Path) -> dict[str, Any] | None:
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return config if isinstance(config, dict) else None
+
+
+def peek(uri: str, cache: Path, access: Access = ANONYMOUS) -> Look:
+    """What can be told of a checkpoint with neither the network nor a change of the cache."""
+    try:
+        source = open_source(uri, cache, access=replace(access, offline=True))
+        if source.in_place is not None:
+            return look_into(source.in_place)
+        if isinstance(source, Generator):
+            return Look()
+        manifest = source.resolve()
+    except NimctlError:
+        return Look()
+    snapshot = CachePaths(cache).repo(source.repo, source.part).snapshot(manifest.revision)
+    return Look(_config(snapshot), _weights_bytes(manifest))
+
+
+def lies_ready(uri: str, cache: Path, access: Access = ANONYMOUS) -> bool:
+    """Whether nothing has to be fetched or written to serve `uri`: it is a folder, or as a whole in the cache."""
+    try:
+        source = open_source(uri, cache, access=replace(access, offline=True))
+        if source.in_place is not None:
+            return True
+        manifest = source.resolve()  # of a remote source, offline: only what lies in the cache as a whole
+    except NimctlError:
+        return False
+    if isinstance(source, Generator):
+        return store.is_complete(CachePaths(cache).repo(source.repo, source.part), manifest)
+    return True
