@@ -270,6 +270,9 @@ class Rude(BaseHTTPRequestHandler):
         self.server.seen.append((unquote(self.path), dict(self.headers)))  # type: ignore[attr-defined]
         self.server.script(self)  # type: ignore[attr-defined]
 
+    def do_PUT(self) -> None:
+        self.do_GET()
+
     def log_message(self, *_: Any) -> None:
         pass
 
@@ -441,6 +444,40 @@ def test_google_speaks_the_same(rude: RudeServer, tmp_path: Path) -> None:
     assert signed.resolve().files
     absent = {"GOOGLE_APPLICATION_CREDENTIALS": str(tmp_path / "absent.json")}
     assert _error(lambda: _rude_source(rude, tmp_path, "gs", **absent)).id == "config-invalid"
+
+
+@pytest.mark.parametrize("has_role", [True, False])
+def test_the_role_of_the_machine_is_borrowed_only_where_the_bucket_is_not_public(
+    rude: RudeServer, tmp_path: Path, has_role: bool
+) -> None:
+    role = {"AccessKeyId": "AKIAEXAMPLE", "SecretAccessKey": "canarySecretCanary", "Token": "t", "Code": "Success",
+            "Expiration": "2100-01-01T00:00:00Z", "LastUpdated": "2026-01-01T00:00:00Z"}  # fmt: skip
+    public = False
+
+    def script(request: Rude) -> None:
+        path = request.path
+        if path.startswith("/latest"):
+            known = {"/latest/api/token": b"t", "/latest/meta-data/iam/security-credentials/": b"role",
+                     "/latest/meta-data/iam/security-credentials/role": _json(role)}  # fmt: skip
+            body = known.get(path) if has_role else None
+            request.say(200 if body else 404, body or b"")
+        elif public or "AKIAEXAMPLE" in request.headers.get("Authorization", ""):
+            request.say(200, _listing(1000))
+        else:
+            request.say(403, b"<Error><Code>AccessDenied</Code></Error>")
+
+    rude.script = script
+    source = _rude_source(rude, tmp_path, AWS_METADATA_ENDPOINT=rude.url)
+    if has_role:
+        assert source.resolve().files
+    else:
+        assert _error(source.resolve).id == "key-missing"
+    public = True
+    before = len(rude.seen)
+    assert _rude_source(rude, tmp_path, AWS_METADATA_ENDPOINT=rude.url).resolve().files
+    assert len(rude.seen) == before + 1, "a public bucket is read without a look at the metadata"
+    public = False
+    assert _error(_rude_source(rude, tmp_path).resolve).id == "key-missing"  # a store of someone else's
 
 
 def test_every_exception_of_the_library_has_a_meaning() -> None:
