@@ -1,8 +1,8 @@
 """Checking what lies in the cache against its digests, and mending it.
 
-A revision that is whole and right gets our marker, whoever brought it, so that later starts take it as it is. A revision
-with wrong bytes loses the marker, so that no start takes it; the marker is kept aside, because it says what was there
-and where it came from. Mending fetches the bad files alone: a damaged blob is replaced at the moment the right one is
+A revision that is whole and right gets our marker, whoever brought it, so that later starts take it as it is. One with
+wrong bytes loses the marker, so that no start takes it; the marker is kept aside, because it says what was there and
+where it came from. Mending fetches the bad files alone: a damaged blob is replaced at the moment the right one is
 there.
 """
 
@@ -86,7 +86,7 @@ def job_for(root: Path, repository: Repository, revision: Revision) -> Job:
 
 
 def _lying(folder: Path) -> tuple[tuple[File, ...], tuple[str, ...]]:
-    """The files in a snapshot that others left, with the digests that their blobs' names promise, and what is missing."""
+    """The files that others left in a snapshot, with the digests that the blobs' names promise, and what is missing."""
     files: list[File] = []
     missing: list[str] = []
     with contextlib.suppress(OSError):
