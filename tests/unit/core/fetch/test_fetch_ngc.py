@@ -175,6 +175,13 @@ def test_lists_without_sizes_are_completed_by_asking_each_file(bench: Bench) -> 
     assert {file.digest for file in source.resolve().files} == {None}
 
 
+def test_an_empty_file_in_a_list_without_sizes_is_empty(bench: Bench) -> None:
+    content = {**FILES, "added_tokens.txt": b""}
+    bench.server.add_ngc(MODEL, "1.0", content, public=True)
+    bench.tell(LISTING, {"urls": ["x"] * len(content), "filepath": list(content)})
+    assert bench.source().resolve().files[0] == File("added_tokens.txt", 0)
+
+
 @pytest.mark.parametrize("status", [400, 401])
 def test_organisations_that_show_no_list_are_read_by_their_checksums(bench: Bench, status: int) -> None:
     lines = "".join(f"{'a' * 64}  {path}\n" for path in FILES)
