@@ -1,0 +1,80 @@
+"""One download in a process of its own, as JSON: `python -m benchmarks._weights_child ours|hub|receive ENDPOINT CACHE`.
+
+`ours` is nimctl's fetch, `hub` huggingface_hub's snapshot_download, `receive` our HTTP client that throws away what
+arrives. `seconds` is the call alone, without the start of Python, for both; files are on the disk when it ends.
+"""
+
+import json
+import os
+import resource
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import huggingface_hub
+
+from benchmarks._weights_origin import COMMIT, REPO
+from nimctl.core.fetch import Access, fetch
+from nimctl.core.fetch.blocks import BLOCK, new_buffer
+from nimctl.core.fetch.http import Client, Target
+
+
+def ours(endpoint: str, cache: Path) -> None:
+    """nimctl, which syncs by itself."""
+    fetch(f"hf://{REPO}:{COMMIT}", cache, access=Access(hf_endpoint=endpoint))
+
+
+def hub(endpoint: str, cache: Path) -> None:
+    """huggingface_hub with its eight workers; it neither hashes nor syncs, so the files are synced here."""
+    folder = huggingface_hub.snapshot_download(REPO, revision=COMMIT, cache_dir=cache, endpoint=endpoint, token=False)
+    sync(Path(folder))
+
+
+def receive(endpoint: str, cache: Path) -> None:
+    """Eight connections of our client, and nothing done with the bytes."""
+    tree = Client().get(f"{endpoint}/api/models/{REPO}/tree/{COMMIT}").json()
+    shards = [entry for entry in tree if "lfs" in entry]
+
+    def read(entry: dict[str, int | str]) -> None:
+        buffer, size = new_buffer(), int(entry["size"])
+        target = Target(f"{endpoint}/bytes/{entry['path']}", size=size)
+        stream = Client().open_range(target, 0, size)
+        left = size
+        while left:
+            left -= stream.readinto(buffer[: min(left, BLOCK)])
+
+    threads = [threading.Thread(target=read, args=(entry,)) for entry in shards]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def sync(folder: Path) -> None:
+    """Force every file below `folder` to the disk."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            handle = os.open(path, os.O_RDONLY)
+            os.fsync(handle)
+            os.close(handle)
+
+
+def main() -> int:
+    """Run it and tell what it cost."""
+    what: Callable[[str, Path], None] = {"ours": ours, "hub": hub, "receive": receive}[sys.argv[1]]
+    begin = time.perf_counter()
+    what(sys.argv[2], Path(sys.argv[3]))
+    seconds = time.perf_counter() - begin
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    # not ru_maxrss, which begins with what the parent had
+    status = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    peak = next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM"))
+    told = {"seconds": seconds, "user_s": usage.ru_utime, "system_s": usage.ru_stime, "peak_mib": peak}
+    print(json.dumps(told))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
