@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nimctl.core.cache import CachePaths
 from nimctl.core.errors import NimctlError
-from nimctl.core.fetch import builtin, folder, http, hub, ngc, store
+from nimctl.core.fetch import builtin, folder, http, hub, mirror, ngc, objectstore, override, store
 from nimctl.core.fetch.access import Access, from_environment
 from nimctl.core.fetch.address import without_secrets
 from nimctl.core.fetch.manifest import File, Manifest
@@ -33,7 +33,12 @@ __all__ = [
 ]
 
 ANONYMOUS = Access()
-_REMOTE: Mapping[str, Callable[..., Source]] = {hub.SCHEME: hub.parse, ngc.SCHEME: ngc.parse}
+_REMOTE: Mapping[str, Callable[..., Source]] = {
+    hub.SCHEME: hub.parse,
+    ngc.SCHEME: ngc.parse,
+    **dict.fromkeys(objectstore.SCHEMES, objectstore.parse),
+    **dict.fromkeys(mirror.SCHEMES, mirror.parse),
+}
 
 
 def open_source(
@@ -47,9 +52,12 @@ def open_source(
 ) -> Source:
     """The source that `uri` names: `builtin://demo`, an absolute path, `file://`, `hf://`, ...
 
-    Asks nobody and changes nothing. With `refresh`, a branch is looked up again though the cache holds it. Raises
-    `weights-source-unsupported`.
+    A remote one may be redirected by `access.override`. Asks nobody and changes nothing. With `refresh`, a branch is
+    looked up again though the cache holds it. Raises `weights-source-unsupported`, and `config-invalid` for a wrong
+    override.
     """
+    if access.override:
+        uri = override.apply(uri, access.override)
     if uri.startswith(builtin.SCHEME):
         return builtin.parse(uri)
     if uri.startswith(folder.SCHEME) or "://" not in uri:

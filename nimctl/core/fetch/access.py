@@ -41,6 +41,10 @@ def from_environment(environment: Mapping[str, str]) -> Access:
 
     def endpoint(name: str, default: str) -> str:
         value = environment.get(name, "").strip().rstrip("/") or default
+        if name.startswith("NGC_") and "://" not in value:
+            # the shape that mirrors of NGC document: a bare host, and its scheme beside it
+            # https://jfrog.com/help/r/jfrog-artifactory-documentation/connect-your-nvidia-nim-model-client-to-artifactory
+            value = f"{environment.get('NGC_API_SCHEME', '').strip() or 'https'}://{value}"
         if not value.startswith(("http://", "https://")):
             raise NimctlError(
                 "config-invalid",
