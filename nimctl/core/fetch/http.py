@@ -8,6 +8,7 @@ OpenSSL's own reading of the environment. Only importer of requests.
 
 import contextlib
 import http.client
+import http.cookiejar
 import json
 import re
 import socket
@@ -16,7 +17,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 import requests
 import urllib3
@@ -80,11 +81,16 @@ class Denied(Exception):  # noqa: N818 (an answer, which the source turns into a
 
 
 class Target:
-    """Where one file is read from: the address that its source gave, and the signed one that it redirected to."""
+    """Where one file is read from: the address that its source gave, and the signed one that it redirected to.
 
-    def __init__(self, url: str, *, size: int, headers: Mapping[str, str] | None = None) -> None:
+    `exact` is for a file whose digest nobody knows: an answer with another ETag is then taken for another file, so that
+    no file is put together from two.
+    """
+
+    def __init__(self, url: str, *, size: int, headers: Mapping[str, str] | None = None, exact: bool = False) -> None:
         self.url = url
         self.size = size
+        self.exact = exact
         self.headers = dict(headers or {})  # secret values allowed: sent to the origin of `url` alone, never shown
         self.location: str | None = None
         self.etag: str | None = None
@@ -119,7 +125,7 @@ class Client:
         return answer
 
     def open_range(self, target: Target, start: int, stop: int) -> "HttpStream":
-        """The bytes [start, stop) of `target`.
+        """The bytes [start, stop) of `target`, or the first of them where the server sends fewer and says so.
 
         Raises `Interrupted`, `RangeIgnored`, and `Denied` for a status that is no success.
         """
@@ -128,16 +134,16 @@ class Client:
         extra = {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
         if etag:
             extra["If-Range"] = etag
-        response, final = self._follow(location or target.url, {} if location else target.headers, extra)
+        response, final = self._follow(location or target.url, target.headers, extra, origin=target.url)
         try:
             if location and response.status_code in (400, 401, 403, 404, 410):
                 with target.lock:  # a signed address ends after minutes or hours; the source gives a new one
                     target.location = None
                 raise Interrupted(f"the signed address answered {response.status_code}")
-            self._check(response, target, start, stop)
+            length = self._check(response, target, start, stop)
             with target.lock:
                 target.location = final if final != target.url else None
-            return HttpStream(response, stop - start)
+            return HttpStream(response, length)
         except BaseException:
             response.close()
             raise
@@ -170,8 +176,8 @@ class Client:
         for session in sessions:
             session.close()
 
-    def _check(self, response: requests.Response, target: Target, start: int, stop: int) -> None:
-        """Let only an answer pass that holds exactly the bytes asked for."""
+    def _check(self, response: requests.Response, target: Target, start: int, stop: int) -> int:
+        """Let only an answer pass that holds exactly the bytes asked for, or the first of them; how many it holds."""
         status, headers = response.status_code, response.headers
         if status in _PASSING:
             raise _passing(_answer(response, b""))
@@ -182,9 +188,13 @@ class Client:
         if (encoding := headers.get("Content-Encoding", "identity").lower()) != "identity":
             raise Interrupted(f"the server sends {encoding} where plain bytes were asked for")
         etag = headers.get("ETag")
+        strong = etag if etag and not etag.startswith("W/") else None
         with target.lock:
-            if etag and not etag.startswith("W/") and target.etag is None:
-                target.etag = etag
+            if target.etag is None:
+                target.etag = strong
+            elif target.exact and strong != target.etag:
+                target.etag = None
+                raise RangeIgnored
         length = headers.get("Content-Length")
         if status == 200:
             if length is not None and length != str(target.size):
@@ -193,24 +203,39 @@ class Client:
                 with target.lock:  # the file may have changed, or ranges are not understood
                     target.etag = None
                 raise RangeIgnored
-            return
+            return target.size
         found = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", "").strip())
-        if found is None or (int(found[1]), int(found[2])) != (start, stop - 1):
+        # A server may send less than was asked for: https://www.rfc-editor.org/rfc/rfc9110#section-15.3.7
+        if found is None or int(found[1]) != start or not start <= int(found[2]) < stop:
             told = headers.get("Content-Range", "no Content-Range")
             raise Interrupted(f"the server answered {told!r} for bytes {start}-{stop - 1}")
         if found[3] not in ("*", str(target.size)):
             raise Interrupted(f"the server has a file of {found[3]} bytes, not of {target.size}")
-        if length is not None and length != str(stop - start):
-            raise Interrupted(f"the server announces {length} bytes for a range of {stop - start}")
+        count = int(found[2]) + 1 - start
+        if length is not None and length != str(count):
+            raise Interrupted(f"the server announces {length} bytes for a range of {count}")
+        return count
 
     def _follow(
-        self, url: str, secret_headers: dict[str, str], plain_headers: dict[str, str], *, method: str = "GET"
+        self,
+        url: str,
+        secret_headers: dict[str, str],
+        plain_headers: dict[str, str],
+        *,
+        method: str = "GET",
+        origin: str | None = None,
     ) -> tuple[requests.Response, str]:
-        """The open response of `url` or of what it redirects to, and the address that answered."""
-        origin, here = _origin(url), url
+        """The open response of `url` or of what it redirects to, and the address that answered.
+
+        `secret_headers` go to the origin of `url`, or to that of the address `origin`.
+        """
+        home, here = _origin(origin or url), url
         for _ in range(_MOST_REDIRECTS + 1):
-            headers = {**plain_headers, **(secret_headers if _origin(here) == origin else {})}
+            headers = {**plain_headers, **(secret_headers if _origin(here) == home else {})}
             response = self._send(method, here, headers)
+            if response.status_code == 407:
+                response.close()
+                raise http_errors.proxy_error(without_secrets(here), "407 Proxy Authentication Required")
             if response.status_code not in _REDIRECTS or "Location" not in response.headers:
                 return response, here
             response.close()
@@ -246,6 +271,8 @@ class Client:
         if session is None:
             session = self._local.session = requests.Session()
             session.headers.update({"User-Agent": f"nimctl/{__version__}"})
+            # Cookies know no ports, and would take a login to another server of the same host.
+            session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
             session.mount("https://", _SystemTrust(max_retries=0))
             session.mount("http://", HTTPAdapter(max_retries=0))
             with self._lock:
@@ -264,7 +291,7 @@ class HttpStream:
         # urllib3's own `readinto` reads into a buffer of its own and copies. The http.client response below it fills
         # ours, and knows chunks and lengths as well.
         self._body = getattr(raw, "_fp", None) or raw
-        self._socket = getattr(getattr(raw, "connection", None), "sock", None)
+        self._socket = _socket_of(raw)
 
     def readinto(self, buffer: memoryview, /) -> int:
         """Fill some of `buffer`; 0 at the end of the range. Raises `Interrupted`."""
@@ -291,12 +318,22 @@ class HttpStream:
 
     def close(self) -> None:
         """Keep the connection where the whole body was read, else drop it."""
-        if self._left == 0 and not self._aborted:
-            with contextlib.suppress(OSError, http.client.HTTPException, urllib3.exceptions.HTTPError):
-                if self._response.raw.read(1) == b"":  # the end of the chunks, or nothing
+        if self._left == 0 and not self._aborted and not getattr(self._body, "will_close", True):
+            with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+                # Not urllib3's `read`, which knows nothing of what `readinto` took and would call the body cut short.
+                if self._body.read(1) == b"":  # the end of the chunks, or nothing
                     self._response.raw.release_conn()
                     return
         self._response.close()
+
+
+def _socket_of(raw: Any) -> socket.socket | None:
+    """The socket of a response; http.client takes it from the connection where that ends with the response."""
+    found = getattr(getattr(raw, "connection", None), "sock", None)
+    if found is None:
+        buffered = getattr(getattr(raw, "_fp", None), "fp", None)
+        found = getattr(getattr(buffered, "raw", None), "_sock", None)
+    return found if isinstance(found, socket.socket) else None
 
 
 class _SystemTrust(HTTPAdapter):
@@ -339,13 +376,16 @@ def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
 
 
-def _origin(url: str) -> tuple[str, str | None, int | None]:
-    parts = urlsplit(url)
+def _origin(url: str) -> tuple[str | None, str | None, int | None] | None:
+    """Scheme, host and port, None for what is no address.
+
+    Read by the parser that chooses the host to connect to: of `http://a\\@b/` another one would say that it is `b`.
+    """
     try:
-        port = parts.port
-    except ValueError:
-        port = -1
-    return parts.scheme, parts.hostname, port or {"https": 443, "http": 80}.get(parts.scheme)
+        parts = urllib3.util.parse_url(url)
+    except urllib3.exceptions.LocationParseError:
+        return None
+    return parts.scheme, parts.host, parts.port or {"https": 443, "http": 80}.get(parts.scheme or "")
 
 
 def _answer(response: requests.Response, body: bytes) -> Answer:

@@ -25,7 +25,8 @@ def translated(error: Exception, url: str) -> NimctlError | Interrupted:
     if any("CERTIFICATE_VERIFY_FAILED" in str(e) or "certificate verify failed" in str(e) for e in chain):
         return _untrusted(text, shown)
     if any(type(e).__name__ == "ProxyError" or "Tunnel connection failed" in str(e) for e in chain):
-        return _proxy(text, shown)
+        said = _TUNNEL.search(text)
+        return proxy_error(shown, said[1].strip() if said else None)
     if any(type(e).__name__ in ("InvalidURL", "MissingSchema", "InvalidSchema", "LocationParseError") for e in chain):
         return NimctlError(
             "weights-source-unsupported",
@@ -92,12 +93,12 @@ def _untrusted(text: str, shown: str) -> NimctlError:
     )
 
 
-def _proxy(text: str, shown: str) -> NimctlError:
-    said = _TUNNEL.search(text)
+def proxy_error(shown: str, answer: str | None) -> NimctlError:
+    """The error of a proxy on the way to `shown`: it gave this `answer`, or none."""
     return NimctlError(
         "proxy-refused",
         f"the proxy does not let us reach {urlsplit(shown).netloc or shown}",
-        cause=f"the proxy answered {said[1].strip()}" if said else "no connection to the proxy",
+        cause=f"the proxy answered {answer}" if answer else "no connection to the proxy",
         fix="Check HTTPS_PROXY and NO_PROXY, and that the proxy allows this host.",
     )
 

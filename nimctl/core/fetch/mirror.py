@@ -97,7 +97,9 @@ class MirrorSource:
                 if file.digest is None and (pin := self._pins.get(file.path)):
                     name, _, value = pin.partition(": ")
                     headers[name] = value
-                self._targets[file.path] = http.Target(self._url(file.path), size=file.size, headers=headers)
+                self._targets[file.path] = http.Target(
+                    self._url(file.path), size=file.size, headers=headers, exact=file.digest is None
+                )
             return self._targets[file.path]
 
     @property

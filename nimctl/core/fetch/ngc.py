@@ -124,7 +124,10 @@ class NgcSource:
             return known
         route = self._catalog.route
         headers, token = self._catalog.headers(route, self._patience)
-        made = _Way(http.Target(route.file_url(version, file.path), size=file.size, headers=headers), route, token)
+        target = http.Target(
+            route.file_url(version, file.path), size=file.size, headers=headers, exact=file.digest is None
+        )
+        made = _Way(target, route, token)
         with self._lock:
             return self._ways.setdefault(file.path, made)
 
