@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 from rich.live import Live
@@ -21,8 +21,12 @@ from rich.table import Table
 from rich.text import Text
 
 from nimctl.core.errors import NimctlError
+from nimctl.core.plain import to_plain
 from nimctl.core.secret import redact
-from nimctl.core.stages import Stage, StartupReport
+from nimctl.core.stages import PROGRESS_SCHEMA, Stage, StartupReport
+
+if TYPE_CHECKING:
+    from nimctl.core.fetch import Progress  # its room needs the network's library, which most verbs do not
 
 Mode = Literal["human", "quiet", "json"]
 
@@ -33,6 +37,7 @@ _VERDICTS = {
     "unknown": ("magenta", "?"),
     "skip": ("dim", "skip"),
 }
+_LINE_SECONDS = 5.0  # between two lines of progress where lines cannot be redrawn
 _STAGE_MARKS = {"pending": ("dim", "·"), "running": ("cyan", ">"), "done": ("green", "✓"), "failed": ("red", "✗")}
 
 
@@ -139,6 +144,13 @@ class Output:
         else:
             yield StartupView(self, None)
 
+    def progress_line(self, progress: Mapping[str, Any]) -> None:
+        """One line of JSON on stderr, in JSON mode only: how far a long step is, for CI."""
+        if self.mode == "json":
+            line = json.dumps({"schema": PROGRESS_SCHEMA, "event": "progress", **progress}, ensure_ascii=False)
+            sys.stderr.write(redact(line) + "\n")
+            sys.stderr.flush()
+
     @contextmanager
     def transfer(self, what: str) -> Iterator["TransferView"]:
         """Progress of a pull or build, redrawn on a terminal, as a line every few seconds elsewhere."""
@@ -156,6 +168,7 @@ class StartupView:
     def __init__(self, out: Output, live: Live | None) -> None:
         self._out, self._live = out, live
         self._seen: dict[str, str] = {}
+        self._printed = float("-inf")
 
     def update(self, report: StartupReport) -> None:
         """Show the newest report."""
@@ -163,10 +176,21 @@ class StartupView:
             self._live.update(_stage_table(report.stages))
             return
         for stage in report.stages:
-            known = f"{stage.state}/{stage.detail if stage.state == 'running' else ''}"
-            if stage.state != "pending" and self._seen.get(stage.name) != known:
-                self._seen[stage.name] = known
-                self._out.text(f"{stage.state:<8}{_stage_line(stage)}")
+            if stage.state != "pending":
+                self._line(stage)
+
+    def _line(self, stage: Stage) -> None:
+        """One line for a change of state or, of a stage that moves bytes, one every few seconds."""
+        moves = stage.state == "running" and stage.bytes is not None
+        known = f"{stage.state}/{stage.phase if moves else stage.detail if stage.state == 'running' else ''}"
+        now = time.monotonic()
+        if self._seen.get(stage.name) == known and not (moves and now - self._printed >= _LINE_SECONDS):
+            return
+        self._seen[stage.name], self._printed = known, now
+        if self._out.mode == "json":
+            self._out.progress_line(_stage_json(stage))
+        else:
+            self._out.text(f"{stage.state:<8}{_stage_line(stage)}")
 
     def note(self, line: str) -> None:
         """A sentence beside the stages, such as a warning that nothing moves."""
@@ -179,6 +203,7 @@ class TransferView:
     def __init__(self, out: Output, what: str, live: Live | None) -> None:
         self._out, self._what, self._live = out, what, live
         self._started = self._printed = time.monotonic()
+        self._phase = ""
 
     def update(self, done: int | None, total: int | None, detail: str = "") -> None:
         """Bytes done of total (either may be unknown) and what is being done."""
@@ -189,6 +214,19 @@ class TransferView:
         elif now - self._printed >= 5:
             self._printed = now
             self._out.text(f"{line}  {detail}".rstrip())
+
+    def report(self, progress: "Progress") -> None:
+        """How far a download or a check is: bytes, rate and time left as it knows them itself."""
+        now = time.monotonic()
+        if self._live is not None:
+            self._live.update(Text(redact(f"{self._what}  {moved(progress)}"), overflow="ellipsis", no_wrap=True))
+        elif now - self._printed >= _LINE_SECONDS or progress.phase != self._phase:
+            self._printed, self._phase = now, progress.phase
+            if self._out.mode == "json":
+                told = {"stage": "weights", "state": "running", **to_plain(progress)}
+                self._out.progress_line({name: value for name, value in told.items() if name != "files"})
+            elif progress.phase != "done":
+                self._out.text(f"{self._what}  {moved(progress)}")
 
     def line(self, text: str) -> None:
         """A line of output of the program at work."""
@@ -207,6 +245,41 @@ def size(count: float) -> str:
     raise AssertionError("unreachable")
 
 
+def ago(seconds: float | None) -> str:
+    """An age for people: `3 min`, `5 h`, `12 d`; `-` where it is not known."""
+    if seconds is None:
+        return "-"
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def moved(progress: "Progress | Stage") -> str:
+    """`fetching 12.0 GB of 595.1 GB, 1.2 GB/s, 8 min left, 16 connections, 2 retries`, as far as it is known."""
+    parts = [size(progress.bytes or 0) + (f" of {size(progress.total)}" if progress.total else "")]
+    if progress.rate:
+        parts.append(f"{size(progress.rate)}/s")
+    if progress.eta is not None:
+        parts.append(left(progress.eta))
+    if progress.connections:
+        parts.append(_count(progress.connections, "connection"))
+    if progress.retries:
+        parts.append(_count(progress.retries, "retry" if progress.retries == 1 else "retrie"))
+    if progress.phase in ("resolving", "waiting"):
+        return f"{progress.phase}: {progress.detail}" if progress.detail else str(progress.phase)
+    return f"{progress.phase or ''} {', '.join(parts)}".strip()
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")
+
+
+def left(seconds: float) -> str:
+    """Time left for people."""
+    return f"{seconds / 60:.0f} min left" if seconds > 90 else f"{seconds:.0f} s left"
+
+
 def amounts(done: int | None, total: int | None, seconds: float) -> str:
     """`12.0 GB of 595.1 GB, 1.2 GB/s, 8 min left`, as far as it is known."""
     if done is None:
@@ -216,9 +289,15 @@ def amounts(done: int | None, total: int | None, seconds: float) -> str:
         rate = done / seconds
         parts.append(f"{size(rate)}/s")
         if total and total > done:
-            left = (total - done) / rate
-            parts.append(f"{left / 60:.0f} min left" if left > 90 else f"{left:.0f} s left")
+            parts.append(left((total - done) / rate))
     return ", ".join(parts)
+
+
+def _stage_json(stage: Stage) -> dict[str, Any]:
+    """A stage as a progress line: the same names as those of a download."""
+    plain = to_plain(stage)
+    told = {"stage": plain.pop("name"), **plain}
+    return {name: value for name, value in told.items() if name != "files" and value is not None}
 
 
 def _stage_table(stages: Sequence[Stage]) -> Table:
@@ -232,7 +311,13 @@ def _stage_table(stages: Sequence[Stage]) -> Table:
 
 def _stage_line(stage: Stage) -> str:
     seconds = f"{stage.seconds:6.1f} s" if stage.seconds is not None else " " * 8
-    moved = amounts(stage.bytes, stage.total, stage.seconds or 0) if stage.bytes else ""
+    running = stage.state == "running"
+    if running and stage.phase:
+        bytes_moved = moved(stage)
+    else:
+        bytes_moved = amounts(stage.bytes, stage.total, stage.seconds or 0) if stage.bytes else ""
     doing = redact(stage.detail or "") if stage.state != "done" else ""  # what it did last says nothing any more
-    detail = "  ".join(part for part in (moved, doing) if part)
+    if doing and doing in bytes_moved:
+        doing = ""
+    detail = "  ".join(part for part in (bytes_moved, doing) if part)
     return f"{stage.name:<9}{seconds}  {detail}".rstrip()

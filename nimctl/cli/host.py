@@ -10,7 +10,6 @@ from nimctl.cli.target import Target
 from nimctl.core import facts as host_facts
 from nimctl.core.errors import NimctlError
 from nimctl.core.facts import HostFacts
-from nimctl.core.fetch import open_source
 from nimctl.core.recipes import Recipe
 from nimctl.doctor.model import Needs
 from nimctl.render import Output
@@ -77,17 +76,17 @@ def wanted_gpus(config: Config, recipe: Recipe, facts: HostFacts) -> str:
 
 
 def needs_for(target: Target, config: Config, gpus: str) -> Needs:
-    """What the host is judged for. Weights that are here already need no room: those of a folder, or of the cache."""
-    in_place = target.recipe.weights_bytes or 0 if _weights_are_here(target, config) else 0
-    return Needs(recipe=target.recipe, runtime=runtime_of(config), gpus=gpus, uid=os.getuid(), cached_bytes=in_place)
+    """What the host is judged for. What is here already needs no room: a folder, or what the cache holds, parts too."""
+    here = _bytes_here(target, config)
+    return Needs(recipe=target.recipe, runtime=runtime_of(config), gpus=gpus, uid=os.getuid(), cached_bytes=here)
 
 
-def _weights_are_here(target: Target, config: Config) -> bool:
-    try:
-        source = open_source(str(target.folder or target.recipe.weights), config.cache)
-    except NimctlError:
-        return False
-    return source.in_place is not None
+def _bytes_here(target: Target, config: Config) -> int:
+    from nimctl.cli import weights
+
+    if target.folder is not None:
+        return target.recipe.weights_bytes or 0
+    return weights.cached_bytes(target.recipe.weights, config) if target.recipe.weights else 0
 
 
 def device_for(config: Config, recipe: Recipe) -> Literal["cuda", "cpu"]:

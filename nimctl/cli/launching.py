@@ -132,7 +132,11 @@ def check(prepared: Prepared, out: Output, *, force: bool) -> None:
 
 
 def _require_weights(prepared: Prepared) -> None:
-    """Refuse, before an image is fetched, weights that cannot be had or that the engine could not load."""
+    """Refuse, before an image is fetched, weights that cannot be had or that the engine could not load.
+
+    Remote weights are the container's to fetch; those of a recipe are not asked for here, so that a start needs no
+    network on the host.
+    """
     folder = prepared.target.folder
     source = open_source(str(folder or prepared.target.recipe.weights), prepared.config.cache)
     if source.in_place is not None:
@@ -166,7 +170,7 @@ class Started:
 def start(prepared: Prepared, out: Output) -> Started:
     """Bring the image and the cache folder into place and start; Ctrl-C leaves nothing behind."""
     runtime = _runtime(prepared, out)
-    _make_cache(prepared.config.cache, out)
+    make_cache(prepared.config.cache, out)
     secrets = {n: key for n in prepared.plan.secret_names if (key := keys.find_key(n, os.environ))}
     for note in prepared.notes:
         out.text(note, style="dim")
@@ -176,7 +180,7 @@ def start(prepared: Prepared, out: Output) -> Started:
     return Started(runtime, handle)
 
 
-def _make_cache(folder: Path, out: Output) -> None:
+def make_cache(folder: Path, out: Output) -> None:
     """Make a missing cache folder, for every uid:0 where this user may; else for this user, and said so."""
     if folder.exists():
         return

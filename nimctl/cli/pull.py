@@ -1,39 +1,107 @@
-"""`nimctl pull`: bring the image of a model to this host."""
+"""`nimctl pull`: bring the image of a model to this host, and its weights into the cache."""
 
-from nimctl.cli.options import Debug, Gpus, Image, Json, Model, Quiet
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nimctl.cli.options import Cache, Debug, Gpus, Image, Json, Model, Quiet
 from nimctl.cli.verb import verb
+
+if TYPE_CHECKING:
+    from nimctl.cli.config import Config
+    from nimctl.cli.target import Target
+    from nimctl.render import Output
+
+# Daemons that are not there at all: then the weights alone are what can be had.
+_NO_DAEMON = ("docker-missing", "docker-unreachable")
 
 
 @verb("pull")
 def pull(
     model: Model = None,
+    weights: Annotated[
+        bool, typer.Option("--weights", help="Also bring the weights into the cache, as the container would.")
+    ] = False,
     gpus: Gpus = None,
     image: Image = None,
+    cache: Cache = None,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,  # read by @verb
 ) -> None:
     """Pull or build the image that serves MODEL.
 
-    Pulled by digest; built where no registry holds it.
+    Pulled by digest; built where no registry holds it. An address (hf://org/name) names weights: those alone are
+    fetched. Ctrl-C keeps what was fetched, and the same command goes on.
 
     Example:  nimctl pull kimi-k2.5-turbo
     """
-    from nimctl.cli import acquire, host
     from nimctl.cli import config as configuration
-    from nimctl.cli.target import image_for, resolve
-    from nimctl.launch.docker import Engine
+    from nimctl.cli.target import resolve
     from nimctl.render import Output
 
     out = Output.choose("pull", as_json=as_json, quiet=quiet)
-    config = configuration.load({"gpus": gpus})
+    config = configuration.load({"gpus": gpus, "cache": cache})
+    if model is not None and "://" in model and not model.startswith("file://"):
+        out.document(
+            {"ok": True, "model": None, "image": None, "digest": None, "weights": _weights(model, config, out)}
+        )
+        return
     target = resolve(model, config, image)
     out.text(f"model {target.recipe.name} (from {target.origin}): {target.recipe.title}", style="bold")
+    done: dict[str, Any] = {"ok": True, "model": target.recipe.name}
+    brought = _weights_of(target, config, out) if weights else None
+    done |= _image(target, config, out, may_lack_docker=weights)
+    out.document({**done, **({"weights": brought} if weights else {})})
+
+
+def _weights_of(target: Target, config: Config, out: Output) -> dict[str, object] | None:
+    """The weights of a model. NVIDIA's images have a downloader of their own, and which weights is theirs to say."""
+    from nimctl.core.errors import NimctlError
+
+    if not target.recipe.weights:
+        raise NimctlError(
+            "weights-source-unsupported",
+            f"the weights of {target.recipe.name} are fetched by its own image",
+            cause="which files it needs depends on the GPUs that it finds",
+            fix=f"`nimctl run {target.recipe.name}` fetches them into the cache at its first start.",
+        )
+    return _weights(str(target.folder or target.recipe.weights), config, out)
+
+
+def _weights(uri: str, config: Config, out: Output) -> dict[str, object]:
+    from nimctl.cli import launching
+    from nimctl.cli import weights as room
+    from nimctl.render import size
+
+    launching.make_cache(config.cache, out)
+    brought = room.bring(uri, config, out)
+    findings = room.check_shared(config, None, out)
+    out.text(f"weights {brought.source} at {brought.revision}: {brought.files} files, {size(brought.bytes)}, verified")
+    out.result(str(brought.folder))
+    return {**brought.to_json(), "warnings": [finding.id for finding in findings]}
+
+
+def _image(target: Target, config: Config, out: Output, *, may_lack_docker: bool) -> dict[str, Any]:
+    """Pull or build the image. `may_lack_docker`: on a host without Docker the weights were what was wanted."""
+    from nimctl.cli import acquire, host
+    from nimctl.cli.target import image_for
+    from nimctl.core.errors import NimctlError
+    from nimctl.launch.docker import Engine
+
     device = host.device_for(config, target.recipe)
     choice = image_for(target, device, config)
-    engine = Engine.connect()
+    try:
+        engine = Engine.connect()
+    except NimctlError as error:
+        if not may_lack_docker or error.id not in _NO_DAEMON:
+            raise
+        out.text(f"no image was pulled: {error.message} ({error.cause})", style="yellow")
+        return {"image": choice.reference, "digest": None, "skipped": error.id}
     if choice.how == "pull" and engine.image_digest(choice.reference) is None:
         digest = acquire.pull_image(choice.reference, engine, out)
     else:
         digest = acquire.ensure_image(choice, device, engine, out)
-    out.document({"ok": True, "model": target.recipe.name, "image": choice.reference, "digest": digest})
+    return {"image": choice.reference, "digest": digest}

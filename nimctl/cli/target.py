@@ -8,7 +8,6 @@ from typing import Literal
 from nimctl import __version__
 from nimctl.cli.config import Config
 from nimctl.core import recipes
-from nimctl.core.fetch import open_source
 from nimctl.core.recipes import Recipe
 from nimctl.core.recipes.checkpoint import recipe_of_folder
 
@@ -58,14 +57,13 @@ def resolve(argument: str | None, config: Config, image: str | None = None) -> T
 
 
 def _of_address(uri: str, origin: str, config: Config, image: str | None) -> Target:
-    """A recipe's own weights by their address, or any checkpoint that the cache already holds."""
+    """A recipe's own weights by their address, or any checkpoint of a source that can be asked for its files."""
     for name in recipes.names():
         if recipes.load(name).weights.lower() == uri.lower():
             return Target(recipes.load(name), origin, image=image)
-    folder = open_source(uri, config.cache).in_place  # raises weights-source-unsupported with the way out
-    assert folder is not None  # only builtin:// makes its folder itself, and a recipe names it
-    served = re.sub(r"[^a-z0-9.]+", "-", uri.split("://")[1].lower()).strip("-")
-    return Target(recipe_of_folder(folder, name=served, weights=uri), origin, image=image)
+    from nimctl.cli import weights
+
+    return Target(weights.describe(uri, config), origin, image=image)
 
 
 def _recipe_of_image(reference: str) -> Recipe:

@@ -7,6 +7,7 @@ command of its page, plus the few additions that its documentation allows; each 
 from nimctl import __version__
 from nimctl.core.errors import NimctlError
 from nimctl.core.facts import HostFacts
+from nimctl.core.fetch.address import without_secrets
 from nimctl.core.gpus import Gpu
 from nimctl.core.layout import Layout, choose_layout
 from nimctl.launch.asked import (
@@ -220,10 +221,18 @@ def _labels(options: RunOptions, kind: Kind, layout: Layout | None, secrets: tup
         "io.nimctl.port": str(options.port),
         "io.nimctl.layout": layout.name if layout else "",
         "io.nimctl.version": __version__,
+        "io.nimctl.cache": str(options.cache),
+        "io.nimctl.weights": _shown_weights(options),
     }
     if any(s.source for s in secrets):
         labels["io.nimctl.secrets"] = str(secrets_folder(options))
     return {name: value for name, value in labels.items() if value}
+
+
+def _shown_weights(options: RunOptions) -> str:
+    """The address of the weights, which `cache ls` and `cache prune` read; without passwords and signatures."""
+    weights = weights_of(options) or (options.recipe.weights if options.recipe else "")
+    return without_secrets(weights) if "://" in weights else weights
 
 
 def _settings(options: RunOptions, gpu: GpuRequest, layout: Layout | None, user: str | None) -> dict[str, Value]:

@@ -111,6 +111,8 @@ class ProcessRuntime:
             layout=plan.layout.name if plan.layout else None,
             stop_timeout=plan.stop_timeout,
             notes=notes,
+            cache=plan.labels.get("io.nimctl.cache"),
+            weights=plan.labels.get("io.nimctl.weights"),
         )
         now = datetime.now(UTC).isoformat(timespec="seconds")
         store.write(self.folder, Record(run, identity, argv, now, str(keys) if keys else None))

@@ -15,7 +15,11 @@ _ALIVE = ("created", "running", "paused", "restarting")
 
 @dataclass(frozen=True)
 class RunHandle:
-    """One run. `id` is the container's id, or the process id as text; `notes` say what the start had to clear away."""
+    """One run. `id` is the container's id, or the process id as text; `notes` say what the start had to clear away.
+
+    `cache` is its cache folder on this host, `weights` the address that it serves without passwords; None where a run
+    of an earlier version does not tell.
+    """
 
     name: str
     runtime: RuntimeName
@@ -29,6 +33,8 @@ class RunHandle:
     layout: str | None = None
     stop_timeout: int = 45
     notes: tuple[str, ...] = ()
+    cache: str | None = None
+    weights: str | None = None
 
     @property
     def reachable_host(self) -> str:

@@ -122,6 +122,8 @@ def _handle(summary: Mapping[str, Any], stop_timeout: int = 45, notes: tuple[str
         layout=labels.get("io.nimctl.layout") or None,
         stop_timeout=stop_timeout,
         notes=notes,
+        cache=labels.get("io.nimctl.cache"),
+        weights=labels.get("io.nimctl.weights"),
     )
 
 
