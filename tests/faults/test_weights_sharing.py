@@ -124,6 +124,17 @@ def test_one_that_stood_still_wakes_up_when_another_took_its_place(hub, served, 
     tell("one that stood still", hub)
 
 
+def test_one_is_taken_for_dead_in_the_middle_of_its_work(hub, served, fetchers, cache):
+    """Its heart is too slow to be seen, and it learns late that its files were taken from it: it goes on writing."""
+    hub.fail(WEIGHTS, Slow(4 * 2**20))
+    slow_heart = {**QUICK, "writers.BEAT": 30.0}
+    first = fetchers.start(cache, served.wanted, locks=False, settings=slow_heart)
+    hub.wait_for(lambda ledger: ledger.bytes_sent(WEIGHTS) >= ONCE / 4)
+    second = fetchers.start(cache, served.wanted, locks=False)
+    ended_well(served, cache, [first, second])
+    tell("one that was taken for dead", hub)
+
+
 @pytest.mark.parametrize("locks", [True, False], ids=["real locks", "no locks"])
 def test_all_stand_still_and_wake_up_in_turns(hub, served, fetchers, cache, locks):
     hub.fail(WEIGHTS, Slow(8 * 2**20))

@@ -88,6 +88,14 @@ class BlockFile:
         if count < length:
             raise OSError(errno.EIO, "the file is shorter than it was")
 
+    def is_at(self, path: Path) -> bool:
+        """Whether `path` is this file's name still: not, where another process took it over."""
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(found, os.fstat(self._handle))
+
     def sync(self) -> None:
         """Force what was written to the disk."""
         os.fdatasync(self._handle)

@@ -10,6 +10,7 @@ others are read back from the disk by `catch_up`.
 """
 
 import contextlib
+import errno
 import json
 import os
 import threading
@@ -95,7 +96,8 @@ class Partial:
     def put(self, block: int, buffer: memoryview) -> None:
         """Write one whole block that lies at the start of `buffer`, journal it, and hash it if its turn has come.
 
-        A block that is there already stays as it is: it may have been hashed.
+        A block that is there already stays as it is: it may have been hashed. Raises FileNotFoundError where another
+        process took the file over: by now it may be verified, and no longer ours to write.
         """
         assert self._content and self._lines is not None
         length = self.length_of(block)
@@ -103,6 +105,8 @@ class Partial:
             if self._taken[block]:  # two workers met where a piece was split
                 return
             self._taken[block] = 1
+        if not self._content.is_at(self.data):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.data))
         if self._hash_lock.acquire(blocking=False):
             try:
                 if block == self._hashed:

@@ -115,7 +115,12 @@ def _fetch(order: Order, *, mark: bool) -> None:
             if is_complete(repo, order.manifest):
                 return
             with writer(repo, root, order.stop, order.meter.waiting) as me:
-                finished = _bring(order, me, mark=mark)
+                try:
+                    finished = _bring(order, me, mark=mark)
+                except OSError:
+                    if not me.is_lost:
+                        raise
+                    finished = False
         if finished:
             return
         _require_wanted(order.stop)
@@ -158,10 +163,10 @@ def _bring(order: Order, me: Writer, *, mark: bool) -> bool:
             meter=order.meter,
             patience=order.patience,
             stop=order.stop,
-            still_ours=lambda: not me.lost,
+            still_ours=lambda: not me.is_lost,
         ).run()
     _require_wanted(order.stop)
-    if me.lost:
+    if me.is_lost:
         return False
     refs = source.refs if isinstance(source, Remote) else ("main",)
     install.snapshot(order.paths, repo, order.manifest, hexes, private=me.folder, refs=refs if mark else None)

@@ -51,6 +51,12 @@ class Writer:
         self._beating = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._beating.start()
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether somebody who took this process for dead has its folder now."""
+        self.lost = self.lost or not self.folder.exists()
+        return self.lost
+
     def close(self) -> None:
         """Stop the heart and free the lock; the folder stays, for whoever goes on, unless it holds no partial file."""
         self._ended.set()
