@@ -62,8 +62,7 @@ class Checkpoint:
         folder = self._source.in_place
         if folder is not None:
             return look_into(folder)
-        on_progress(Progress(0, phase="resolving"))
-        weights_bytes = _weights_bytes(self.manifest)
+        weights_bytes = _weights_bytes(self._resolved(on_progress))
         if isinstance(self._source, Generator):
             return Look(None, weights_bytes)
         snapshot = store.ensure(
@@ -77,7 +76,12 @@ class Checkpoint:
             manifest = self.manifest
             on_progress(Progress(manifest.total, manifest.total, phase="done"))
             return self._source.in_place
-        return store.ensure(self._source, self.manifest, self._paths, on_progress, stop=self._stop)
+        return store.ensure(self._source, self._resolved(on_progress), self._paths, on_progress, stop=self._stop)
+
+    def _resolved(self, on_progress: OnProgress) -> Manifest:
+        if self._manifest is None:
+            on_progress(Progress(0, phase="resolving"))
+        return self.manifest
 
     def close(self) -> None:
         """Close what connections are left."""

@@ -108,7 +108,7 @@ def environment(inherited=None, layout=CPU_LAYOUT, device="cpu", visible=(), **e
         "NGC_API_KEY", "NGC_CLI_API_KEY", "NGC_API_KEY_FILE", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN",
         "AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "DB_PASSWORD",
         "MY_SECRET_THING", "OPENAI_API_KEY", "VLLM_API_KEY", "github_token",
-        "GOOGLE_APPLICATION_CREDENTIALS",
+        "GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_SERVICE_ACCOUNT", "HF_ENDPOINT", "NIM_REPOSITORY_OVERRIDE",
     ],
 )  # fmt: skip
 def test_credentials_stay_out(name):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint.settings import VARIABLES, explain, image_limit, read
+from entrypoint.settings import ACCESS, ACCESS_FAMILIES, VARIABLES, explain, image_limit, read
 from nimctl.core.errors import NimctlError
 
 ROOT = Path(__file__).parents[3]
@@ -93,3 +93,27 @@ def test_the_part_inside_the_engine_reads_its_limit(monkeypatch):
 def test_every_variable_is_documented():
     text = (ROOT / "docs/05-container.md").read_text(encoding="utf-8")
     assert not [v.name for v in VARIABLES if f"`{v.name}`" not in text]
+    assert not [name for name in ACCESS if f"`{name}`" not in text]
+    assert not [family for family in ACCESS_FAMILIES if f"`{family}*`" not in text]
+
+
+def test_ways_to_the_weights_are_told_without_their_values():
+    environ = {
+        "NIM_RECIPE": "demo",
+        "HF_TOKEN": "canary-1",
+        "AWS_SECRET_ACCESS_KEY": "canary-2",
+        "AWS_REGION": "us-east-1",
+        "NIM_REPOSITORY_OVERRIDE": "https://me:canary-3@mirror.example/nim",
+    }
+    settings = read(environ)
+    assert settings.unknown == ()
+    told = explain(settings)
+    assert {told[name]["source"] for name in environ} == {"environment"}
+    assert told["HF_ENDPOINT"] == {"value": None, "source": "default"}
+    assert "canary" not in str(told) + repr(settings)
+    assert {"canary-1", "canary-2", "canary-3"} <= {secret.reveal() for secret in settings.secrets}
+    assert "us-east-1" not in {secret.reveal() for secret in settings.secrets}
+
+
+def test_the_download_is_an_action_of_its_own():
+    assert "first word" in refused({"NIM_RECIPE": "demo"}, ["--dry-run", "download-to-cache"]).cause
