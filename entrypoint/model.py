@@ -1,5 +1,6 @@
 """What is served and on which GPUs: the recipe, the visible GPUs and the layout. Decisions only; nothing is started."""
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -78,9 +79,14 @@ def resolve_model(settings: Settings, access: Access = ANONYMOUS) -> Model:
 
 
 def _name_of(weights: str) -> str:
-    """The served name of a model without a recipe: the source without scheme and version, or the folder's name."""
-    rest = weights.partition("://")[2] or Path(weights).name
-    return rest.strip("/").partition("@")[0] or "model"
+    """The served name of a model without a recipe: the source without scheme, version and keys, or the folder's name.
+
+    As NIM derives it: https://docs.nvidia.com/nim/large-language-models/2.1.4/deployment/model-free-nim.html
+    """
+    scheme, _, rest = without_secrets(weights).partition("://") if "://" in weights else ("", "", Path(weights).name)
+    if scheme in ("hf", "ngc"):
+        rest = re.split("[:@]", rest)[0]
+    return rest.strip("/").replace(":", "-") or "model"
 
 
 def engine_device(settings: Settings, vllm_version: str | None) -> Device:

@@ -144,7 +144,14 @@ def test_a_folder_alone_is_enough(tmp_path):
 
 
 def test_a_source_alone_is_named_after_itself():
-    assert resolve_model(read({"NIM_MODEL_PATH": "hf://org/name@abc"})).served_names == ("org/name",)
+    for uri, name in {
+        "hf://org/name@abc": "org/name",
+        "hf://org/name:refs/pr/1?file=a": "org/name",
+        "ngc://org/team/model:1.0": "org/team/model",
+        "https://me:canary@host:8080/path?sig=canary": "host-8080/path",
+        "builtin://demo": "demo",
+    }.items():
+        assert resolve_model(read({"NIM_MODEL_PATH": uri})).served_names == (name,)
     named = read({"NIM_MODEL_PATH": "hf://org/name", "NIM_SERVED_MODEL_NAME": "x,y"})
     assert resolve_model(named).served_names == ("x", "y")
 

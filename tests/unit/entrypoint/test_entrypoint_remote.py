@@ -5,12 +5,15 @@ import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from entrypoint.model import decide_layout, described, named_model
 from entrypoint.settings import read
+from entrypoint.steps import open_checkpoint
 from entrypoint.weights import Checkpoint
 from nimctl.core.cache import CachePaths
 from nimctl.core.errors import NimctlError
@@ -109,7 +112,7 @@ def test_a_download_tells_how_far_it_is_and_stops_at_once(hub):
         assert one.get("/v1/health/startup").json["stages"][5]["files"]
 
         one.signal(signal.SIGTERM)
-        assert one.process.wait(2) == 143
+        assert one.code() == 143, "though the source says nothing any more"
         assert not is_complete(one, commit)
 
         sent, stalled = hub.bytes_sent("model-00002*"), len(hub.requests("model-00001*"))
@@ -118,6 +121,37 @@ def test_a_download_tells_how_far_it_is_and_stops_at_once(hub):
         assert is_complete(one, commit)
         assert hub.bytes_sent("model-00002*") == sent, "what was fetched is kept"
         assert len(hub.requests("model-00001*")) > stalled
+
+
+def test_a_start_stops_while_the_source_is_asked(hub):
+    hub.add_repo("org/name", FILES)
+    hub.fail("/api/*", Stall(after=-1))
+    with served_from(hub) as one:
+        one.start().wait_stage("profile")
+        hub.wait_for_stalls()
+        one.signal(signal.SIGTERM)
+        assert one.code() == 143
+        assert one.startup()["state"] == "stopping"
+        assert "Traceback" not in one.err
+
+
+def test_whoever_stops_the_supervisor_stops_the_download(hub, tmp_path):
+    hub.add_repo("org/name", FILES)
+    hub.fail("*.safetensors", Stall(after=0))
+    told: list = []
+    settings = read({"NIM_MODEL_PATH": "hf://org/name", "NIM_CACHE_PATH": str(tmp_path)})
+    supervisor = SimpleNamespace(on_close=told.append)
+    run = SimpleNamespace(settings=settings, environ={"HF_ENDPOINT": hub.url}, supervisor=supervisor)
+    checkpoint = open_checkpoint(run, named_model(settings))
+    with ThreadPoolExecutor() as pool:
+        download = pool.submit(checkpoint.bring, lambda _: None)
+        hub.wait_for_stalls()
+        for tell in told:
+            tell()
+        with pytest.raises(NimctlError) as caught:
+            download.result(60)
+    checkpoint.close()
+    assert caught.value.id == "interrupted"
 
 
 def test_the_log_is_not_flooded(hub):
