@@ -2,13 +2,15 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from nimctl.core.cache import Part
+from nimctl.core.errors import NimctlError
+from nimctl.core.fetch import http
 from nimctl.core.fetch.manifest import File, Manifest, revision_of
-from nimctl.core.fetch.protocol import OnProgress, Progress
+from nimctl.core.fetch.protocol import OnProgress, Progress, RangeStream
 
 
 def safetensors(size: int) -> bytes:
@@ -66,3 +68,28 @@ class TinySource:
 def read_tree(folder: Path) -> dict[str, bytes]:
     """Path and content of every file below `folder`, through links."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@dataclass
+class WebFiles:
+    """A remote source of files that lie at any addresses, such as the fault hub's."""
+
+    files: tuple[File, ...]
+    urls: Mapping[str, str]
+    client: http.Client
+    headers: Mapping[str, str] = field(default_factory=dict)
+    repo: str = "test/web"
+    part: Part = "huggingface"
+    in_place: None = None
+    refs: tuple[str, ...] = ("main",)
+    targets: dict[str, http.Target] = field(default_factory=dict)
+
+    def resolve(self) -> Manifest:
+        return Manifest("https://test/web", revision_of(self.files), self.files)
+
+    def open_range(self, file: File, start: int, stop: int) -> RangeStream:
+        made = http.Target(self.urls[file.path], size=file.size, headers=self.headers, exact=file.digest is None)
+        try:
+            return self.client.open_range(self.targets.setdefault(file.path, made), start, stop)
+        except http.Denied as denied:
+            raise NimctlError("weights-not-found", str(denied), cause="it is denied", fix="None.") from denied
