@@ -14,6 +14,7 @@ import re
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +40,8 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _KEY = re.compile(
     r"[A-Za-z0-9._~+/=:|-]+"
 )  # a token68 and a little more: https://www.rfc-editor.org/rfc/rfc9110#section-11.2
+_SMALLEST_READ, _LARGEST_READ = 2**14, 2**22  # bytes that are read at once
+_QUICK_READ = 0.05  # seconds
 _DOCUMENT_LIMIT = 64 * 2**20  # bytes; a file list of ten thousand files is a few MB
 
 
@@ -286,6 +289,7 @@ class HttpStream:
     def __init__(self, response: requests.Response, length: int) -> None:
         self._response = response
         self._left = length
+        self._step = _SMALLEST_READ * 4
         self._aborted = False
         raw = response.raw
         # urllib3's own `readinto` reads into a buffer of its own and copies. The http.client response below it fills
@@ -297,8 +301,9 @@ class HttpStream:
         """Fill some of `buffer`; 0 at the end of the range. Raises `Interrupted`."""
         if not self._left:
             return 0
+        begun = time.monotonic()
         try:
-            count: int = self._body.readinto(buffer[: self._left])
+            count: int = self._body.readinto(buffer[: min(self._left, self._step)])
         except (OSError, http.client.HTTPException, ValueError, AttributeError, urllib3.exceptions.HTTPError) as error:
             raise Interrupted(f"the connection broke: {http_errors.reason_of(error)}") from error
         if self._aborted:  # what came after the abort may be undecrypted
@@ -306,7 +311,15 @@ class HttpStream:
         if count == 0:
             raise Interrupted(f"the connection ended {self._left} bytes early")
         self._left -= count
+        self._adapt(time.monotonic() - begun)
         return count
+
+    def _adapt(self, seconds: float) -> None:
+        """The body is read until the buffer is full: much at once is quick, and hides for how long nothing came."""
+        if seconds < _QUICK_READ:
+            self._step = min(self._step * 2, _LARGEST_READ)
+        elif seconds > _QUICK_READ * 4:
+            self._step = max(self._step // 2, _SMALLEST_READ)
 
     def abort(self) -> None:
         """Break the connection; the reader gets `Interrupted`."""
