@@ -1,5 +1,6 @@
 """Tiny checkpoints and a source that writes one, for tests of what surrounds them."""
 
+import codecs
 import hashlib
 import json
 from collections.abc import Callable, Mapping
@@ -11,6 +12,8 @@ from nimctl.core.errors import NimctlError
 from nimctl.core.fetch import http
 from nimctl.core.fetch.manifest import File, Manifest, revision_of
 from nimctl.core.fetch.protocol import OnProgress, Progress, RangeStream
+
+codecs.lookup("ascii")  # imported now: a test that goes on as another user may not read Python's folders
 
 
 def safetensors(size: int) -> bytes:

@@ -132,8 +132,11 @@ def missing_folders(folder: Path, root: Path) -> list[tuple[Path, int | None]]:
 def make_shared_folder(folder: Path, root: Path | None = None) -> None:
     """Make `folder` and its missing parents, those in the cache with mode 2770; what exists keeps its mode.
 
-    `root` is the cache folder, `folder` itself where it is left out. Raises OSError as the filesystem does.
+    `root` is the cache folder, `folder` itself where it is left out. Raises OSError as the filesystem does, and
+    `cache-not-writable` where a link below `root` leads elsewhere and a stranger made it.
     """
+    if root is not None:
+        _refuse_strangers_links(folder, root)
     for missing, mode in missing_folders(folder, root or folder):
         with contextlib.suppress(FileExistsError):  # another process was quicker
             missing.mkdir()
@@ -144,13 +147,31 @@ def make_shared_folder(folder: Path, root: Path | None = None) -> None:
 def open_shared(path: Path, flags: int) -> int:
     """A descriptor of `path`, made with mode 664 whatever the umask is, so that any `uid:0` can go on with it.
 
-    Raises OSError as the filesystem does.
+    Raises OSError as the filesystem does, ELOOP where a link has taken the place of the file.
     """
-    handle = os.open(path, flags | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+    handle = os.open(path, flags | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
     if stat.S_IMODE(os.fstat(handle).st_mode) != FILE_MODE:
         with contextlib.suppress(PermissionError):  # another user made it, and set its mode
             os.fchmod(handle, FILE_MODE)
     return handle
+
+
+def _refuse_strangers_links(folder: Path, root: Path) -> None:
+    """Links at and above `root` are its user's choice, and so are those below it that he, root or its owner made."""
+    trusted = {0, os.geteuid()}
+    for place in reversed([p for p in (folder, *folder.parents) if root in p.parents]):
+        try:
+            found = place.lstat()
+        except FileNotFoundError:
+            return
+        if not stat.S_ISLNK(found.st_mode) or found.st_uid in trusted | {root.stat().st_uid}:
+            continue
+        raise NimctlError(
+            "cache-not-writable",
+            f"{place} is a link to somewhere else, and nothing will be written through it",
+            cause=f"uid {found.st_uid} made it, who is neither this user, nor root, nor the owner of {root}",
+            fix=f"See where it leads (`readlink {shlex.quote(str(place))}`), and remove it.",
+        )
 
 
 def _plain(name: str, what: str) -> str:

@@ -113,7 +113,8 @@ def _with_digest(file: File, name: str) -> File:
 
 
 def _link(link: Path, target: Path, private: Path, root: Path) -> None:
-    relative = os.path.relpath(target, link.parent)
+    # from where the link really is: its user may have moved one of the folders to another disk and left a link
+    relative = os.path.relpath(f"{os.path.realpath(target.parent)}/{target.name}", os.path.realpath(link.parent))
     with contextlib.suppress(OSError):
         if link.readlink() == Path(relative):
             return

@@ -135,7 +135,8 @@ def _fetch(order: Order, *, mark: bool) -> None:
 def _bring(order: Order, me: Writer, *, mark: bool) -> bool:
     """Fetch what is missing, and install everything; False where somebody else took this writer's place."""
     repo, source = order.repo, order.source
-    make_shared_folder(repo.blobs, order.paths.root)
+    for folder in (repo.blobs, repo.markers):
+        make_shared_folder(folder, order.paths.root)
     present, missing = _sift(order)
     for key in present:  # of one that died after the blob got its name, or whose file another one delivered
         for left in me.folder.glob(f"{key}.*"):
@@ -235,13 +236,16 @@ def _use_read_only(order: Order) -> None:
     if not lacking:
         lacking = [file.path for file in _hashed(order, [(order.snapshot / file.path, file) for file in known])]
     if lacking:
-        place = _nearest(order.repo.folder)
+        place, root = _nearest(order.repo.folder), order.paths.root
+        first = f"the first file that is missing or damaged in {order.snapshot} is {lacking[0]}"
         if not os.statvfs(place).f_flag & os.ST_RDONLY:
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(place))
+            denied = storage_error(PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(place)), root)
+            raise NimctlError(denied.id, denied.message, cause=f"{denied.cause}; {first}", fix=denied.fix,
+                              evidence=lacking[:10])  # fmt: skip
         raise NimctlError(
             "cache-not-writable",
-            f"{len(lacking)} of {len(files)} files have to be fetched, and the cache {order.paths.root} is read-only",
-            cause=f"the first that is missing or damaged in {order.snapshot} is {lacking[0]}",
+            f"{len(lacking)} of {len(files)} files have to be fetched, and the cache {root} is read-only",
+            cause=first,
             fix="Mount the cache writable, or complete it where it is: `nimctl pull --weights`, "
             "`nimctl cache verify --repair`.",
             evidence=lacking[:10],

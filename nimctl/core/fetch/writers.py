@@ -30,6 +30,7 @@ _STILL = 5 * BEAT  # seconds without a count that mean death
 _HUNG = 60.0  # seconds without a count after which even a locked turn is no longer waited for
 _POLL = 0.5
 _TURN = ".turn"
+_COUNT = b"%012d"
 _LOCK, _WRITER, _HEARTBEAT = ".lock", ".writer", ".heartbeat"
 
 
@@ -47,7 +48,7 @@ class Writer:
             time.sleep(0.01)  # somebody looks whether it is free, and lets go of it at once
         _write(folder / _WRITER, boot_id())
         self._count = secrets.randbelow(2**32)  # not where the dead writer of a claimed folder stopped
-        _write(folder / _HEARTBEAT, str(self._count))
+        _write(folder / _HEARTBEAT, (_COUNT % self._count).decode())
         self._beating = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._beating.start()
 
@@ -71,14 +72,14 @@ class Writer:
         while not self._ended.wait(BEAT):
             self._count += 1
             try:
-                handle = os.open(self.folder / _HEARTBEAT, os.O_WRONLY | os.O_TRUNC)
+                handle = os.open(self.folder / _HEARTBEAT, os.O_WRONLY | os.O_NOFOLLOW)
             except FileNotFoundError:
                 self.lost = True
                 return
             except OSError:
                 continue  # a full disk or a slow mount is no reason to die
             with contextlib.suppress(OSError):
-                os.write(handle, str(self._count).encode())
+                os.write(handle, _COUNT % self._count)  # over the old one: a full disk has room for that
             os.close(handle)
 
 
