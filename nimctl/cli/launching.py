@@ -20,8 +20,8 @@ from nimctl.core.fetch.folder import require_no_links_outside
 from nimctl.core.stages import StartupReport
 from nimctl.doctor import runner
 from nimctl.doctor.model import Needs
+from nimctl.launch import handover, progress
 from nimctl.launch import plan as planning
-from nimctl.launch import progress
 from nimctl.launch.runtime import RunHandle, Runtime
 from nimctl.render import Output
 
@@ -84,7 +84,8 @@ def prepare(asked: Asked, config: Config, out: Output) -> Prepared:
         engine_args=tuple(asked.engine_args),
         uid=os.getuid(),
         assume_gpus=asked.dry_run,
-        secrets_present=keys.present(os.environ, needed=recipe.key),
+        secrets_present=(*keys.present(os.environ, needed=recipe.key), *handover.present(os.environ)),
+        surroundings=handover.passed(os.environ),
         model_path=str(target.folder) if target.folder else None,
         origins=_origins(config, target, choice),
     )
@@ -171,7 +172,7 @@ def start(prepared: Prepared, out: Output) -> Started:
     """Bring the image and the cache folder into place and start; Ctrl-C leaves nothing behind."""
     runtime = _runtime(prepared, out)
     make_cache(prepared.config.cache, out)
-    secrets = {n: key for n in prepared.plan.secret_names if (key := keys.find_key(n, os.environ))}
+    secrets = {n: key for n in prepared.plan.secret_names if (key := handover.secret(n, os.environ))}
     for note in prepared.notes:
         out.text(note, style="dim")
     handle = runtime.start(prepared.plan, secrets)

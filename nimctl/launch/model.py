@@ -28,7 +28,8 @@ class RunOptions:
     absolute folder or a URI that replaces the recipe's weights. `origins` says where a value came from, by field name
     ("--port", "NIMCTL_CACHE", a file); what is not named there is a default. `secrets_present` names the keys that the
     caller holds; `secrets_dir` is the folder for key files (None: /dev/shm/nimctl-UID). `assume_gpus` is for
-    looking only: on a host without GPUs NVIDIA's image is planned as for the host of its page.
+    looking only: on a host without GPUs NVIDIA's image is planned as for the host of its page. `surroundings` are the
+    caller's variables that a download may need (`handover.passed`).
     """
 
     recipe: Recipe | None
@@ -46,6 +47,7 @@ class RunOptions:
     secrets_dir: Path | None = None
     assume_gpus: bool = False
     model_path: str | None = None
+    surroundings: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     origins: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -10,6 +10,7 @@ from nimctl.core.facts import HostFacts
 from nimctl.core.fetch.address import without_secrets
 from nimctl.core.gpus import Gpu
 from nimctl.core.layout import Layout, choose_layout
+from nimctl.launch import handover
 from nimctl.launch.asked import (
     asked_gpus,
     asked_parallel_sizes,
@@ -99,7 +100,13 @@ def make_plan(options: RunOptions, facts: HostFacts) -> LaunchPlan:
         stop_timeout=drain_seconds(options) + STOP_MARGIN_SECONDS,
         labels=_labels(options, kind, layout, secrets),
         layout=layout,
-        notes=(*gpu_notes, *layout_notes, *user_notes, *added_notes(options, kind, gpu, secrets, user)),
+        notes=(
+            *gpu_notes,
+            *layout_notes,
+            *user_notes,
+            *added_notes(options, kind, gpu, secrets, user),
+            *handover.notes(options, handover.variables(options)),
+        ),
         settings=_settings(options, gpu, layout, user),
     )
 
@@ -156,15 +163,14 @@ def _user(options: RunOptions, kind: Kind) -> tuple[str | None, tuple[str, ...]]
 def _secrets(options: RunOptions, kind: Kind) -> tuple[SecretMount, ...]:
     """Only the key that this model needs is handed over, whatever else the caller holds."""
     key = options.recipe.key if options.recipe else "NGC_API_KEY"
-    if key is None:
-        return ()
     if kind == "nim":
-        return (SecretMount(key, None, None, required=True),)
-    if key not in options.secrets_present or "://" not in (weights_of(options) or "://"):
-        return ()
+        return (SecretMount(key, None, None, required=True),) if key else ()
+    names = [*handover.key_names(options)]
+    if key in options.secrets_present and "://" in (weights_of(options) or "://"):
+        names.append(key)
     folder = secrets_folder(options)
-    target = f"{SECRETS_TARGET}/{key}" if options.runtime == "docker" else f"{folder}/{key}"
-    return (SecretMount(key, f"{folder}/{key}", target),)
+    targets = SECRETS_TARGET if options.runtime == "docker" else folder
+    return tuple(SecretMount(name, f"{folder}/{name}", f"{targets}/{name}") for name in names)
 
 
 def _environment(
@@ -197,8 +203,13 @@ def _own_environment(options: RunOptions, gpu: GpuRequest, secrets: tuple[Secret
         ]
     if process or gpu.mode == "none":
         own.append(EnvVar("NIM_GPUS", ",".join(gpu.devices) or "none", origin.get("gpus", "derived"), gpu.why))
-    own += [EnvVar(f"{s.name}_FILE", s.target, "derived", "the key is a file") for s in secrets if s.target]
-    return own
+    own += [EnvVar(_file_variable(s.name), s.target, "derived", "the key is a file") for s in secrets if s.target]
+    return [*own, *handover.variables(options)]
+
+
+def _file_variable(key: str) -> str:
+    """The variable that names the key's file: that of an object store is one by itself."""
+    return key if key in (handover.AWS_KEYS, handover.GOOGLE_KEYS) else f"{key}_FILE"
 
 
 def _mounts(options: RunOptions) -> tuple[Mount, ...]:

@@ -1,5 +1,6 @@
 """What MODEL or IMAGE on the command line means, and which image serves it."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,10 @@ from nimctl.cli.config import Config, load
 from nimctl.cli.target import image_for, resolve
 from nimctl.core.demo import write_checkpoint
 from nimctl.core.errors import NimctlError
+from tests.lib.checkpoints import safetensors
+from tests.lib.fault_hub import FaultHub
+
+CONFIG = {"num_attention_heads": 16, "num_hidden_layers": 28, "max_position_embeddings": 4096}
 
 
 @pytest.fixture
@@ -64,10 +69,32 @@ def test_anything_else_is_unknown(config: Config, name: str) -> None:
     assert caught.value.id == "model-unknown" and "demo" in caught.value.cause
 
 
-def test_a_hub_name_is_never_taken_for_an_image(config: Config) -> None:
-    with pytest.raises(NimctlError) as caught:
-        resolve("Qwen/Qwen3-0.6B", config)
-    assert caught.value.id == "weights-source-unsupported" and "hf download Qwen/Qwen3-0.6B" in caught.value.fix
+def test_a_hub_name_is_never_taken_for_an_image(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is described by its list of files and its config.json alone, and nothing of it lands in the cache."""
+    with FaultHub() as hub:
+        files = {"config.json": json.dumps(CONFIG).encode(), "model.safetensors": safetensors(10**6)}
+        hub.add_repo("Qwen/Qwen3-0.6B", files)
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        recipe = resolve("Qwen/Qwen3-0.6B", config).recipe
+        assert hub.bytes_sent("*.safetensors") == 0
+    assert (recipe.weights, recipe.served_names, recipe.key) == (
+        "hf://Qwen/Qwen3-0.6B",
+        ("qwen-qwen3-0.6b",),
+        "HF_TOKEN",
+    )
+    assert recipe.weights_bytes == sum(map(len, files.values()))
+    assert recipe.architecture is not None and recipe.architecture.attention_heads == 16
+    assert not config.cache.exists()
+
+
+def test_a_hub_name_that_does_not_exist_is_said_before_anything_is_built(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FaultHub() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        with pytest.raises(NimctlError) as caught:
+            resolve("Qwen/Qwen9", config)
+    assert caught.value.exit_code in (4, 6) and "Qwen/Qwen9" in caught.value.message
 
 
 def test_the_image_is_the_one_named_else_the_configured_else_built_here(

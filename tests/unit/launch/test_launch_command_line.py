@@ -17,6 +17,7 @@ LABELS = """\
   --label io.nimctl.port=8000 \\
   --label io.nimctl.layout={layout} \\
   --label io.nimctl.version={version} \\
+  --label io.nimctl.cache=/data/nim \\
 """
 
 HARDENED = """\
@@ -30,6 +31,7 @@ HARDENED = """\
 
 def labels(name: str, kind: str, served: str, layout: str = "") -> str:
     lines = LABELS if layout else LABELS.replace("  --label io.nimctl.layout={layout} \\\n", "")
+    lines += "  --label io.nimctl.weights=builtin://demo \\\n" if kind == "ours" else ""
     return lines.format(name=name, kind=kind, served=served, layout=layout, version=__version__)
 
 
