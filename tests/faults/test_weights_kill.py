@@ -95,6 +95,16 @@ def test_ended_while_the_server_says_nothing(hub, served, fetchers, cache, numbe
     assert fetched_twice(hub) <= 8 * (BLOCK + KERNEL)
 
 
+def test_slow_connections_are_not_taken_for_stalled(hub, served, fetchers, cache):
+    """A block takes far longer than a stall: whoever looks at whole blocks gives up connections that bring bytes."""
+    hub.fail(WEIGHTS, Slow(8 * 2**20))
+    ended = fetchers.run(cache, served.wanted, settings={**QUICK, "transfer._STALLED": 0.2})
+    assert ended.code == 0, ended
+    asked = [(entry.path, str(entry.asked).partition("-")[0]) for entry in hub.requests(WEIGHTS)]
+    assert len(asked) == len(set(asked)), "no range was begun twice"
+    assert fetched_twice(hub) <= len(asked) * KERNEL
+
+
 def journals(served: Served, cache: Path) -> list[Path]:
     return sorted(served.repo(cache).partial.glob("w-*/*.journal"))
 
