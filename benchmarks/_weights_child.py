@@ -1,7 +1,7 @@
-"""One download in a process of its own, as JSON: `python -m benchmarks._weights_child ours|hub|receive ENDPOINT CACHE`.
+"""One download in a process of its own, as JSON: `python -m benchmarks._weights_child WHAT ENDPOINT CACHE [COMMIT]`.
 
-`ours` is nimctl's fetch, `hub` huggingface_hub's snapshot_download, `receive` our HTTP client that throws away what
-arrives. `seconds` is the call alone, without the start of Python, for both; files are on the disk when it ends.
+WHAT: `ours` is nimctl's fetch, `hub` huggingface_hub's snapshot_download, `receive` our HTTP client that throws away
+what arrives. `seconds` is the call alone, without the start of Python, for both; files are on the disk when it ends.
 """
 
 import json
@@ -21,20 +21,20 @@ from nimctl.core.fetch.blocks import BLOCK, new_buffer
 from nimctl.core.fetch.http import Client, Target
 
 
-def ours(endpoint: str, cache: Path) -> None:
+def ours(endpoint: str, cache: Path, commit: str) -> None:
     """nimctl, which syncs by itself."""
-    fetch(f"hf://{REPO}:{COMMIT}", cache, access=Access(hf_endpoint=endpoint))
+    fetch(f"hf://{REPO}:{commit}", cache, access=Access(hf_endpoint=endpoint))
 
 
-def hub(endpoint: str, cache: Path) -> None:
+def hub(endpoint: str, cache: Path, commit: str) -> None:
     """huggingface_hub with its eight workers; it neither hashes nor syncs, so the files are synced here."""
-    folder = huggingface_hub.snapshot_download(REPO, revision=COMMIT, cache_dir=cache, endpoint=endpoint, token=False)
+    folder = huggingface_hub.snapshot_download(REPO, revision=commit, cache_dir=cache, endpoint=endpoint, token=False)
     sync(Path(folder))
 
 
-def receive(endpoint: str, cache: Path) -> None:
+def receive(endpoint: str, cache: Path, commit: str) -> None:
     """Eight connections of our client, and nothing done with the bytes."""
-    tree = Client().get(f"{endpoint}/api/models/{REPO}/tree/{COMMIT}").json()
+    tree = Client().get(f"{endpoint}/api/models/{REPO}/tree/{commit}").json()
     shards = [entry for entry in tree if "lfs" in entry]
 
     def read(entry: dict[str, int | str]) -> None:
@@ -63,9 +63,9 @@ def sync(folder: Path) -> None:
 
 def main() -> int:
     """Run it and tell what it cost."""
-    what: Callable[[str, Path], None] = {"ours": ours, "hub": hub, "receive": receive}[sys.argv[1]]
+    what: Callable[[str, Path, str], None] = {"ours": ours, "hub": hub, "receive": receive}[sys.argv[1]]
     begin = time.perf_counter()
-    what(sys.argv[2], Path(sys.argv[3]))
+    what(sys.argv[2], Path(sys.argv[3]), *(sys.argv[4:] or [COMMIT]))
     seconds = time.perf_counter() - begin
     usage = resource.getrusage(resource.RUSAGE_SELF)
     # not ru_maxrss, which begins with what the parent had
