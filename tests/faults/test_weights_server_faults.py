@@ -3,6 +3,7 @@
 import os
 import random
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -12,7 +13,7 @@ import pytest
 
 from nimctl.core.cache import CachePaths
 from nimctl.core.errors import NimctlError
-from nimctl.core.fetch import Patience, http, snapshots, store
+from nimctl.core.fetch import Patience, Stop, http, snapshots, store
 from nimctl.core.fetch.blocks import BLOCK
 from nimctl.core.fetch.manifest import File
 from tests.lib.checkpoints import WebFiles
@@ -238,3 +239,55 @@ def test_a_signed_address_that_ends_during_the_download_is_asked_for_again(hub, 
     snapshot = ensure(source, paths)
     assert (snapshot / file.path).read_bytes() == content.read(0, content.size)
     assert [e.status for e in hub.requests(listener="cdn", since=before)] == [206, 403, 206]
+
+
+def test_an_empty_file_with_a_digest_of_something_else_is_refused_and_not_waited_for(hub, client, paths):
+    file = File("empty.json", 0, "sha256:" + "0" * 64)
+    with pytest.raises(NimctlError) as caught:
+        ensure(WebFiles((file,), {}, client), paths)
+    assert caught.value.id == "weights-corrupt"
+
+
+def test_files_of_one_digest_are_fetched_once_and_empty_ones_not_at_all(hub, client, paths):
+    content = Sparse(100_000, seed=1)
+    digest = f"sha256:{sha256_of(content)}"
+    url = hub.add_file("one.bin", content)
+    names = ("a.bin", "sub/b.bin")
+    files = (*(File(name, content.size, digest) for name in names), File("none", 0), File("empty", 0))
+    before = hub.ledger.mark()
+    snapshot = ensure(WebFiles(files, dict.fromkeys(names, url), client), paths)
+    assert [(snapshot / file.path).stat().st_size for file in files] == [100_000, 100_000, 0, 0]
+    assert len(hub.requests(since=before)) == 1
+
+
+def test_only_some_files_are_brought_and_the_snapshot_is_not_marked(hub, client, paths):
+    contents = [Sparse(1000, seed=n) for n in range(3)]
+    source = source_of(hub, client, *contents)
+    manifest, before = source.resolve(), hub.ledger.mark()
+    snapshot = store.ensure(source, manifest, paths, lambda _: None, only=lambda file: "0" in file.path)
+    assert [p.name for p in snapshot.iterdir()] == ["model-0.safetensors"]
+    assert not store.is_complete(paths.repo(source.repo), manifest)
+    assert holds(ensure(source, paths), *contents)
+    assert len(hub.requests(since=before)) == 3, "what was brought first is not fetched again"
+
+
+def test_a_stop_ends_a_stalled_fetch_and_what_came_is_kept(hub, client, paths):
+    content = Sparse(3 * BLOCK, seed=1)
+    source, stop, ended = source_of(hub, client, content), Stop(), []
+    rule = hub.fail("model-0.safetensors", "1*stall(9_000_000)->off")
+
+    def fetch() -> None:
+        with pytest.raises(NimctlError) as caught:
+            store.ensure(source, source.resolve(), paths, lambda _: None, stop=stop)
+        ended.append(caught.value.id)
+
+    thread = threading.Thread(target=fetch)
+    thread.start()
+    hub.wait_for_stalls()
+    stop.set()
+    thread.join(20)
+    assert (ended, rule.hits) == (["interrupted"], 1)
+    hub.heal()
+    before = hub.ledger.mark()
+    assert holds(ensure(source, paths), content)
+    assert hub.bytes_sent(since=before) <= content.size - BLOCK

@@ -134,6 +134,8 @@ class Schedule:
             self._restart.add(partial.file.key)
             partial.reset()
             self._restart.discard(partial.file.key)
+            if partial.whole:  # an empty file: there is nothing to fetch, and it will fail again
+                self._ready.append(partial)
             self._lock.notify_all()
 
     def sealed(self, partial: Partial) -> None:
