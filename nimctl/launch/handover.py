@@ -13,10 +13,12 @@ from nimctl.core.keys import NAMES as KEY_NAMES
 from nimctl.core.keys import Reader, find_key, read_key_file
 from nimctl.core.secret import Secret
 from nimctl.launch.asked import guarded, weights_of
-from nimctl.launch.model import EnvVar, RunOptions
+from nimctl.launch.model import EnvVar, Mount, RunOptions
 
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
 OVERRIDE = "NIM_REPOSITORY_OVERRIDE"
+CA_FILE = "SSL_CERT_FILE"
+_CA_TARGET = "/run/nimctl-ca.pem"
 _ANY_SOURCE = (OVERRIDE, *PROXIES)
 _BY_SCHEME: Mapping[str, tuple[str, ...]] = {
     "hf": ("HF_ENDPOINT", "HF_HUB_OFFLINE"),
@@ -44,7 +46,7 @@ _LOOPBACK_MATTERS = (
 
 def passed(environment: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     """The variables of `environment` that a run may need; which of them it gets depends on its weights."""
-    names = {*_ANY_SOURCE, *(name for names in _BY_SCHEME.values() for name in names)}
+    names = {CA_FILE, *_ANY_SOURCE, *(name for names in _BY_SCHEME.values() for name in names)}
     return tuple((name, environment[name]) for name in sorted(names) if environment.get(name, "").strip())
 
 
@@ -108,13 +110,22 @@ def variables(options: RunOptions) -> list[EnvVar]:
     if not found:
         return []
     names = {*_ANY_SOURCE, *(name for scheme in found for name in _BY_SCHEME.get(scheme, ()))}
-    return [
+    ca_file = [EnvVar(CA_FILE, mount.target, "the environment", mount.why) for mount in mounts(options)]
+    return ca_file + [
         EnvVar(
             name, Secret(value) if _has_password(value) else guarded(name, value), "the environment", "to fetch weights"
         )
         for name, value in options.surroundings
         if name in names
     ]
+
+
+def mounts(options: RunOptions) -> tuple[Mount, ...]:
+    """The caller's own file of trusted CAs, where a container has to see it; a process reads it where it is."""
+    path = dict(options.surroundings).get(CA_FILE, "")
+    if options.runtime != "docker" or not schemes(options) or not path.startswith("/") or ":" in path:
+        return ()
+    return (Mount(path, _CA_TARGET, True, "whom to trust when weights are fetched"),)
 
 
 def notes(options: RunOptions, own: list[EnvVar]) -> tuple[str, ...]:

@@ -218,7 +218,7 @@ def _mounts(options: RunOptions) -> tuple[Mount, ...]:
     cache = Mount(str(options.cache), CACHE_TARGET, False, "weights and compile caches outlive the container")
     weights = weights_of(options)
     if weights is None or "://" in weights:
-        return (cache,)
+        return (cache, *handover.mounts(options))
     return (cache, Mount(weights, MODEL_TARGET, True, "the weights of the model, not to be changed"))
 
 

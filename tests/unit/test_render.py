@@ -7,9 +7,10 @@ import pytest
 from rich.console import Console
 
 from nimctl.core.errors import NimctlError
+from nimctl.core.fetch import FileProgress, Progress
 from nimctl.core.stages import Stage, StartupReport
 from nimctl.doctor.model import failed, passed
-from nimctl.render import Output, amounts, size
+from nimctl.render import Output, ago, amounts, moved, size
 
 KEY = "nvapi-abcdefgh12345678"
 
@@ -88,3 +89,48 @@ def test_sizes_are_in_powers_of_1000(count: int, text: str) -> None:
 def test_amounts_tell_rate_and_time_left() -> None:
     assert amounts(50_000_000_000, 100_000_000_000, 100) == "50.0 GB of 100.0 GB, 500.0 MB/s, 2 min left"
     assert amounts(None, 5, 1) == "" and amounts(5, None, 0) == "5 B"
+
+
+HALFWAY = Progress(
+    120_000_000, 600_000_000, "model.safetensors", rate=1e6, eta=480.0, retries=2, connections=16,
+    files=(FileProgress("model.safetensors", 120_000_000, 600_000_000, "fetching"),),
+)  # fmt: skip
+
+
+def test_a_download_says_what_it_knows_itself() -> None:
+    assert moved(HALFWAY) == "fetching 120.0 MB of 600.0 MB, 1.0 MB/s, 8 min left, 16 connections, 2 retries"
+    waiting = Progress(0, 5, phase="waiting", detail="another process is fetching")
+    assert moved(waiting) == "waiting: another process is fetching"
+
+
+def test_in_a_pipe_a_download_is_a_line_for_each_phase_and_not_for_each_report() -> None:
+    out, screen = output("human")
+    with out.transfer("weights hf://a/b") as view:
+        for _ in range(3):
+            view.report(HALFWAY)
+        view.report(Progress(600_000_000, 600_000_000, phase="verifying"))
+    lines = screen.getvalue().splitlines()
+    assert len(lines) == 3 and "120.0 MB of 600.0 MB" in lines[1] and "verifying" in lines[2]
+
+
+def test_in_json_mode_progress_is_lines_of_json_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    out = Output.choose("pull", as_json=True)
+    with out.transfer("weights hf://a/b") as view:
+        view.report(HALFWAY)
+    with out.startup() as startup:
+        stage = Stage("weights", "running", bytes=1, total=2, rate=5.0, phase="fetching")
+        startup.update(StartupReport("starting", (Stage("front", "done"), stage, Stage("engine")), version="1"))
+    seen = capsys.readouterr()
+    lines = [json.loads(line) for line in seen.err.splitlines() if line.startswith("{")]
+    assert seen.out == "" and {line["schema"] for line in lines} == {"nimctl.progress/1"}
+    assert (lines[0]["bytes"], lines[0]["connections"], lines[0]["phase"]) == (120_000_000, 16, "fetching")
+    assert "files" not in lines[0]
+    assert [(line["stage"], line["state"]) for line in lines[1:]] == [("front", "done"), ("weights", "running")]
+    assert lines[2]["rate"] == 5.0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(None, "-"), (3, "3 s"), (200, "3 min"), (9000, "2 h"), (864000, "10 d")]
+)
+def test_ages(seconds: float | None, words: str) -> None:
+    assert ago(seconds) == words

@@ -128,3 +128,13 @@ def test_an_address_that_a_container_cannot_reach_is_said(address):
 def test_the_recipe_of_the_default_model_is_remote():
     assert handover.schemes(asked("kimi-k2.5")) == ("hf",)
     assert recipes.load("demo").weights.startswith("builtin://") and handover.schemes(asked("demo")) == ()
+
+
+def test_the_file_of_trusted_cas_is_mounted_for_a_container_and_left_alone_for_a_process():
+    plan = planned("hf://org/name", {"SSL_CERT_FILE": "/etc/ca.pem"})
+    [mount] = [m for m in plan.mounts if m.source == "/etc/ca.pem"]
+    assert mount.read_only and ("SSL_CERT_FILE", mount.target) in [(e.name, e.value) for e in plan.env]
+    local = planned("/data/model", {"SSL_CERT_FILE": "/etc/ca.pem"})
+    assert [m.source for m in local.mounts] == ["/data/nim", "/data/model"]
+    process = planned("hf://org/name", {"SSL_CERT_FILE": "/etc/ca.pem"}, runtime="process", image=None)
+    assert "SSL_CERT_FILE" not in [e.name for e in process.env]
