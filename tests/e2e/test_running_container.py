@@ -131,15 +131,15 @@ def test_the_three_lines_without_a_model_run_two_ranks_and_a_killed_engine_ends_
     assert stopped.document["exit_code"] == 8
 
 
-def test_the_three_lines_for_the_default_model_stop_at_the_weights_with_the_way_out(host: Host, nimctl: Nimctl) -> None:
-    """Everything up to the weights is ready on 8xH200; this version does not download 595 GB, and says what does."""
+def test_the_three_lines_for_the_default_model_stop_at_the_room_for_its_weights(host: Host, nimctl: Nimctl) -> None:
+    """Everything is ready on 8xH200 but the disk: 595 GB are refused before an image or a byte of them is fetched."""
     env = host("8xH200")
     checked = nimctl("doctor", "--json", env=env)
     failed = {f["id"] for f in checked.document["findings"] if f["verdict"] == "fail"}
     assert checked.document["model"] == "kimi-k2.5" and failed <= {"disk-full"}  # a test machine has no 600 GB
     done = nimctl("run", "--gpus", "all", "--json", env=env)
-    assert (done.code, done.error_id) == (6, "weights-source-unsupported")
-    assert "hf download moonshotai/Kimi-K2.5" in done.document["error"]["fix"]
+    assert (done.code, done.error_id) == (9, "disk-full")
+    assert "595.1 GB" in done.document["error"]["cause"] + done.document["error"]["message"]
 
 
 def test_eight_gpus_mean_tp_8(host: Host, nimctl: Nimctl) -> None:
