@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from nimctl.core.cache import CachePaths
+from nimctl.core.errors import NimctlError
+from nimctl.core.fetch import store
 from nimctl.core.fetch.blocks import BLOCK
 from tests.lib.fault_hub import FaultHub, Slow, Sparse
-from tests.lib.fetcher import Ended, Fetchers
+from tests.lib.fetcher import Ended, Fetchers, WebSource
 from tests.lib.mounts import mounted, tmpfs
 from tests.lib.users import needs_root
 from tests.lib.web_checkpoints import Served, serve
@@ -179,3 +182,20 @@ def flip(path: Path) -> None:
         byte = file.read(1)[0]
         file.seek(4711)
         file.write(bytes([byte ^ 1]))
+
+
+def test_room_for_everything_is_asked_before_the_small_files(hub, served, folder):
+    """Who fetches the configuration first learns then already that the weights will not fit."""
+    source = WebSource("org/name", served.wanted.manifest, served.wanted.urls)
+    with tmpfs(folder / "disk", "size=30m") as disk:
+        with pytest.raises(NimctlError) as caught:
+            store.ensure(
+                source,
+                source.manifest,
+                CachePaths(disk / "cache"),
+                lambda _: None,
+                only=lambda file: file.path == "config.json",
+            )
+        assert caught.value.id == "disk-full"
+        assert hub.requests() == []
+    source.client.close()

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nimctl.core.cache import CachePaths, RepoPaths, free_bytes, make_shared_folder, storage_error
+from nimctl.core.cache import CachePaths, RepoPaths, make_shared_folder, storage_error
 from nimctl.core.errors import NimctlError
 from nimctl.core.fetch import install, snapshots, verify
 from nimctl.core.fetch.manifest import File, Manifest
@@ -21,21 +21,20 @@ from nimctl.core.fetch.meter import Meter
 from nimctl.core.fetch.partial import Partial
 from nimctl.core.fetch.protocol import Generator, OnProgress, Remote, Source
 from nimctl.core.fetch.retry import DEFAULT, Patience, Stop
+from nimctl.core.fetch.room import require_room
 from nimctl.core.fetch.transfer import Transfer
 from nimctl.core.fetch.writers import Writer, turn, writer
 
-# Room for folders, links, journals and the marker beside the files themselves.
-_MARGIN_BYTES = 4 * 2**20
-_MARGIN_INODES = 16
 _MOST_LOSSES = 3  # times that this process may be taken for dead before it gives up
 
 
 @dataclass(frozen=True)
 class Order:
-    """One thing to bring into the cache, and how."""
+    """One thing to bring into the cache, and how: the files of `manifest`, some or all of those of `whole`."""
 
     source: Source
     manifest: Manifest
+    whole: Manifest
     paths: CachePaths
     meter: Meter
     patience: Patience
@@ -65,7 +64,8 @@ def ensure(
     """The snapshot of `manifest`, complete and verified, fetched from `source` as far as it is not there yet.
 
     With `only`, just those files are brought, and the snapshot is not marked complete. Raises `disk-full` before the
-    first byte where the room is known to be too small, `interrupted` when stopped, else as `fetch` does.
+    first byte where the room is known to be too small for all files of `manifest`, `interrupted` when stopped, else
+    as `fetch` does.
     """
     if not manifest.files:
         raise NimctlError(
@@ -76,7 +76,7 @@ def ensure(
         )
     wanted = Manifest(manifest.source, manifest.revision, tuple(filter(only, manifest.files)))
     meter = Meter(wanted.files, on_progress)
-    order = Order(source, wanted, paths, meter, patience, stop or Stop())
+    order = Order(source, wanted, manifest, paths, meter, patience, stop or Stop())
     if not is_complete(order.repo, wanted):
         try:
             if _writable(order.repo.folder):
@@ -144,7 +144,9 @@ def _bring(order: Order, me: Writer, *, mark: bool) -> bool:
     partials = [Partial(file, me.folder) for file in missing]
     for partial in partials:
         partial.load()
-    _require_room(order, partials)
+    blobs = order.repo.blobs
+    later = [f for f in order.whole.files if f not in order.manifest.files and not _has_size(blobs / f.key, f.size)]
+    require_room(repo, me.folder, [*missing, *later], order.manifest.source)
     hexes: dict[str, str] = dict(present)
     if isinstance(source, Generator):
         if missing:
@@ -252,26 +254,6 @@ def _use_read_only(order: Order) -> None:
         )
 
 
-def _require_room(order: Order, partials: Sequence[Partial]) -> None:
-    """Refuse (`disk-full`) before the first byte what will not fit, in bytes or in inodes."""
-    place = order.repo.folder
-    there = sum(_allocated(partial.data) for partial in partials)
-    needed = sum(partial.file.size for partial in partials) - there + _MARGIN_BYTES
-    free, inodes = free_bytes(place), os.statvfs(place)
-    wanted_inodes = 3 * len(partials) + len(order.manifest.files) + _MARGIN_INODES
-    enough_inodes = not inodes.f_files or inodes.f_favail >= wanted_inodes
-    if not partials or (free >= needed and enough_inodes):
-        return
-    cause = f"{_amount(needed)} more are needed and {_amount(free)} are free"
-    raise NimctlError(
-        "disk-full",
-        f"{place} has no room for {order.manifest.source}",
-        cause=cause if free < needed else f"{wanted_inodes} inodes are needed and {inodes.f_favail} are free",
-        fix="Free space there (`nimctl cache prune` lists what can go), or name a folder on a larger disk with "
-        "--cache. Nothing was fetched.",
-    )
-
-
 def _require_wanted(stop: Stop) -> None:
     if stop.is_set:
         raise NimctlError(
@@ -304,14 +286,3 @@ def _has_size(path: Path, size: int) -> bool:
         return path.stat().st_size == size
     except OSError:
         return False
-
-
-def _allocated(path: Path) -> int:
-    try:
-        return path.stat().st_blocks * 512
-    except OSError:
-        return 0
-
-
-def _amount(size: int) -> str:
-    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 2**20:.1f} MiB"
