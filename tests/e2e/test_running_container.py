@@ -139,7 +139,7 @@ def test_the_three_lines_for_the_default_model_stop_at_the_room_for_its_weights(
     assert checked.document["model"] == "kimi-k2.5" and failed <= {"disk-full"}  # a test machine has no 600 GB
     done = nimctl("run", "--gpus", "all", "--json", env=env)
     assert (done.code, done.error_id) == (9, "disk-full")
-    assert "595.1 GB" in done.document["error"]["cause"] + done.document["error"]["message"]
+    assert "554.3 GiB" in done.document["error"]["cause"] + done.document["error"]["message"]
 
 
 def test_eight_gpus_mean_tp_8(host: Host, nimctl: Nimctl) -> None:

@@ -201,3 +201,26 @@ def test_a_stopped_pull_says_how_to_go_on_and_goes_on(
     hub.heal()
     hub.release()
     assert nimctl("pull", "hf://org/large", "--json", env=there).code == 0
+
+
+def test_a_run_of_a_hub_model_is_judged_by_its_list_of_files_alone(
+    nimctl: Nimctl, there: dict[str, str], hub: FaultHub
+) -> None:
+    config = {"num_attention_heads": 8, "num_hidden_layers": 2}
+    hub.add_repo(NAME, {**FILES, "config.json": json.dumps(config).encode()})
+    done = nimctl("run", NAME, "--dry-run", "--gpus", "none", "--runtime", "process", "--json", env=there)
+    assert done.code == 0, done.stderr
+    variables = {variable["name"]: variable["value"] for variable in done.document["plan"]["env"]}
+    assert variables["NIM_MODEL_PATH"] == f"hf://{NAME}" and variables["HF_ENDPOINT"] == hub.url
+    assert variables["HF_TOKEN_FILE"].endswith("/HF_TOKEN")
+    assert hub.bytes_sent("*.safetensors") == 0 and hub.bytes_sent("config.json") > 0
+    assert not cache_of(there).exists() and TOKEN not in done.stdout + done.stderr
+
+
+def test_a_model_that_is_not_there_is_refused_before_anything_is_started(
+    nimctl: Nimctl, there: dict[str, str], hub: FaultHub
+) -> None:
+    done = nimctl("run", "org/absent", "--json", env=there)
+    assert done.error_id in ("weights-not-found", "key-missing") and "org/absent" in done.stderr
+    done = nimctl("run", f"hf://{NAME}:no-such-branch", "--json", env=there)
+    assert (done.code, done.error_id) == (6, "weights-revision-unknown")
