@@ -10,6 +10,8 @@ huggingface_hub over plain HTTP; our memory at its highest 256 MiB.
 
 import argparse
 import hashlib
+import importlib.metadata
+import importlib.util
 import json
 import os
 import shutil
@@ -19,7 +21,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -115,15 +117,16 @@ def explain(rounds: list[dict[str, dict[str, float]]], served: Origin, bound: li
     }
 
 
-def versions() -> dict[str, str]:
+def versions(peers: list[str]) -> dict[str, str]:
     """Of everybody in the race."""
-    programs: Mapping[str, tuple[str, ...]] = {"aria2c": ("aria2c", "--version"), "dd": ("dd", "--version")}
-    told = {}
-    for name, argv in programs.items():
-        told[name] = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split("\n")[0].split()[-1]
-    code = "import huggingface_hub as h; print(h.__version__)"
-    hub = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
-    return {**told, "huggingface_hub": hub, "python": sys.version.split()[0], "kernel": os.uname().release}
+    told = {"python": sys.version.split()[0], "kernel": os.uname().release}
+    for name in peers:
+        if name == "hub":
+            told["huggingface_hub"] = importlib.metadata.version("huggingface_hub")
+        else:
+            output = subprocess.run([name, "--version"], capture_output=True, text=True, check=True).stdout
+            told[name] = output.splitlines()[0].split()[-1]
+    return told
 
 
 def judge(rounds: list[dict[str, dict[str, float]]], total: int, peers: list[str]) -> bool:
@@ -154,7 +157,9 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--pin", action="store_true", help="nginx on the first core, the client on the second")
     given = parser.parse_args()
-    peers = [name for name in BARS if name == "hub" or shutil.which(name)]
+    peers = [
+        name for name in BARS if shutil.which(name) or (name == "hub" and importlib.util.find_spec("huggingface_hub"))
+    ]
     need_room(given.folder, 3 * FILES * SIZE)
     bound = ["taskset", "-c", "1"] if given.pin else []
     with (
@@ -170,7 +175,7 @@ def main() -> int:
             print(f"round {number + 1}: seconds {shown}", file=sys.stderr)
         split = explain(rounds, served, bound)
     met = judge(rounds, served.total, peers)
-    print(json.dumps({"rounds": given.rounds, "pinned": given.pin, "load_before": load, **split, **versions()}))
+    print(json.dumps({"rounds": given.rounds, "pinned": given.pin, "load_before": load, **split, **versions(peers)}))
     print(f"aria2c was run with {' '.join(ARIA2_OPTIONS)} and checksum=sha-256 for each file")
     missing = sorted(set(BARS) - set(peers))
     if missing:
