@@ -16,8 +16,8 @@ from pathlib import Path
 
 from benchmarks._weights_origin import COMMIT, REPO
 from nimctl.core.fetch import Access, fetch
-from nimctl.core.fetch.blocks import BLOCK, new_buffer
 from nimctl.core.fetch.http import Client, Target
+from nimctl.core.fetch.transfer.blocks import BLOCK, new_buffer
 
 
 def ours(endpoint: str, cache: Path, commit: str) -> None:

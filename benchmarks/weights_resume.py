@@ -23,8 +23,8 @@ import tempfile
 from pathlib import Path
 
 from benchmarks._weights_origin import REPO
-from nimctl.core.fetch.blocks import BLOCK
-from nimctl.core.fetch.limit import START
+from nimctl.core.fetch.transfer.blocks import BLOCK
+from nimctl.core.fetch.transfer.limit import START
 from tests.lib.fault_hub import FaultHub, Slow, Sparse
 
 FILES, SIZE = 8, 64 * 2**20

@@ -11,20 +11,10 @@ from typing import Any
 
 from nimctl.core.cache import CachePaths
 from nimctl.core.errors import NimctlError
-from nimctl.core.fetch import (
-    ANONYMOUS,
-    Access,
-    File,
-    Manifest,
-    OnProgress,
-    Progress,
-    Stop,
-    open_source,
-    store,
-)
+from nimctl.core.fetch import ANONYMOUS, Access, File, Manifest, OnProgress, Progress, Stop, open_source, store
 from nimctl.core.fetch.http import Client
 from nimctl.core.fetch.protocol import Generator
-from nimctl.core.fetch.selection import TENSORS
+from nimctl.core.fetch.sources.selection import TENSORS
 
 _SMALL = 64 * 2**20  # bytes; tokenizers and indices of the largest models have a few tens of MB
 

@@ -33,8 +33,8 @@ IMPORTERS = {
     "docker": "nimctl.launch.docker",
     "yaml": "nimctl.core.yamlfile",
     "pynvml": "nimctl.core.gpus",
-    "requests": "nimctl.core.fetch",
-    "obstore": "nimctl.core.fetch.objectstore",
+    "requests": "nimctl.core.fetch.http",
+    "obstore": "nimctl.core.fetch.sources.objectstore",
 }
 
 

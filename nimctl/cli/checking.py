@@ -12,10 +12,10 @@ from nimctl.cli.stopping import stoppable
 from nimctl.core import recipes
 from nimctl.core.errors import NimctlError
 from nimctl.core.fetch import Stop, from_environment, open_source
-from nimctl.core.fetch import repair as repairing
-from nimctl.core.fetch.inventory import Inventory, Repository, Revision
 from nimctl.core.fetch.protocol import Source
-from nimctl.core.fetch.repair import Checked, Job
+from nimctl.core.fetch.upkeep import repair as repairing
+from nimctl.core.fetch.upkeep.inventory import Inventory, Repository, Revision
+from nimctl.core.fetch.upkeep.repair import Checked, Job
 from nimctl.render import Output, size
 
 _SHOWN = 20  # bad files that are listed one by one for people; the document has all

@@ -14,9 +14,10 @@ from nimctl.cli.runs import runtimes
 from nimctl.cli.stopping import stoppable
 from nimctl.core.cache import storage_error
 from nimctl.core.errors import NimctlError
-from nimctl.core.fetch import inventory, open_source
-from nimctl.core.fetch import prune as pruning
-from nimctl.core.fetch.inventory import Inventory, Repository
+from nimctl.core.fetch import open_source
+from nimctl.core.fetch.upkeep import inventory
+from nimctl.core.fetch.upkeep import prune as pruning
+from nimctl.core.fetch.upkeep.inventory import Inventory, Repository
 from nimctl.core.recipes import load, names
 from nimctl.launch.runtime import RunHandle
 from nimctl.render import Output, ago, size

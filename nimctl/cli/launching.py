@@ -16,7 +16,7 @@ from nimctl.core import keys
 from nimctl.core.errors import NimctlError
 from nimctl.core.facts import HostFacts
 from nimctl.core.fetch import open_source
-from nimctl.core.fetch.folder import require_no_links_outside
+from nimctl.core.fetch.sources.folder import require_no_links_outside
 from nimctl.core.stages import StartupReport
 from nimctl.doctor import runner
 from nimctl.doctor.model import Needs

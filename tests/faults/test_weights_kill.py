@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nimctl.core.fetch.blocks import BLOCK
+from nimctl.core.fetch.transfer.blocks import BLOCK
 from tests.lib.fault_hub import FaultHub, Ledger, Slow, Sparse, Stall
 from tests.lib.fetcher import QUICK, Fetchers
 from tests.lib.web_checkpoints import Served, serve
@@ -98,7 +98,7 @@ def test_ended_while_the_server_says_nothing(hub, served, fetchers, cache, numbe
 def test_slow_connections_are_not_taken_for_stalled(hub, served, fetchers, cache):
     """A block takes far longer than a stall: whoever looks at whole blocks gives up connections that bring bytes."""
     hub.fail(WEIGHTS, Slow(8 * 2**20))
-    ended = fetchers.run(cache, served.wanted, settings={**QUICK, "transfer._STALLED": 0.2})
+    ended = fetchers.run(cache, served.wanted, settings={**QUICK, "transfer.run._STALLED": 0.2})
     assert ended.code == 0, ended
     asked = [(entry.path, str(entry.asked).partition("-")[0]) for entry in hub.requests(WEIGHTS)]
     assert len(asked) == len(set(asked)), "no range was begun twice"
@@ -152,7 +152,7 @@ def test_after_a_crash_of_the_machine_only_what_was_synced_counts(hub, served, f
     other_boot = tmp_path / "boot_id"
     other_boot.write_text("5f3c0000-0000-4000-8000-000000000000\n")
     before = hub.ledger.mark()
-    again = fetchers.run(cache, served.wanted, settings={**QUICK, "partial._BOOT_ID": str(other_boot)})
+    again = fetchers.run(cache, served.wanted, settings={**QUICK, "transfer.partial._BOOT_ID": str(other_boot)})
     assert again.code == 0, again
     assert served.faults_of(cache) == []
     whole = sum(p.stat().st_size for p in served.repo(cache).blobs.iterdir())

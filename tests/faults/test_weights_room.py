@@ -12,7 +12,7 @@ import pytest
 from nimctl.core.cache import CachePaths
 from nimctl.core.errors import NimctlError
 from nimctl.core.fetch import store
-from nimctl.core.fetch.blocks import BLOCK
+from nimctl.core.fetch.transfer.blocks import BLOCK
 from tests.lib.fault_hub import FaultHub, Slow, Sparse
 from tests.lib.fetcher import Ended, Fetchers, WebSource
 from tests.lib.mounts import mounted, tmpfs

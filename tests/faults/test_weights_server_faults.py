@@ -14,8 +14,8 @@ import pytest
 from nimctl.core.cache import CachePaths
 from nimctl.core.errors import NimctlError
 from nimctl.core.fetch import Patience, Stop, http, snapshots, store
-from nimctl.core.fetch.blocks import BLOCK
 from nimctl.core.fetch.manifest import File
+from nimctl.core.fetch.transfer.blocks import BLOCK
 from tests.lib.checkpoints import WebFiles
 from tests.lib.fault_hub import FaultHub, Sparse, sha256_of
 from tests.lib.fault_hub.faults import FlipBit

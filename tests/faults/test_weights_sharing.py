@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nimctl.core import cache as cache_folder
-from nimctl.core.fetch.blocks import BLOCK
+from nimctl.core.fetch.transfer.blocks import BLOCK
 from tests.lib.fault_hub import FaultHub, Slow, Sparse
 from tests.lib.fetcher import QUICK, Child, Fetchers
 from tests.lib.users import needs_root
@@ -160,7 +160,9 @@ def test_a_writer_of_another_host(hub, served, fetchers, cache, tmp_path, counti
     boot = tmp_path / "boot_id"
     boot.write_text("5f3c0000-0000-4000-8000-000000000000\n")
     hub.fail(WEIGHTS, Slow(8 * 2**20))
-    there = fetchers.start(cache, served.wanted, locks=False, settings={**QUICK, "partial._BOOT_ID": str(boot)})
+    there = fetchers.start(
+        cache, served.wanted, locks=False, settings={**QUICK, "transfer.partial._BOOT_ID": str(boot)}
+    )
     hub.wait_for(lambda ledger: ledger.bytes_sent(WEIGHTS) >= ONCE / 2)
     if counting:
         here = fetchers.start(cache, served.wanted, locks=False)

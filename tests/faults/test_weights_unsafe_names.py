@@ -13,8 +13,8 @@ import pytest
 from nimctl.core.cache import CachePaths
 from nimctl.core.errors import NimctlError
 from nimctl.core.fetch import install, store
-from nimctl.core.fetch.listing import remote_file
 from nimctl.core.fetch.manifest import File, Manifest
+from nimctl.core.fetch.sources.listing import remote_file
 from tests.lib.checkpoints import CONTENT, TinySource, read_tree
 from tests.lib.users import as_user, needs_root, open_folder
 

@@ -40,7 +40,7 @@ from nimctl.core.fetch.retry import Patience, Stop
 KINDS = ("create", "write", "sync", "rename", "symlink", "unlink", "truncate", "allocate", "mkdir", "rmdir", "chmod")
 ROOT = Path(__file__).parents[2]
 # A heart that beats fast, so that death is seen in a second; still ten beats long, as in the product.
-QUICK = {"writers.BEAT": 0.1, "writers._STILL": 1.0, "writers._POLL": 0.02, "transfer._SYNC": 0.1}
+QUICK = {"writers.BEAT": 0.1, "writers._STILL": 1.0, "writers._POLL": 0.02, "transfer.run._SYNC": 0.1}
 
 
 @dataclass
@@ -242,7 +242,7 @@ def _forked(order: dict[str, Any]) -> int:
 
 def _fetch(order: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     for name, value in order["settings"].items():
-        module, _, constant = name.partition(".")
+        module, _, constant = name.rpartition(".")
         place = importlib.import_module(f"nimctl.core.fetch.{module}")
         setattr(place, constant, Path(value) if isinstance(value, str) else value)
     if order["uid"] is not None:

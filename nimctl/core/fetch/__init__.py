@@ -1,8 +1,8 @@
 """Weights: from a source to a verified folder that the engine can be started on.
 
-`protocol` says what a source is, with one module for each; `store` brings what a source lists into the cache, through
-`transfer` (connections), `schedule` (which bytes next), `partial` (one file, its journal and hash) and `writers` (many
-processes on one folder); `verify` hashes what lies there.
+`protocol` says what a source is, and `sources` holds one module for each; `store` brings what a source lists into the
+cache, through `transfer` (connections, ranges, one journal a file) and `writers` (many processes on one folder);
+`upkeep` looks after what lies there. Arrows point down: upkeep, store -> transfer, sources -> http -> protocol, manifest.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,12 +10,13 @@ from pathlib import Path
 
 from nimctl.core.cache import CachePaths
 from nimctl.core.errors import NimctlError
-from nimctl.core.fetch import builtin, folder, http, hub, mirror, ngc, objectstore, override, store
+from nimctl.core.fetch import http, store
 from nimctl.core.fetch.access import Access, from_environment
 from nimctl.core.fetch.address import without_secrets
 from nimctl.core.fetch.manifest import File, Manifest
 from nimctl.core.fetch.protocol import FileProgress, OnProgress, Progress, Source
 from nimctl.core.fetch.retry import DEFAULT, Patience, Stop
+from nimctl.core.fetch.sources import builtin, folder, hub, mirror, ngc, objectstore, override
 
 __all__ = [
     "Access",

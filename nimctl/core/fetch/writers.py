@@ -22,8 +22,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from nimctl.core.cache import RepoPaths, make_shared_folder, open_shared
-from nimctl.core.fetch.partial import boot_id
 from nimctl.core.fetch.retry import Stop
+from nimctl.core.fetch.transfer.partial import boot_id
 
 BEAT = 2.0  # seconds between two counts
 _STILL = 5 * BEAT  # seconds without a count that mean death

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from nimctl.core.cache import CachePaths
-from nimctl.core.fetch import inventory, store
-from nimctl.core.fetch.inventory import Repository
-from nimctl.core.fetch.partial import boot_id
+from nimctl.core.fetch import store
+from nimctl.core.fetch.transfer.partial import boot_id
+from nimctl.core.fetch.upkeep import inventory
+from nimctl.core.fetch.upkeep.inventory import Repository
 from tests.lib.checkpoints import CONTENT, TinySource, safetensors, sha256
 
 COMMIT = "c" * 40

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from nimctl.core.errors import NimctlError
 from nimctl.core.fetch import digests, http_errors, retry
-from nimctl.core.fetch.limit import MOST, START, Limit
 from nimctl.core.fetch.manifest import File
-from nimctl.core.fetch.meter import Meter
 from nimctl.core.fetch.protocol import Interrupted, Progress
 from nimctl.core.fetch.retry import Patience, Stop, persist
+from nimctl.core.fetch.transfer.limit import MOST, START, Limit
+from nimctl.core.fetch.transfer.meter import Meter
 
 HOUR = 1200  # observations, three seconds apart
 

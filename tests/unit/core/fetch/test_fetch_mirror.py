@@ -20,11 +20,12 @@ import pytest
 
 from nimctl.core.cache import CachePaths
 from nimctl.core.errors import NimctlError
-from nimctl.core.fetch import checksums, http, mirror, mirror_pages, objectstore, store
+from nimctl.core.fetch import http, store
 from nimctl.core.fetch.access import Access
 from nimctl.core.fetch.manifest import File, Manifest
 from nimctl.core.fetch.protocol import RangeIgnored, RangeStream, Remote
 from nimctl.core.fetch.retry import Patience
+from nimctl.core.fetch.sources import checksums, mirror, mirror_pages, objectstore
 from nimctl.core.secret import Secret
 from tests.lib.checkpoints import safetensors
 from tests.lib.fault_hub import ForwardProxy

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from nimctl.core.cache import CachePaths
 from nimctl.core.errors import NimctlError
-from nimctl.core.fetch import http, ngc, ngc_files
+from nimctl.core.fetch import http
 from nimctl.core.fetch.access import Access
 from nimctl.core.fetch.manifest import File, Manifest
 from nimctl.core.fetch.retry import Patience
+from nimctl.core.fetch.sources import ngc, ngc_files
 from nimctl.core.secret import Secret
 from tests.lib.checkpoints import safetensors
 from tests.lib.fault_hub import KEY, FaultHub, Status

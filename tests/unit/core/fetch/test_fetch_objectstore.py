@@ -20,12 +20,13 @@ from moto.server import ThreadedMotoServer
 
 from nimctl.core.cache import CachePaths
 from nimctl.core.errors import NimctlError
-from nimctl.core.fetch import checksums, http, objectstore, objectstore_errors, store
+from nimctl.core.fetch import http, store
 from nimctl.core.fetch.access import Access
 from nimctl.core.fetch.manifest import File, Manifest
-from nimctl.core.fetch.objectstore_errors import Asked
 from nimctl.core.fetch.protocol import Interrupted, RangeIgnored, RangeStream, Remote
 from nimctl.core.fetch.retry import Patience
+from nimctl.core.fetch.sources import checksums, objectstore, objectstore_errors
+from nimctl.core.fetch.sources.objectstore_errors import Asked
 from nimctl.core.secret import Secret
 from tests.lib.checkpoints import safetensors
 

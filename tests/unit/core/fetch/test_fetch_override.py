@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nimctl.core.errors import NimctlError
-from nimctl.core.fetch import override
+from nimctl.core.fetch.sources import override
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nimctl.core.fetch import partial as module
-from nimctl.core.fetch.blocks import BLOCK, BlockFile, aligned, new_buffer
 from nimctl.core.fetch.manifest import File
-from nimctl.core.fetch.partial import Partial
 from nimctl.core.fetch.retry import Stop
+from nimctl.core.fetch.transfer import partial as module
+from nimctl.core.fetch.transfer.blocks import BLOCK, BlockFile, aligned, new_buffer
+from nimctl.core.fetch.transfer.partial import Partial
 from tests.lib.checkpoints import sha256
 
 SIZE = 3 * BLOCK + 12_345

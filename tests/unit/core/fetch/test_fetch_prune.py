@@ -10,9 +10,10 @@ import pytest
 
 from nimctl.core.cache import CachePaths, RepoPaths
 from nimctl.core.errors import NimctlError
-from nimctl.core.fetch import inventory, prune, snapshots, store, writers
-from nimctl.core.fetch.partial import boot_id
+from nimctl.core.fetch import snapshots, store, writers
 from nimctl.core.fetch.retry import Stop
+from nimctl.core.fetch.transfer.partial import boot_id
+from nimctl.core.fetch.upkeep import inventory, prune
 from tests.lib.checkpoints import CONTENT, TinySource, read_tree
 
 NEW = {**CONTENT, "config.json": b'{"new": 1}'}

@@ -7,9 +7,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from nimctl.core.fetch.blocks import BLOCK
 from nimctl.core.fetch.manifest import File
-from nimctl.core.fetch.schedule import _LONGEST, _WORTH_SPLITTING, Piece, Schedule, bytes_at_hand
+from nimctl.core.fetch.transfer.blocks import BLOCK
+from nimctl.core.fetch.transfer.schedule import _LONGEST, _WORTH_SPLITTING, Piece, Schedule, bytes_at_hand
 
 
 @dataclass(eq=False)

@@ -4,7 +4,7 @@ import pytest
 
 from nimctl.core.errors import NimctlError
 from nimctl.core.fetch.manifest import File
-from nimctl.core.fetch.selection import choose
+from nimctl.core.fetch.sources.selection import choose
 
 
 def files(*names: str) -> list[File]:

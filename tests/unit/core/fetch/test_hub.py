@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 
 from nimctl.core.cache import CachePaths, RepoPaths
 from nimctl.core.errors import NimctlError
-from nimctl.core.fetch import http, hub, listing
+from nimctl.core.fetch import http
 from nimctl.core.fetch.access import Access
-from nimctl.core.fetch.folder import require_no_links_outside
 from nimctl.core.fetch.manifest import File, Manifest
 from nimctl.core.fetch.retry import Patience
+from nimctl.core.fetch.sources import hub, listing
+from nimctl.core.fetch.sources.folder import require_no_links_outside
 from nimctl.core.secret import Secret
 from tests.lib.checkpoints import safetensors
 from tests.lib.fault_hub import TOKEN, FaultHub, Status, sha256_of

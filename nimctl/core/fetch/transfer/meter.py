@@ -5,9 +5,9 @@ from collections import deque
 from collections.abc import Sequence
 
 from nimctl.core.fetch.manifest import File
-from nimctl.core.fetch.partial import Partial
 from nimctl.core.fetch.protocol import FileProgress, FileState, OnProgress, Phase, Progress
-from nimctl.core.fetch.schedule import Piece
+from nimctl.core.fetch.transfer.partial import Partial
+from nimctl.core.fetch.transfer.schedule import Piece
 
 _EVERY = 0.5  # seconds between two reports
 _WINDOW = 15.0  # seconds that the rate is taken over: shorter jumps with every retry, longer hides a stall

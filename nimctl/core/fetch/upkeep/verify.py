@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from nimctl.core.fetch.blocks import BLOCK, aligned, new_buffer
 from nimctl.core.fetch.manifest import File
 from nimctl.core.fetch.retry import Stop
+from nimctl.core.fetch.transfer.blocks import BLOCK, aligned, new_buffer
 
 _MOST_THREADS = 16  # one core hashes 0.9 to 1.7 GB/s; sixteen are beyond the disks of any one machine
 _THREADS_A_CORE = 2  # one waits for the disk while the other hashes

@@ -14,8 +14,8 @@ from typing import Any, Literal, get_args
 
 from nimctl.core.cache import CachePaths, Part, RepoPaths
 from nimctl.core.fetch import snapshots, writers
-from nimctl.core.fetch.integrity import promised_shards
 from nimctl.core.fetch.manifest import Manifest
+from nimctl.core.fetch.sources.integrity import promised_shards
 from nimctl.core.plain import to_plain
 
 State = Literal["verified", "unverified", "incomplete", "damaged"]

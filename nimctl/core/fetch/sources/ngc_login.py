@@ -6,8 +6,9 @@ Exchange: https://docs.nvidia.com/ngc/gpu-cloud/ngc-catalog-user-guide/index.htm
 import threading
 from urllib.parse import urlencode
 
-from nimctl.core.fetch import http, listing, ngc_errors, retry
+from nimctl.core.fetch import http, retry
 from nimctl.core.fetch.retry import Patience
+from nimctl.core.fetch.sources import listing, ngc_errors
 from nimctl.core.secret import Secret
 
 _PERSONAL = "nvapi-"

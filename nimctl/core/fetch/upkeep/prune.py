@@ -17,9 +17,10 @@ from typing import Any, Literal
 
 from nimctl.core.cache import CachePaths, RepoPaths, storage_error
 from nimctl.core.errors import NimctlError
-from nimctl.core.fetch import install, inventory, snapshots, writers
-from nimctl.core.fetch.inventory import EngineCache, Inventory, Repository, Revision
+from nimctl.core.fetch import install, snapshots, writers
 from nimctl.core.fetch.retry import Stop
+from nimctl.core.fetch.upkeep import inventory
+from nimctl.core.fetch.upkeep.inventory import EngineCache, Inventory, Repository, Revision
 from nimctl.core.plain import to_plain
 
 Kind = Literal["revision", "partial", "blob", "engine"]

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from nimctl.core.cache import open_shared
 from nimctl.core.fetch import digests
-from nimctl.core.fetch.blocks import BLOCK, BlockFile
 from nimctl.core.fetch.manifest import File
 from nimctl.core.fetch.retry import Stop
+from nimctl.core.fetch.transfer.blocks import BLOCK, BlockFile
 
 SCHEMA = "nimctl.partial/1"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")

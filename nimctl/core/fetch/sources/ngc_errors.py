@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nimctl.core.errors import NimctlError
-from nimctl.core.fetch import listing
 from nimctl.core.fetch.http import Answer
+from nimctl.core.fetch.sources import listing
 from nimctl.core.secret import Secret
 
 # https://docs.nvidia.com/ngc/gpu-cloud/ngc-user-guide/index.html#generating-api-key

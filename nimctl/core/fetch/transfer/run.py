@@ -12,13 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from nimctl.core.errors import NimctlError
-from nimctl.core.fetch.blocks import BLOCK, new_buffer
-from nimctl.core.fetch.limit import Limit
-from nimctl.core.fetch.meter import Meter
-from nimctl.core.fetch.partial import Partial
 from nimctl.core.fetch.protocol import Interrupted, RangeIgnored, RangeStream, Remote
 from nimctl.core.fetch.retry import Patience, Stop, given_up
-from nimctl.core.fetch.schedule import Piece, Schedule, bytes_at_hand
+from nimctl.core.fetch.transfer.blocks import BLOCK, new_buffer
+from nimctl.core.fetch.transfer.limit import Limit
+from nimctl.core.fetch.transfer.meter import Meter
+from nimctl.core.fetch.transfer.partial import Partial
+from nimctl.core.fetch.transfer.schedule import Piece, Schedule, bytes_at_hand
 
 _TICK = 0.1  # seconds between two looks of the watch
 _SYNC = 5.0  # seconds between two syncs: what a crash of the machine may cost

@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 
 from nimctl.core.cache import RepoPaths
 from nimctl.core.errors import NimctlError
-from nimctl.core.fetch import selection, snapshots
-from nimctl.core.fetch.integrity import require_all_shards, require_readable, require_whole
+from nimctl.core.fetch import snapshots
 from nimctl.core.fetch.manifest import Manifest
 from nimctl.core.fetch.retry import Patience
+from nimctl.core.fetch.sources import selection
+from nimctl.core.fetch.sources.integrity import require_all_shards, require_readable, require_whole
 
 _NO_NETWORK = ("weights-source-unreachable", "proxy-refused")
 # With whole weights at hand, an unreachable source is not worth the minutes that a download would wait for it.

@@ -9,9 +9,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from nimctl.core.fetch.blocks import BLOCK
-from nimctl.core.fetch.partial import Partial
 from nimctl.core.fetch.protocol import RangeStream
+from nimctl.core.fetch.transfer.blocks import BLOCK
+from nimctl.core.fetch.transfer.partial import Partial
 
 _LONGEST = 64  # blocks in one range: 256 MiB, a hundred seconds at 20 Mbit/s, well below the life of a signed address
 _WORTH_SPLITTING = 8  # blocks: below 32 MiB a new connection costs more than it brings

@@ -12,12 +12,13 @@ from urllib.parse import quote, urlsplit
 
 from nimctl.core.cache import CachePaths, Part
 from nimctl.core.errors import NimctlError
-from nimctl.core.fetch import cached, http, hub_errors, listing, retry, selection
+from nimctl.core.fetch import http, retry
 from nimctl.core.fetch.access import Access
 from nimctl.core.fetch.address import without_secrets
 from nimctl.core.fetch.manifest import File, Manifest
 from nimctl.core.fetch.protocol import RangeStream
 from nimctl.core.fetch.retry import Patience
+from nimctl.core.fetch.sources import cached, hub_errors, listing, selection
 
 SCHEME = "hf://"
 _DEFAULT = "main"

@@ -12,13 +12,14 @@ from urllib.parse import quote
 
 from nimctl.core.cache import CachePaths, Part
 from nimctl.core.errors import NimctlError
-from nimctl.core.fetch import cached, http, listing, ngc_errors, retry, selection
+from nimctl.core.fetch import http, retry
 from nimctl.core.fetch.access import Access
 from nimctl.core.fetch.address import without_secrets
 from nimctl.core.fetch.manifest import File, Manifest
-from nimctl.core.fetch.ngc_api import LATEST, Catalog, Route
 from nimctl.core.fetch.protocol import RangeStream
 from nimctl.core.fetch.retry import Patience
+from nimctl.core.fetch.sources import cached, listing, ngc_errors, selection
+from nimctl.core.fetch.sources.ngc_api import LATEST, Catalog, Route
 from nimctl.core.secret import Secret
 
 SCHEME = "ngc://"

@@ -10,9 +10,9 @@ from urllib.parse import unquote, urlsplit
 
 from nimctl.core.cache import Part
 from nimctl.core.errors import NimctlError
-from nimctl.core.fetch.integrity import require_all_shards, require_readable, require_whole, unreadable
 from nimctl.core.fetch.manifest import File, Manifest
 from nimctl.core.fetch.protocol import OnProgress, Progress
+from nimctl.core.fetch.sources.integrity import require_all_shards, require_readable, require_whole, unreadable
 
 SCHEME = "file://"
 _PICKLE = (".bin", ".pt", ".pth", ".ckpt")

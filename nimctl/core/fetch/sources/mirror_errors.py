@@ -1,8 +1,8 @@
 """What the refusals of a plain web server mean."""
 
 from nimctl.core.errors import NimctlError
-from nimctl.core.fetch import listing
 from nimctl.core.fetch.http import Answer
+from nimctl.core.fetch.sources import listing
 
 
 def of(answer: Answer, shown: str, *, with_key: bool) -> NimctlError:

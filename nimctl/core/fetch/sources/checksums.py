@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from nimctl.core.errors import NimctlError
-from nimctl.core.fetch import listing
 from nimctl.core.fetch.manifest import SCHEMA, File
+from nimctl.core.fetch.sources import listing
 
 MANIFEST = "nimctl.manifest.json"
 SUMS = ("SHA256SUMS", "checksums.sha256")

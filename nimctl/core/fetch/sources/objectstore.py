@@ -23,14 +23,15 @@ import obstore.store
 from nimctl import __version__
 from nimctl.core.cache import CachePaths, Part
 from nimctl.core.errors import NimctlError
-from nimctl.core.fetch import cached, checksums, http, listing, objectstore_errors, retry, selection
-from nimctl.core.fetch import objectstore_settings as settings
+from nimctl.core.fetch import http, retry
 from nimctl.core.fetch.access import Access
 from nimctl.core.fetch.manifest import File, Manifest
-from nimctl.core.fetch.objectstore_errors import Asked
-from nimctl.core.fetch.objectstore_stream import ObjectStream
 from nimctl.core.fetch.protocol import Interrupted, RangeIgnored, RangeStream
 from nimctl.core.fetch.retry import Patience
+from nimctl.core.fetch.sources import cached, checksums, listing, objectstore_errors, selection
+from nimctl.core.fetch.sources import objectstore_settings as settings
+from nimctl.core.fetch.sources.objectstore_errors import Asked
+from nimctl.core.fetch.sources.objectstore_stream import ObjectStream
 
 SCHEMES = ("s3://", "gs://")
 T = TypeVar("T")

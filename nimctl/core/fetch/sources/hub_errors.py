@@ -7,8 +7,8 @@ exist alike. https://github.com/huggingface/huggingface_hub/blob/main/src/huggin
 from dataclasses import dataclass
 
 from nimctl.core.errors import NimctlError
-from nimctl.core.fetch import listing
 from nimctl.core.fetch.http import Answer
+from nimctl.core.fetch.sources import listing
 from nimctl.core.secret import Secret
 
 TOKENS = "https://huggingface.co/settings/tokens"

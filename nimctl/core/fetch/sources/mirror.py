@@ -16,12 +16,13 @@ from urllib.parse import quote, unquote, urlsplit
 
 from nimctl.core.cache import CachePaths, Part
 from nimctl.core.errors import NimctlError
-from nimctl.core.fetch import cached, checksums, http, listing, mirror_errors, mirror_pages, retry, selection
+from nimctl.core.fetch import http, retry
 from nimctl.core.fetch.access import Access
-from nimctl.core.fetch.integrity import INDEX
 from nimctl.core.fetch.manifest import File, Manifest
 from nimctl.core.fetch.protocol import RangeIgnored, RangeStream
 from nimctl.core.fetch.retry import Patience
+from nimctl.core.fetch.sources import cached, checksums, listing, mirror_errors, mirror_pages, selection
+from nimctl.core.fetch.sources.integrity import INDEX
 from nimctl.core.secret import Secret
 
 SCHEMES = ("https://", "http://")

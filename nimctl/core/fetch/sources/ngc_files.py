@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from nimctl.core.fetch import listing
 from nimctl.core.fetch.manifest import File
+from nimctl.core.fetch.sources import listing
 
 _CHECKSUM_LINE = re.compile(r"[0-9a-f]{64}  (?P<path>\S.*)")
 _SHA256 = ("sha256_base64", "sha256Base64")
