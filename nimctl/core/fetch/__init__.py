@@ -2,7 +2,7 @@
 
 `protocol` says what a source is, and `sources` holds one module for each; `store` brings what a source lists into the
 cache, through `transfer` (connections, ranges, one journal a file) and `writers` (many processes on one folder);
-`upkeep` looks after what lies there. Arrows point down: upkeep, store -> transfer, sources -> http -> protocol, manifest.
+`upkeep` looks after what lies there. Arrows point down: upkeep -> store -> transfer, sources -> http -> protocol.
 """
 
 from collections.abc import Callable, Mapping
