@@ -15,7 +15,7 @@ from pathlib import Path
 
 from nimctl.core.cache import CachePaths, RepoPaths, make_shared_folder, storage_error
 from nimctl.core.errors import NimctlError
-from nimctl.core.fetch import install, snapshots
+from nimctl.core.fetch import install, snapshots, verify
 from nimctl.core.fetch.manifest import File, Manifest
 from nimctl.core.fetch.protocol import Generator, OnProgress, Remote, Source
 from nimctl.core.fetch.retry import DEFAULT, Patience, Stop
@@ -23,7 +23,6 @@ from nimctl.core.fetch.room import require_room
 from nimctl.core.fetch.transfer.meter import Meter
 from nimctl.core.fetch.transfer.partial import Partial
 from nimctl.core.fetch.transfer.run import Transfer
-from nimctl.core.fetch.upkeep import verify
 from nimctl.core.fetch.writers import Writer, turn, writer
 
 _MOST_LOSSES = 3  # times that this process may be taken for dead before it gives up

@@ -12,8 +12,9 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from nimctl.core.errors import NimctlError
-from nimctl.core.fetch import digests, http_errors
+from nimctl.core.fetch import digests
 from nimctl.core.fetch.http import Answer
+from nimctl.core.fetch.http import errors as http_errors
 from nimctl.core.fetch.manifest import File
 from nimctl.core.secret import Secret, redact
 

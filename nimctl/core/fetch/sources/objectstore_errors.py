@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from nimctl.core.errors import NimctlError
-from nimctl.core.fetch import http_errors
+from nimctl.core.fetch.http import errors as http_errors
 from nimctl.core.fetch.protocol import Interrupted, RangeIgnored
 
 Kind = Literal["by its text", "absent", "refused", "changed", "unsafe name", "settings", "ours"]

@@ -17,16 +17,15 @@ from typing import Any, Literal
 
 from nimctl.core.cache import CachePaths, RepoPaths, make_shared_folder, storage_error
 from nimctl.core.errors import NimctlError
-from nimctl.core.fetch import digests, install, snapshots, store
+from nimctl.core.fetch import digests, install, snapshots, store, verify
 from nimctl.core.fetch.manifest import File, Manifest
 from nimctl.core.fetch.protocol import OnProgress, Source
 from nimctl.core.fetch.retry import DEFAULT, Patience, Stop
 from nimctl.core.fetch.sources import builtin, cached, hub, ngc
 from nimctl.core.fetch.sources.integrity import promised_shards
 from nimctl.core.fetch.transfer.meter import Meter
-from nimctl.core.fetch.upkeep import verify
 from nimctl.core.fetch.upkeep.inventory import Repository, Revision, paths_of
-from nimctl.core.fetch.upkeep.verify import Verdict
+from nimctl.core.fetch.verify import Verdict
 
 Outcome = Literal["right", "repaired", "bad"]
 

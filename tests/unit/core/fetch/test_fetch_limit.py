@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nimctl.core.errors import NimctlError
-from nimctl.core.fetch import digests, http_errors, retry
+from nimctl.core.fetch import digests, retry
+from nimctl.core.fetch.http import errors as http_errors
 from nimctl.core.fetch.manifest import File
 from nimctl.core.fetch.protocol import Interrupted, Progress
 from nimctl.core.fetch.retry import Patience, Stop, persist

@@ -8,10 +8,10 @@ import pytest
 
 from nimctl.core.cache import CachePaths, RepoPaths
 from nimctl.core.errors import NimctlError
-from nimctl.core.fetch import snapshots, store
+from nimctl.core.fetch import snapshots, store, verify
 from nimctl.core.fetch.manifest import File
 from nimctl.core.fetch.retry import Stop
-from nimctl.core.fetch.upkeep import inventory, repair, verify
+from nimctl.core.fetch.upkeep import inventory, repair
 from nimctl.core.fetch.upkeep.repair import Checked, Job
 from tests.lib.checkpoints import CONTENT, TinySource, read_tree, safetensors, sha256
 from tests.unit.core.fetch.test_fetch_inventory import left_by_hf

@@ -3,33 +3,27 @@
 At most five redirects, never from https to http, and a key goes to the origin (scheme, host and port) that it was given
 for and to nobody else. requests would follow redirects by rules of its own and would take keys from ~/.netrc, so both
 are switched off. Proxies (HTTPS_PROXY, NO_PROXY) and the CA (REQUESTS_CA_BUNDLE, SSL_CERT_FILE) are requests' and
-OpenSSL's own reading of the environment. Only importer of requests.
+OpenSSL's own reading of the environment.
 """
 
 import contextlib
 import http.client
-import http.cookiejar
-import json
 import re
-import socket
-import ssl
 import threading
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import urljoin
 
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
 
-from nimctl import __version__
 from nimctl.core.errors import NimctlError
-from nimctl.core.fetch import http_errors
 from nimctl.core.fetch.address import without_secrets
+from nimctl.core.fetch.http import errors
+from nimctl.core.fetch.http.answers import Answer, Denied, Target
+from nimctl.core.fetch.http.session import new_session
+from nimctl.core.fetch.http.stream import HttpStream
 from nimctl.core.fetch.protocol import Interrupted, RangeIgnored
-from nimctl.core.secret import Secret
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS = 5
@@ -37,11 +31,6 @@ _MOST_REDIRECTS = 5
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
 _CROWDED = (429, 503)
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
-_KEY = re.compile(
-    r"[A-Za-z0-9._~+/=:|-]+"
-)  # a token68 and a little more: https://www.rfc-editor.org/rfc/rfc9110#section-11.2
-_SMALLEST_READ, _LARGEST_READ = 2**14, 2**22  # bytes that are read at once
-_QUICK_READ = 0.05  # seconds
 _DOCUMENT_LIMIT = 64 * 2**20  # bytes; a file list of ten thousand files is a few MB
 
 
@@ -51,53 +40,6 @@ class Timeouts:
 
     connect: float = 10.0
     read: float = 30.0
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A small document: `headers` by lower-case name; `url` is the one that answered, without its query."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-    url: str
-
-    def json(self) -> Any:
-        """The body as JSON. Raises `weights-source-failed`."""
-        try:
-            return json.loads(self.body)
-        except ValueError as error:
-            raise NimctlError(
-                "weights-source-failed",
-                f"{self.url} did not answer with JSON",
-                cause=f"status {self.status}, content type {self.headers.get('content-type', 'not given')}",
-                fix="Check the endpoint; a login page of a proxy or portal may answer in its place.",
-            ) from error
-
-
-class Denied(Exception):  # noqa: N818 (an answer, which the source turns into an error)
-    """The server's final no to a range: what the status means is for the source to say."""
-
-    def __init__(self, answer: Answer) -> None:
-        super().__init__(f"{answer.url} answered {answer.status}")
-        self.answer = answer
-
-
-class Target:
-    """Where one file is read from: the address that its source gave, and the signed one that it redirected to.
-
-    `exact` is for a file whose digest nobody knows: an answer with another ETag is then taken for another file, so that
-    no file is put together from two.
-    """
-
-    def __init__(self, url: str, *, size: int, headers: Mapping[str, str] | None = None, exact: bool = False) -> None:
-        self.url = url
-        self.size = size
-        self.exact = exact
-        self.headers = dict(headers or {})  # secret values allowed: sent to the origin of `url` alone, never shown
-        self.location: str | None = None
-        self.etag: str | None = None
-        self.lock = threading.Lock()
 
 
 class Client:
@@ -146,7 +88,7 @@ class Client:
             length = self._check(response, target, start, stop)
             with target.lock:
                 target.location = final if final != target.url else None
-            return HttpStream(response, length)
+            return HttpStream(response.raw, length, response.close)
         except BaseException:
             response.close()
             raise
@@ -238,7 +180,7 @@ class Client:
             response = self._send(method, here, headers)
             if response.status_code == 407:
                 response.close()
-                raise http_errors.proxy_error(without_secrets(here), "407 Proxy Authentication Required")
+                raise errors.proxy_error(without_secrets(here), "407 Proxy Authentication Required")
             if response.status_code not in _REDIRECTS or "Location" not in response.headers:
                 return response, here
             response.close()
@@ -264,129 +206,18 @@ class Client:
         timeout = (self._timeouts.connect, self._timeouts.read)
         try:
             return self._session().request(
-                method, url, headers=headers, stream=True, allow_redirects=False, timeout=timeout, auth=_as_it_is
+                method, url, headers=headers, stream=True, allow_redirects=False, timeout=timeout
             )
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            raise http_errors.translated(error, url) from error
+            raise errors.translated(error, url) from error
 
     def _session(self) -> requests.Session:
         session: requests.Session | None = getattr(self._local, "session", None)
         if session is None:
-            session = self._local.session = requests.Session()
-            session.headers.update({"User-Agent": f"nimctl/{__version__}"})
-            # Cookies know no ports, and would take a login to another server of the same host.
-            session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
-            session.mount("https://", _SystemTrust(max_retries=0))
-            session.mount("http://", HTTPAdapter(max_retries=0))
+            session = self._local.session = new_session()
             with self._lock:
                 self._sessions.append(session)
         return session
-
-
-class HttpStream:
-    """The body of one range. Reads straight into the caller's buffer, without the copies that urllib3 would make."""
-
-    def __init__(self, response: requests.Response, length: int) -> None:
-        self._response = response
-        self._left = length
-        self._step = _SMALLEST_READ * 4
-        self._aborted = False
-        raw = response.raw
-        # urllib3's own `readinto` reads into a buffer of its own and copies. The http.client response below it fills
-        # ours, and knows chunks and lengths as well.
-        self._body = getattr(raw, "_fp", None) or raw
-        self._socket = _socket_of(raw)
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        """Fill some of `buffer`; 0 at the end of the range. Raises `Interrupted`."""
-        if not self._left:
-            return 0
-        begun = time.monotonic()
-        try:
-            count: int = self._body.readinto(buffer[: min(self._left, self._step)])
-        except (OSError, http.client.HTTPException, ValueError, AttributeError, urllib3.exceptions.HTTPError) as error:
-            raise Interrupted(f"the connection broke: {http_errors.reason_of(error)}") from error
-        if self._aborted:  # what came after the abort may be undecrypted
-            raise Interrupted("the connection stalled and was given up")
-        if count == 0:
-            raise Interrupted(f"the connection ended {self._left} bytes early")
-        self._left -= count
-        self._adapt(time.monotonic() - begun)
-        return count
-
-    def _adapt(self, seconds: float) -> None:
-        """The body is read until the buffer is full: much at once is quick, and hides for how long nothing came."""
-        if seconds < _QUICK_READ:
-            self._step = min(self._step * 2, _LARGEST_READ)
-        elif seconds > _QUICK_READ * 4:
-            self._step = max(self._step // 2, _SMALLEST_READ)
-
-    def abort(self) -> None:
-        """Break the connection; the reader gets `Interrupted`."""
-        self._aborted = True
-        if self._socket is not None:
-            with contextlib.suppress(OSError):
-                # Not SSLSocket.shutdown, which would let the reader take encrypted bytes for content.
-                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        """Keep the connection where the whole body was read, else drop it."""
-        if self._left == 0 and not self._aborted and not getattr(self._body, "will_close", True):
-            with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
-                # Not urllib3's `read`, which knows nothing of what `readinto` took and would call the body cut short.
-                if self._body.read(1) == b"":  # the end of the chunks, or nothing
-                    self._response.raw.release_conn()
-                    return
-        self._response.close()
-
-
-def _socket_of(raw: Any) -> socket.socket | None:
-    """The socket of a response; http.client takes it from the connection where that ends with the response."""
-    found = getattr(getattr(raw, "connection", None), "sock", None)
-    if found is None:
-        buffered = getattr(getattr(raw, "_fp", None), "fp", None)
-        found = getattr(getattr(buffered, "raw", None), "_sock", None)
-    return found if isinstance(found, socket.socket) else None
-
-
-class _SystemTrust(HTTPAdapter):
-    """Trusts the CAs of this machine (OpenSSL's default places, SSL_CERT_FILE) beside those that requests brings."""
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """Give each pool a context with the machine's own CAs."""
-        super().init_poolmanager(*args, ssl_context=ssl.create_default_context(), **kwargs)
-
-    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
-        """Do so behind a proxy too."""
-        return super().proxy_manager_for(*args, ssl_context=ssl.create_default_context(), **kwargs)
-
-
-def bearer(key: Secret | None) -> dict[str, str]:
-    """The header that sends `key`; none without one. Raises `key-refused` for what no header can hold."""
-    return {"Authorization": f"Bearer {_sendable(key)}"} if key else {}
-
-
-def basic(user: str, key: Secret) -> dict[str, str]:
-    """The header that sends `user` and `key`. Raises `key-refused` for what no header can hold."""
-    return {"Authorization": requests.auth._basic_auth_str(user, _sendable(key))}
-
-
-def _sendable(key: Secret) -> str:
-    """The key's text. requests would refuse a broken one with an error that shows it."""
-    text = key.reveal()
-    if not _KEY.fullmatch(text):
-        raise NimctlError(
-            "key-refused",
-            "the key cannot be sent",
-            cause="it holds characters that no key has, such as a space, a line break or a quotation mark",
-            fix="Set the variable, or fill the file that it names, with the key alone.",
-        )
-    return text
-
-
-def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """The `auth` that adds nothing, which keeps requests from looking into ~/.netrc."""
-    return request
 
 
 def _origin(url: str) -> tuple[str | None, str | None, int | None] | None:
@@ -410,7 +241,7 @@ def _passing(answer: Answer) -> Interrupted:
     told = {429: "too many requests", 503: "unavailable"}.get(answer.status, http.client.responses.get(answer.status))
     return Interrupted(
         f"{answer.url} answered {answer.status} ({told})",
-        retry_after=http_errors.retry_after(answer.headers),
+        retry_after=errors.retry_after(answer.headers),
         crowded=answer.status in _CROWDED,
     )
 
@@ -424,5 +255,5 @@ def _read_document(response: requests.Response) -> bytes:
             if size > _DOCUMENT_LIMIT:
                 raise Interrupted(f"{without_secrets(response.url)} sent more than {_DOCUMENT_LIMIT} bytes of text")
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-        raise http_errors.translated(error, response.url) from error
+        raise errors.translated(error, response.url) from error
     return b"".join(pieces)
