@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 START = 8
-MOST = 24  # each holds one block of 4 MiB: 96 MiB together
+MOST = 16  # each holds a block of 4 MiB, and up to 6 MiB more where obstore reads: 160 MiB together
 _WINDOW = 3.0  # seconds of one measurement
 _STEP = 2
 _WORTH = 1.05  # a step has to bring five percent to be kept
