@@ -11,6 +11,7 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +21,7 @@ from nimctl.core.fetch.transfer.blocks import BLOCK, aligned, new_buffer
 
 _MOST_THREADS = 16  # one core hashes 0.9 to 1.7 GB/s; sixteen are beyond the disks of any one machine
 _THREADS_A_CORE = 2  # one waits for the disk while the other hashes
+_STOP_NOTICED = 0.2  # seconds: how long a disk that does not answer hides a stop
 
 Condition = Literal["right", "unhashed", "missing", "unreadable", "wrong-size", "wrong-digest"]
 
@@ -45,64 +47,100 @@ class Verdict:
 def wrong_files(
     items: Sequence[tuple[Path, File]], *, on_bytes: Callable[[int, File], None], stop: Stop, threads: int | None = None
 ) -> list[File]:
-    """Those of `items` whose content has not the size and digest that the file should have, in the order given.
+    """Those of `items` that were not found to have the size and digest that they should have, in the order given.
 
-    As `judge`, for whoever needs no reason.
+    As `judge`, for whoever needs no reason. What was not looked at, because it was stopped, counts as wrong.
     """
-    return [verdict.file for verdict in judge(items, on_bytes=on_bytes, stop=stop, threads=threads) if verdict.bad]
+    verdicts = judge(items, on_bytes=on_bytes, stop=stop, threads=threads)
+    good = {(verdict.path, verdict.file) for verdict in verdicts if not verdict.bad}
+    return [file for path, file in items if (path, file) not in good]
 
 
 def judge(
     items: Sequence[tuple[Path, File]], *, on_bytes: Callable[[int, File], None], stop: Stop, threads: int | None = None
 ) -> list[Verdict]:
-    """A verdict on each of `items`, in the order given; fewer when stopped.
+    """A verdict on each of `items`, in the order given; fewer only when stopped, then without waiting for the disk.
 
     A file without a known digest is not read, only its size is compared. `on_bytes(bytes read of the file, file)` is
-    called from this thread.
+    called from this thread. What ends a thread early, such as MemoryError, is raised here.
     """
+    bench = _Bench(items, stop)
     count = min(len(items), threads or min(_MOST_THREADS, _THREADS_A_CORE * (os.cpu_count() or 1)))
-    # the longest first, so that the end is not one lonely thread
-    waiting = sorted(range(len(items)), key=lambda index: items[index][1].size)
-    reports: queue.SimpleQueue[tuple[int, int] | None] = queue.SimpleQueue()
-    verdicts: dict[int, Verdict] = {}
-    lock = threading.Lock()
-
-    def work() -> None:
-        buffer = new_buffer()
-        try:
-            while not stop.is_set:
-                with lock:
-                    if not waiting:
-                        return
-                    index = waiting.pop()
-                path, file = items[index]
-
-                def report(done: int, index: int = index) -> None:
-                    reports.put((index, done))
-
-                if verdict := _judge(path, file, buffer, report, stop):
-                    with lock:
-                        verdicts[index] = verdict
-        finally:
-            reports.put(None)
-
-    workers = [threading.Thread(target=work, name=f"verify-{n}", daemon=True) for n in range(count)]
-    for worker in workers:
-        worker.start()
+    workers = [threading.Thread(target=bench.work, name=f"verify-{n}", daemon=True) for n in range(count)]
     running = count
-    while running:
-        told = reports.get()
-        if told is None:
-            running -= 1
-        else:
-            on_bytes(told[1], items[told[0]][1])
-    for worker in workers:
-        worker.join()
-    return [verdicts[index] for index in sorted(verdicts)]
+    try:
+        for worker in workers:
+            worker.start()
+        while running and not stop.is_set:
+            try:
+                told = bench.reports.get(timeout=_STOP_NOTICED)
+            except queue.Empty:
+                continue
+            if isinstance(told, BaseException):
+                raise told
+            if told is None:
+                running -= 1
+            else:
+                on_bytes(told[1], items[told[0]][1])
+    finally:
+        bench.abandoned.set()
+    verdicts = bench.so_far()
+    if len(verdicts) < len(items) and not stop.is_set:
+        raise RuntimeError(f"{len(items) - len(verdicts)} of {len(items)} files got no verdict")
+    return verdicts
 
 
-def _judge(path: Path, file: File, buffer: memoryview, on_bytes: Callable[[int], None], stop: Stop) -> Verdict | None:
-    """The verdict on one file; None when stopped."""
+class _Bench:
+    """What the threads of one check share: the files that wait, what is told of them, and the verdicts.
+
+    `reports` holds (index, bytes read), the exception that ended a thread, and None for every thread that has ended.
+    """
+
+    def __init__(self, items: Sequence[tuple[Path, File]], stop: Stop) -> None:
+        self._items = items
+        self._stop = stop
+        # the longest first, so that the end is not one lonely thread
+        self._waiting = sorted(range(len(items)), key=lambda index: items[index][1].size)
+        self._verdicts: dict[int, Verdict] = {}
+        self._lock = threading.Lock()
+        self.reports: queue.SimpleQueue[tuple[int, int] | BaseException | None] = queue.SimpleQueue()
+        self.abandoned = threading.Event()
+
+    def work(self) -> None:
+        """Judge one file after the other until none waits; for a thread of its own."""
+        try:
+            buffer = new_buffer()
+            while not self._over() and (index := self._next()) is not None:
+                path, file = self._items[index]
+                verdict = _judge(path, file, buffer, partial(self._tell, index), self._over)
+                if verdict is not None:
+                    with self._lock:
+                        self._verdicts[index] = verdict
+        except BaseException as error:  # the caller raises it: a file without a verdict must not pass for a right one
+            self.reports.put(error)
+        finally:
+            self.reports.put(None)
+
+    def so_far(self) -> list[Verdict]:
+        """The verdicts that there are, in the order of the items."""
+        with self._lock:
+            return [self._verdicts[index] for index in sorted(self._verdicts)]
+
+    def _next(self) -> int | None:
+        with self._lock:
+            return self._waiting.pop() if self._waiting else None
+
+    def _tell(self, index: int, done: int) -> None:
+        self.reports.put((index, done))
+
+    def _over(self) -> bool:
+        return self._stop.is_set or self.abandoned.is_set()
+
+
+def _judge(
+    path: Path, file: File, buffer: memoryview, on_bytes: Callable[[int], None], over: Callable[[], bool]
+) -> Verdict | None:
+    """The verdict on one file; None when nobody wants it any more."""
     expected = file.expected
     try:
         size = path.stat().st_size
@@ -118,7 +156,7 @@ def _judge(path: Path, file: File, buffer: memoryview, on_bytes: Callable[[int],
                 content.read(offset, buffer, length)
                 hasher.update(buffer[:length])
                 on_bytes(offset + length)
-                if stop.is_set:
+                if over():
                     return None
     except FileNotFoundError:
         return Verdict(path, file, "missing")
