@@ -6,7 +6,8 @@
         assert child.wait().code == -signal.SIGKILL
 
 The processes are forks of one that has imported everything, so a start takes milliseconds. It runs under
-`interposed.c`, which ends a process at a chosen filesystem call or takes away the meaning of its locks.
+`interposed.c`, which ends a process at a chosen filesystem call, takes away the meaning of its locks or its syncs, or
+writes down what it does.
 """
 
 import codecs
@@ -30,11 +31,12 @@ from typing import Any, Self
 
 import pytest
 
+from nimctl.core import fetch
 from nimctl.core.cache import CachePaths, Part
 from nimctl.core.errors import NimctlError
 from nimctl.core.fetch import http, store
 from nimctl.core.fetch.manifest import File, Manifest, from_json, revision_of
-from nimctl.core.fetch.protocol import RangeStream
+from nimctl.core.fetch.protocol import RangeStream, Source
 from nimctl.core.fetch.retry import Patience, Stop
 
 KINDS = ("create", "write", "sync", "rename", "symlink", "unlink", "truncate", "allocate", "mkdir", "rmdir", "chmod")
@@ -168,7 +170,7 @@ class Fetchers:
     def start(
         self,
         cache: Path,
-        wanted: Checkpoint,
+        wanted: Checkpoint | None,
         *,
         settings: Mapping[str, float | str] = QUICK,
         kill: Kill | None = None,
@@ -176,19 +178,29 @@ class Fetchers:
         uid: int | None = None,
         umask: int = 0o002,
         attempts: int = 4,
+        record: Path | None = None,
+        unsynced: tuple[str, ...] = (),
+        uri: str | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> Child:
-        """Begin to fetch. `settings` are constants of `nimctl.core.fetch` by module and name."""
+        """Begin to fetch `wanted`, or what `uri` names in `environment`.
+
+        `settings` are constants of `nimctl.core.fetch` by module and name. `record` takes the order of what is done to
+        the cache, see `interposed.c`. The functions that `unsynced` names (`module:name`) force nothing to the disk.
+        """
         answer = self._folder / f"{len(self._children)}.json"
         order = {
-            "cache": str(cache), "manifest": wanted.manifest.to_json(), "urls": dict(wanted.urls), "repo": wanted.repo,
-            "settings": dict(settings), "kill": kill and asdict(kill), "locks": locks, "uid": uid, "umask": umask,
-            "attempts": attempts, "answer": str(answer),
+            "cache": str(cache), "settings": dict(settings), "kill": kill and asdict(kill), "locks": locks, "uid": uid,
+            "umask": umask, "attempts": attempts, "answer": str(answer), "record": record and str(record),
+            "unsynced": unsynced, "uri": uri, "environment": dict(environment or {}),
         }  # fmt: skip
+        if wanted is not None:
+            order |= {"manifest": wanted.manifest.to_json(), "urls": dict(wanted.urls), "repo": wanted.repo}
         child = Child(self, self.ask({"start": order})["pid"], answer)
         self._children.append(child)
         return child
 
-    def run(self, cache: Path, wanted: Checkpoint, **how: Any) -> Ended:
+    def run(self, cache: Path, wanted: Checkpoint | None, **how: Any) -> Ended:
         """Fetch to the end."""
         return self.start(cache, wanted, **how).wait()
 
@@ -245,6 +257,7 @@ def _fetch(order: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         module, _, constant = name.rpartition(".")
         place = importlib.import_module(f"nimctl.core.fetch.{module}")
         setattr(place, constant, Path(value) if isinstance(value, str) else value)
+    os.environ.update(order["environment"])
     if order["uid"] is not None:
         os.setgroups([])
         os.setgid(0)
@@ -253,25 +266,52 @@ def _fetch(order: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     library = ctypes.CDLL(None)
     if not order["locks"]:
         library.interposed_no_locks()
+    for name in order["unsynced"]:
+        _take_syncs_from(name, library)
     kill = order["kill"] or {"kind": None, "at": 0, "torn": False}
     kind = KINDS.index(kill["kind"]) if kill["kind"] else -1
     stop = Stop()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    source = WebSource(order["repo"], from_json(order["manifest"]), order["urls"])
+    paths, patience = CachePaths(Path(order["cache"])), Patience(order["attempts"], 0.01, 0.1)
     library.interposed_arm(order["cache"].encode(), kind, ctypes.c_long(kill["at"]), int(kill["torn"]))
+    if order["record"]:
+        library.interposed_record(order["record"].encode())
     told: dict[str, Any] = {}
     code = 0
     try:
-        store.ensure(
-            source, source.manifest, CachePaths(Path(order["cache"])), lambda _: None,
-            patience=Patience(order["attempts"], 0.01, 0.1), stop=stop,
-        )  # fmt: skip
+        source = _source(order, paths)
+        store.ensure(source, source.resolve(), paths, lambda _: None, patience=patience, stop=stop)
     except NimctlError as error:
         code, told["error"] = error.exit_code, error.to_json()
     except BaseException as error:
         code, told["crash"] = 99, "".join(traceback.format_exception(error))
     told["counts"] = dict(zip(KINDS, (ctypes.c_long * len(KINDS)).in_dll(library, "interposed_counts"), strict=True))
     return code, told
+
+
+def _source(order: dict[str, Any], paths: CachePaths) -> Source:
+    if order["uri"] is None:
+        return WebSource(order["repo"], from_json(order["manifest"]), order["urls"])
+    return fetch.open_source(order["uri"], paths.root, access=fetch.from_environment(order["environment"]))
+
+
+def _take_syncs_from(name: str, library: ctypes.CDLL) -> None:
+    """Let a function or method of `nimctl.core.fetch` do all it does but force anything to the disk."""
+    module, _, rest = name.partition(":")
+    place: Any = importlib.import_module(f"nimctl.core.fetch.{module}")
+    *outer, last = rest.split(".")
+    for each in outer:
+        place = getattr(place, each)
+    real = getattr(place, last)
+
+    def without_syncs(*values: Any, **named: Any) -> Any:
+        library.interposed_no_syncs(1)
+        try:
+            return real(*values, **named)
+        finally:
+            library.interposed_no_syncs(0)
+
+    setattr(place, last, without_syncs)
 
 
 if __name__ == "__main__":
