@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from nimctl.cli.config import Config
 from nimctl.cli.holdings import short, take
+from nimctl.cli.places import places_of
 from nimctl.cli.stopping import stoppable
 from nimctl.core import recipes
 from nimctl.core.errors import NimctlError
@@ -57,15 +60,15 @@ def _jobs(root: Path, held: Inventory, model: str | None) -> list[Job]:
 def _named(pairs: Sequence[tuple[Repository, Revision]], model: str, root: Path) -> list[tuple[Repository, Revision]]:
     uri = recipes.load(model).weights if model in recipes.names() else model
     if "://" in uri:
-        source = open_source(uri, root)
-        name, part = source.repo, source.part
-        _, _, wanted = uri.partition("://")[2].partition("?")[0].partition(":")
-        found = [pair for pair in pairs if (pair[0].part, pair[0].name) == (part, name)]
+        places = places_of(uri, root)
     else:
-        name, _, wanted = uri.partition(":")
-        found = [pair for pair in pairs if pair[0].name == name]
-    if wanted:
-        found = [(o, r) for o, r in found if wanted in r.refs or (len(wanted) >= 4 and r.revision.startswith(wanted))]
+        name, _, revision = uri.partition(":")
+        places = {(repository.part, name): revision for repository, _ in pairs}
+    found = [
+        (repository, revision)
+        for repository, revision in pairs
+        if (wanted := places.get((repository.part, repository.name))) is not None and _is_asked(revision, wanted)
+    ]
     if found:
         return found
     known = sorted({f"{repository.name}:{short(revision.revision)}" for repository, revision in pairs})
@@ -77,6 +80,11 @@ def _named(pairs: Sequence[tuple[Repository, Revision]], model: str, root: Path)
     )
 
 
+def _is_asked(revision: Revision, wanted: str) -> bool:
+    """Whether `wanted` means this revision: a branch, a version, or the start of a commit; empty means any."""
+    return not wanted or wanted in revision.refs or (len(wanted) >= 4 and revision.revision.startswith(wanted))
+
+
 def _mend(config: Config, pair: tuple[Job, Checked], out: Output, stop: Stop) -> Checked:
     job, result = pair
     if not result.bad:
@@ -84,11 +92,24 @@ def _mend(config: Config, pair: tuple[Job, Checked], out: Output, stop: Stop) ->
     access = from_environment(os.environ)
 
     def opened(uri: str) -> Source:
-        return open_source(uri, config.cache, access=access)
+        # what was recorded is the mirror's own address already, so that it must not be redirected once more
+        known = _with_user(uri, access.override)
+        return open_source(known, config.cache, access=replace(access, override=None))
 
     what = f"repairing {result.repository} {short(result.revision)}"
     with out.transfer(what) as view:
         return repairing.mend(config.cache, job, result, opened, view.report, stop=stop)
+
+
+def _with_user(uri: str, mirror: str | None) -> str:
+    """`uri` with the user and password of `mirror`, where both are one server: they are never recorded."""
+    asked, given = urlsplit(uri), urlsplit((mirror or "").replace("jfrog://", "https://", 1))
+    user, at, _ = given.netloc.rpartition("@")
+    try:
+        same = (asked.scheme, asked.hostname, asked.port) == (given.scheme, given.hostname, given.port)
+    except ValueError:  # a port that is no number: such a mirror has given nothing to this cache
+        return uri
+    return uri.replace("://", f"://{user}@", 1) if at and same else uri
 
 
 def _say(results: Sequence[Checked], out: Output) -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import typer
 
+from nimctl.cli.places import places_of
 from nimctl.cli.runs import runtimes
 from nimctl.cli.stopping import stoppable
 from nimctl.core.cache import storage_error
 from nimctl.core.errors import NimctlError
-from nimctl.core.fetch import open_source
 from nimctl.core.fetch.upkeep import inventory
 from nimctl.core.fetch.upkeep import prune as pruning
 from nimctl.core.fetch.upkeep.inventory import Inventory, Repository
@@ -123,22 +123,24 @@ def users_of(root: Path) -> Users:
         for run in runtime.list_runs():
             if not runtime.state(run).alive or (run.cache is not None and Path(run.cache) != root):
                 continue
-            repository = _served(run, root)
-            if repository is None:
+            repositories = _served(run, root)
+            if repositories is None:
                 unknown.append(run.name)
-            elif repository:
+            for repository in repositories or ():
                 serving[repository] = (*serving.get(repository, ()), run.name)
     return Users(serving, tuple(unknown))
 
 
-def _served(run: RunHandle, root: Path) -> str | None:
-    """The repository that a run serves, as `part/name`; empty for a folder of its own, None where nobody knows."""
+def _served(run: RunHandle, root: Path) -> tuple[str, ...] | None:
+    """The repositories that a run may read, as `part/name`; empty for a folder of its own, None where nobody knows.
+
+    More than one with NIM_REPOSITORY_OVERRIDE: when the run was started, the mirror may not have been named yet.
+    """
     weights = run.weights or (load(run.recipe).weights if run.recipe in names() else None)
     if not weights or run.kind == "nim":
         return None
     with suppress(NimctlError):
-        source = open_source(weights, root)
-        return "" if source.in_place is not None else f"{source.part}/{source.repo}"
+        return tuple(f"{part}/{name}" for part, name in places_of(weights, root))
     return None
 
 

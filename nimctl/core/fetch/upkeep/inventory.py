@@ -135,6 +135,11 @@ def paths_of(root: Path, repository: Repository) -> RepoPaths:
     return CachePaths(root).repo(repository.name, repository.part)
 
 
+def listed_name(repo: str) -> str:
+    """The name that `take` gives to a source's repository: folders do not tell -- in a name from the / of another."""
+    return repo.replace("--", "/")
+
+
 def _names(folder: Path, unreadable: list[str]) -> list[str]:
     try:
         return [entry.name for entry in folder.iterdir()]
@@ -168,7 +173,7 @@ def _repository(part: Part, folder: Path, now: float) -> Repository:
     loose = tuple(_loose(repo, linked, now))
     return Repository(
         part=part,
-        name=folder.name.removeprefix(_PREFIX).replace("--", "/"),
+        name=listed_name(folder.name.removeprefix(_PREFIX)),
         folder=str(folder),
         disk=_disk(folder),
         revisions=revisions,
