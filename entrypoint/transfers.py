@@ -114,7 +114,7 @@ class Lines:
 
 
 class JsonLines:
-    """Progress as objects for machines: each new phase, and at most one in `every` seconds else.
+    """Progress as objects for machines: each new phase and wait for a source, at most one in `every` seconds else.
 
     `files` of a line are those whose state changed since the line before.
     """
@@ -126,15 +126,16 @@ class JsonLines:
         self._every = every
         self._clock = clock
         self._told = float("-inf")
-        self._phase: str | None = None
+        self._seen: tuple[str, str | None] | None = None
         self._states: dict[str, str] = {}
 
     def see(self, progress: Progress) -> None:
         """Write it, if its time has come."""
         now = self._clock()
-        if progress.phase == self._phase and now - self._told < self._every:
+        seen = (progress.phase, progress.detail if progress.phase == "resolving" else None)
+        if seen == self._seen and now - self._told < self._every:
             return
-        self._phase, self._told = progress.phase, now
+        self._seen, self._told = seen, now
         changed = [file for file in progress.files if self._states.get(file.path, "waiting") != file.state]
         self._states |= {file.path: file.state for file in changed}
         self._write({"schema": PROGRESS_SCHEMA, "event": "progress", **_fields(progress, changed)})

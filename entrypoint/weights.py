@@ -12,6 +12,7 @@ from typing import Any
 from nimctl.core.cache import CachePaths
 from nimctl.core.errors import NimctlError
 from nimctl.core.fetch import ANONYMOUS, Access, File, Manifest, OnProgress, Progress, Stop, open_source, store
+from nimctl.core.fetch.asking import Asking
 from nimctl.core.fetch.http import Client
 from nimctl.core.fetch.protocol import Generator
 from nimctl.core.fetch.sources.selection import TENSORS
@@ -37,7 +38,10 @@ class Checkpoint:
         self._client = Client(offline=access.offline)
         self._paths = CachePaths(cache)
         self._stop = stop
-        self._source = open_source(uri, cache, access=access, client=self._client, refresh=refresh)
+        self._asking = Asking(stop)
+        self._source = open_source(
+            uri, cache, access=access, client=self._client, refresh=refresh, patience=self._asking.patience
+        )
         self._manifest: Manifest | None = None
 
     @property
@@ -70,8 +74,8 @@ class Checkpoint:
 
     def _resolved(self, on_progress: OnProgress) -> Manifest:
         if self._manifest is None:
-            on_progress(Progress(0, phase="resolving"))
-        return self.manifest
+            self._manifest = self._asking.resolve(self._source, on_progress)
+        return self._manifest
 
     def close(self) -> None:
         """Close what connections are left."""

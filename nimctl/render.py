@@ -203,7 +203,7 @@ class TransferView:
     def __init__(self, out: Output, what: str, live: Live | None) -> None:
         self._out, self._what, self._live = out, what, live
         self._started = self._printed = time.monotonic()
-        self._phase = ""
+        self._seen: tuple[str, str | None] | None = None
 
     def update(self, done: int | None, total: int | None, detail: str = "") -> None:
         """Bytes done of total (either may be unknown) and what is being done."""
@@ -220,8 +220,11 @@ class TransferView:
         now = time.monotonic()
         if self._live is not None:
             self._live.update(Text(redact(f"{self._what}  {moved(progress)}"), overflow="ellipsis", no_wrap=True))
-        elif now - self._printed >= _LINE_SECONDS or progress.phase != self._phase:
-            self._printed, self._phase = now, progress.phase
+            return
+        # what a source is waited for is told each time: nothing else moves meanwhile
+        seen = (progress.phase, progress.detail if progress.phase == "resolving" else None)
+        if now - self._printed >= _LINE_SECONDS or seen != self._seen:
+            self._printed, self._seen = now, seen
             if self._out.mode == "json":
                 told = {"stage": "weights", "state": "running", **to_plain(progress)}
                 self._out.progress_line({name: value for name, value in told.items() if name != "files"})

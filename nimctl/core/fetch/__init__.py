@@ -13,6 +13,7 @@ from nimctl.core.errors import NimctlError
 from nimctl.core.fetch import http, store
 from nimctl.core.fetch.access import Access, from_environment
 from nimctl.core.fetch.address import without_secrets
+from nimctl.core.fetch.asking import Asking
 from nimctl.core.fetch.manifest import File, Manifest
 from nimctl.core.fetch.protocol import FileProgress, OnProgress, Progress, Source
 from nimctl.core.fetch.retry import DEFAULT, Patience, Stop
@@ -94,14 +95,14 @@ def fetch(
     `interrupted` once `stop` is set.
     """
     client = http.Client(offline=access.offline)
+    asking = Asking(stop, patience)
     try:
-        source = open_source(uri, cache_root, access=access, client=client, refresh=refresh, patience=patience)
-        if source.in_place is None:
-            on_progress(Progress(0, phase="resolving"))
-        manifest = source.resolve()
+        source = open_source(uri, cache_root, access=access, client=client, refresh=refresh, patience=asking.patience)
         if source.in_place is not None:
+            manifest = source.resolve()
             on_progress(Progress(manifest.total, manifest.total, phase="done"))
             return source.in_place
+        manifest = asking.resolve(source, on_progress)
         return store.ensure(
             source, manifest, CachePaths(cache_root), on_progress, patience=patience, stop=stop, only=only
         )

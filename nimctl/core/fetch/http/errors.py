@@ -104,10 +104,13 @@ def proxy_error(shown: str, answer: str | None) -> NimctlError:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """`error` and what it was caused by, innermost last; urllib3 and requests hide causes in their arguments."""
+    """`error` and what it was caused by, innermost last; urllib3 and requests hide causes in their arguments.
+
+    It ends at an error of ours: whoever asks while one is handled was not made to fail by that.
+    """
     seen: list[BaseException] = []
     here: BaseException | None = error
-    while here is not None and here not in seen and len(seen) < 20:
+    while here is not None and not isinstance(here, NimctlError | Interrupted) and here not in seen and len(seen) < 20:
         seen.append(here)
         hidden = [getattr(here, "reason", None), *here.args]
         here = next((h for h in hidden if isinstance(h, BaseException)), None) or here.__cause__ or here.__context__

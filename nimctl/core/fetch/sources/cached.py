@@ -5,6 +5,7 @@ until `refresh` asks for the present revision. Where the network may not or cann
 a NIM) left in the cache is taken if nothing of it is missing.
 """
 
+import contextlib
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -57,9 +58,10 @@ def resolve(
         return _left(wanted)
     if refresh:
         return ask(patience)
-    try:
+    beside: Manifest | None = None
+    with contextlib.suppress(NimctlError):
         beside = _left(wanted)
-    except NimctlError:
+    if beside is None:
         return ask(patience)
     try:
         return ask(replace(patience, attempts=min(patience.attempts, _ATTEMPTS_BESIDE_WEIGHTS)))

@@ -111,7 +111,9 @@ class NgcSource:
             return False
         if not way.route.keyed and answer.status in (401, 403, 404):
             self._catalog.route = self._catalog.member
-        elif answer.status != 401 or way.token is None or login.renewed(way.token, self._patience) is None:
+        elif (
+            answer.status != 401 or way.token is None or login.renewed(way.token, self._patience.amid_transfer) is None
+        ):
             return False
         with self._lock:
             if self._ways.get(file.path) is way:
@@ -124,7 +126,7 @@ class NgcSource:
         if known is not None:
             return known
         route = self._catalog.route
-        headers, token = self._catalog.headers(route, self._patience)
+        headers, token = self._catalog.headers(route, self._patience.amid_transfer)
         target = http.Target(
             route.file_url(version, file.path), size=file.size, headers=headers, exact=file.digest is None
         )

@@ -13,6 +13,7 @@ import re
 import ssl
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 from urllib.parse import unquote
@@ -97,7 +98,7 @@ class ObjectStoreSource:
         """The bytes [start, stop) of `file` as it was listed; see `protocol.Remote`."""
         with self._lock:
             if not self._listed:  # the cache answered `resolve`, and now lacks a file
-                self._list(self._patience)
+                self._list(self._patience.amid_transfer)
             key, pin = self._keys.get(file.path), self._pins.get(file.path)
         if key is None:
             raise objectstore_errors.absent(self._asked, f"it holds no {file.path!r:.200}")
@@ -161,7 +162,7 @@ class ObjectStoreSource:
                 raise
             self._borrows, self._store = True, None
             try:
-                found = self._persist(self._entries, f"the file list of {self._address}", Patience(attempts=1))
+                found = self._persist(self._entries, f"the file list of {self._address}", replace(patience, attempts=1))
             except NimctlError as error:
                 raise (refusal if error.id.startswith("weights-source") else error) from error
         shown = f"the file list of {self._address}"

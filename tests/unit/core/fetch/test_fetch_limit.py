@@ -1,6 +1,7 @@
 """How many connections, how long to wait, and which digests: the small rules of a transfer."""
 
 import hashlib
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -81,7 +82,7 @@ def test_patience_ends_with_the_last_reason_and_a_stop_ends_it_at_once():
     stop = Stop()
     stop.set()
     with pytest.raises(NimctlError):
-        persist(fail, "the list", retry.DEFAULT, stop)
+        persist(fail, "the list", replace(retry.DEFAULT, stop=stop))
     assert len(calls) == 4
 
 
