@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from nimctl.cli.config import Config
-from nimctl.cli.holdings import short, take
+from nimctl.cli.holdings import counted, short, take
 from nimctl.cli.places import places_of
 from nimctl.cli.stopping import stoppable
 from nimctl.core import recipes
@@ -116,7 +116,7 @@ def _say(results: Sequence[Checked], out: Output) -> None:
     """A line for each revision, and one for each file that is not right."""
     for result in results:
         name = f"{result.repository} {short(result.revision)}"
-        shown = f"{result.files} files, {size(result.bytes)}"
+        shown = f"{counted(result.files, 'file')}, {size(result.bytes)}"
         if result.outcome == "right":
             hashed = result.files - len(result.unhashed)
             out.text(f"ok        {name}: {shown}" + ("" if not result.unhashed else f", {hashed} of them by digest"))
@@ -138,7 +138,9 @@ def _in_words(found: repairing.Finding) -> str:
         return "it is missing"
     if found.condition == "unreadable":
         return f"{found.blob} cannot be read: {found.found}"
-    what = f"it has {found.found} bytes" if found.condition == "wrong-size" else f"its digest is {found.found}"
+    what = f"its digest is {found.found}"
+    if found.condition == "wrong-size":
+        what = f"it has {counted(int(found.found or 0), 'byte')}"
     return f"{what}, and should be {found.expected or 'another size'} ({found.blob})"
 
 
@@ -147,16 +149,17 @@ def _failure(bad: Sequence[Checked], root: Path, *, repaired: bool) -> NimctlErr
     files = [(result, found) for result in bad for found in result.bad]
     corrupt = [pair for pair in files if pair[1].condition not in ("missing", "unreadable")]
     _, first = (corrupt or files)[0]
+    verb = "is" if len(files) == 1 else "are"
     if repaired and errors:
         fix = errors[0].fix
     else:
         fix = (
-            "`nimctl cache verify --repair` fetches these files again. If it comes back, the disk or the memory of "
+            "`nimctl cache verify --repair` fetches what is bad again. If it comes back, the disk or the memory of "
             "this machine is damaged."
         )
     return NimctlError(
         "weights-corrupt" if corrupt else "weights-incomplete",
-        f"{len(files)} files in {root} are damaged or missing",
+        f"{counted(len(files), 'file')} in {root} {verb} damaged or missing",
         cause=f"the first is {first.path} of {bad[0].repository}: {_in_words(first)}"
         + (f"; it could not be fetched: {errors[0].message}" if errors else ""),
         fix=fix,

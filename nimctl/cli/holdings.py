@@ -65,7 +65,7 @@ def show(root: Path, out: Output) -> None:
     if held.engine:
         room = sum(cache.disk for cache in held.engine)
         users_count = len({cache.uid for cache in held.engine})
-        out.text(f"compile caches: {len(held.engine)} of {users_count} user(s), {size(room)}")
+        out.text(f"compile caches: {len(held.engine)} of {counted(users_count, 'user')}, {size(room)}")
     for folder in held.unreadable:
         out.text(f"{folder} cannot be read by this user", style="yellow")
     out.text(f"{root}: {size(held.disk)} on the disk, what revisions share counted once")
@@ -97,7 +97,7 @@ def _lines(repository: Repository, users: Users) -> Iterator[str]:
     runs = (*users.serving.get(f"{repository.part}/{repository.name}", ()), *users.unknown)
     for revision in repository.revisions:
         named = f" {','.join(revision.refs)}" if revision.refs else ""
-        state = _STATES.get(revision.state) or f"{revision.present} of {revision.files} files"
+        state = _STATES.get(revision.state) or f"{revision.present} of {counted(revision.files, 'file')}"
         # a run that began before the name moved may still read an older revision
         used = ",".join(runs) + ("" if revision.refs or not runs else "?")
         yield _line(short(revision.revision) + named, size(revision.bytes), state, ago(revision.age), used)
@@ -107,12 +107,17 @@ def _lines(repository: Repository, users: Users) -> Iterator[str]:
         yield _line("-", size(partial.bytes), doing + share, ago(partial.age), "")
     if repository.loose:
         room = sum(blob.disk for blob in repository.loose)
-        yield _line("-", size(room), f"{len(repository.loose)} blobs of none", "", "")
+        yield _line("-", size(room), f"{counted(len(repository.loose), 'blob')} of none", "", "")
 
 
 def short(revision: str) -> str:
     """A commit as people write it; versions as they are."""
     return revision[:8] if len(revision) == 40 else revision
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things for people: `1 file`, `2 files`."""
+    return f"{number} {what}" + ("" if number == 1 else "s")
 
 
 def users_of(root: Path) -> Users:
@@ -202,7 +207,7 @@ def _agreed(plan: pruning.Plan, out: Output) -> bool:
         raise NimctlError(
             "usage",
             "nothing was removed: there is no terminal to ask on",
-            cause=f"{len(plan.items)} things of {size(plan.bytes)} would go, and --yes was not given",
+            cause=f"{counted(len(plan.items), 'thing')} of {size(plan.bytes)} would go, and --yes was not given",
             fix="Look at it with `nimctl cache prune --dry-run`, then add --yes.",
         )
     return bool(typer.confirm(f"Remove these and free {size(plan.bytes)}?", default=False))

@@ -80,3 +80,14 @@ def test_what_came_before_there_was_a_mirror_is_found_by_its_revision(
         done = nimctl("cache", "verify", address, "--json", env=there)
         assert [result["revision"] for result in done.document["checked"]] == [commit], address
     assert nimctl("cache", "verify", f"hf://{NAME}:v2", "--json", env=there).error_id == "weights-missing"
+
+
+def test_one_thing_is_told_in_the_singular(nimctl: Nimctl, there: dict[str, str]) -> None:
+    snapshot = pulled(nimctl, there)
+    (snapshot / "tokenizer.json").resolve().unlink()
+    assert "1 of 3 files" in nimctl("cache", "verify", env=there).stdout
+    done = nimctl("cache", "verify", "--json", env=there)
+    assert done.document["error"]["message"] == f"1 file in {there['NIMCTL_CACHE']} is damaged or missing"
+    (snapshot / "config.json").resolve().unlink()
+    done = nimctl("cache", "verify", "--json", env=there)
+    assert done.document["error"]["message"] == f"2 files in {there['NIMCTL_CACHE']} are damaged or missing"

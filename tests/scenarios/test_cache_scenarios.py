@@ -169,7 +169,7 @@ def test_pruning_shows_asks_and_frees(nimctl: Nimctl, there: dict[str, str], hub
     planned = checked(nimctl("cache", "prune", "--dry-run", "--json", env=there))
     assert [item["name"] for item in planned["plan"]["items"]] == [old.name] and planned["removed"] is None
     refused = nimctl("cache", "prune", env=there, stdin="y\n")
-    assert refused.code == 2 and "--yes" in refused.stderr and old.exists()
+    assert refused.code == 2 and "--yes" in refused.stderr and "1 thing of" in refused.stderr and old.exists()
     assert checked(nimctl("cache", "prune", "--keep", "1", "--yes", "--json", env=there))["plan"]["items"] == []
     removed = checked(nimctl("cache", "prune", "--yes", "--json", env=there))["removed"]
     assert removed["items"] == planned["plan"]["items"] and removed["bytes"] > 0
