@@ -15,8 +15,11 @@ from nimctl.doctor.model import Needs
 from nimctl.render import Output
 
 
-def look(config: Config, out: Output, *, replay: Path | None = None) -> HostFacts:
-    """The facts of this host, or those saved in `replay`. Raises `facts-invalid` for a file that holds none."""
+def look(config: Config, out: Output, *, replay: Path | None = None, try_port: bool = True) -> HostFacts:
+    """The facts of this host, or those saved in `replay`. Without `try_port` the port is not bound for a moment.
+
+    Raises `facts-invalid` for a file that holds no facts.
+    """
     if replay is not None:
         return _read(replay)
     from nimctl.doctor.facts import gather
@@ -27,6 +30,7 @@ def look(config: Config, out: Output, *, replay: Path | None = None) -> HostFact
             host=str(config.text("host")),
             port=config.number("port"),
             environment=os.environ,
+            try_port=try_port,
         )
 
 

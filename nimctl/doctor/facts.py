@@ -43,6 +43,7 @@ def gather(
     host: str,
     port: int,
     environment: Mapping[str, str],
+    try_port: bool = True,
     docker_facts: Callable[[float], DockerFacts] = describe_daemon,
     gpu_inventory: Callable[[], GpuInventory] = read_inventory,
     limit: float = LIMIT,
@@ -51,6 +52,7 @@ def gather(
     """Everything observed on this host, for a run with this cache folder on this address. Never raises.
 
     Takes `limit + after_docker` seconds at most: a look that hangs is left behind and named in `problems`.
+    Without `try_port` it is not known whether the port is free.
     """
     started = time.monotonic()
     deadline = started + limit
@@ -66,7 +68,7 @@ def gather(
     system = Probe("system", look_at_system)
     tools = Probe("tools", partial(look_at_tools, environment))
     credentials = Probe("credentials", partial(look_at_credentials, environment))
-    bound = Probe("port", partial(look_at_port, host, port))
+    bound = Probe("port", partial(look_at_port if try_port else PortFacts, host, port))
 
     in_time = f"no answer within {limit:g} s"
     daemon = docker.answer(

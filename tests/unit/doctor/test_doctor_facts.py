@@ -338,6 +338,14 @@ def test_all_facts_of_this_machine_survive_json_and_hold_no_key(tmp_path):
     assert "CANARY" not in text
 
 
+def test_the_port_is_left_alone_when_nobody_asks_for_it(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert look(tmp_path, port=port).port.free is False
+        seen = look(tmp_path, port=port, try_port=False)
+    assert (seen.port.host, seen.port.port, seen.port.free, seen.problems) == ("127.0.0.1", port, None, ())
+
+
 def test_the_image_store_and_further_cdi_folders_are_where_docker_says(tmp_path):
     (tmp_path / "own.yaml").write_text("kind: nvidia.com/gpu\ndevices:\n- name: all\n")
     daemon = replace(DAEMON, data_root=str(tmp_path), cdi_spec_dirs=("/etc/cdi", str(tmp_path)))
