@@ -104,7 +104,7 @@ class Ended:
 
     @property
     def error_id(self) -> str | None:
-        return self.error and self.error["id"]
+        return str(self.error["id"]) if self.error else None
 
 
 class Child:
@@ -241,7 +241,7 @@ def _forked(order: dict[str, Any]) -> int:
     child = os.fork()
     if child:
         return child
-    code, told = 1, {}
+    code = 1
     try:
         code, told = _fetch(order)
         told["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
