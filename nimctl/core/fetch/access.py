@@ -37,9 +37,13 @@ class Access:
 
 
 def from_environment(environment: Mapping[str, str]) -> Access:
-    """The access that `environment` describes. Raises `config-invalid` and `key-missing` for a broken key file."""
+    """The access that `environment` describes.
 
-    def endpoint(name: str, default: str) -> str:
+    Raises `config-invalid` for an endpoint that is no address or holds a password, and `key-missing` for a broken key
+    file.
+    """
+
+    def endpoint(name: str, default: str, key: str) -> str:
         value = environment.get(name, "").strip().rstrip("/") or default
         if name.startswith("NGC_") and "://" not in value:
             # the shape that mirrors of NGC document: a bare host, and its scheme beside it
@@ -52,14 +56,22 @@ def from_environment(environment: Mapping[str, str]) -> Access:
                 cause="it does not begin with https:// or http://",
                 fix=f"Set {name} to an address such as {default}, or unset it.",
             )
+        if "@" in value:  # anywhere, as a password may hold a slash that should have been percent-encoded
+            raise NimctlError(
+                "config-invalid",
+                f"{name} holds a user or a password",  # and is not shown
+                cause="a login in the address of an endpoint is sent to nobody",
+                fix=f"Set {name} to the address alone, such as {default}; the key belongs into {key}. Where a mirror "
+                "wants a user and a password, name the folder there as the weights: https://user:password@host/folder.",
+            )
         return value
 
     return Access(
         hf_token=find_key(HUGGING_FACE, environment) or _old_token(environment),
-        hf_endpoint=endpoint("HF_ENDPOINT", HUB_ENDPOINT),
+        hf_endpoint=endpoint("HF_ENDPOINT", HUB_ENDPOINT, "HF_TOKEN"),
         ngc_key=find_key(NGC, environment),
-        ngc_endpoint=endpoint("NGC_API_ENDPOINT", NGC_ENDPOINT),
-        ngc_auth_endpoint=endpoint("NGC_AUTH_ENDPOINT", NGC_AUTH_ENDPOINT),
+        ngc_endpoint=endpoint("NGC_API_ENDPOINT", NGC_ENDPOINT, "NGC_API_KEY"),
+        ngc_auth_endpoint=endpoint("NGC_AUTH_ENDPOINT", NGC_AUTH_ENDPOINT, "NGC_API_KEY"),
         override=environment.get("NIM_REPOSITORY_OVERRIDE", "").strip() or None,
         offline=environment.get("HF_HUB_OFFLINE", "").strip().lower() in _TRUE,
         object_store={

@@ -184,15 +184,7 @@ class Client:
             if response.status_code not in _REDIRECTS or "Location" not in response.headers:
                 return response, here
             response.close()
-            there = urljoin(here, response.headers["Location"])
-            if not there.startswith(("https://", "http://")) or (here.startswith("https:") and there[:6] != "https:"):
-                raise NimctlError(
-                    "weights-source-failed",
-                    f"{without_secrets(here)} redirects to where nothing will be fetched from",
-                    cause=f"it leads from https to {without_secrets(there)}, which is not encrypted",
-                    fix="Check the endpoint; no proxy or mirror on the way may take the encryption away.",
-                )
-            here = there
+            here = _redirected(here, response.headers["Location"])
         raise Interrupted(f"{without_secrets(url)} redirects more than {_MOST_REDIRECTS} times")
 
     def _send(self, method: str, url: str, headers: dict[str, str]) -> requests.Response:
@@ -218,6 +210,30 @@ class Client:
             with self._lock:
                 self._sessions.append(session)
         return session
+
+
+def _redirected(here: str, location: str) -> str:
+    """The address that `location` means to whoever asked `here`. Raises `weights-source-failed`."""
+    try:
+        there = urljoin(here, location)
+    except ValueError:  # such as http://[x
+        there = ""
+    before, after = _origin(here), _origin(there)
+    scheme = after[0] if after else None
+    if scheme == "https" or (scheme == "http" and before and before[0] == "http"):
+        return there
+    if scheme == "http":
+        cause = f"it leads from https to {without_secrets(there)}, which is not encrypted"
+        fix = "Check the endpoint; no proxy or mirror on the way may take the encryption away."
+    else:
+        cause = f"it leads to {scheme[:20]}:, which is neither https nor http" if scheme else "it leads to no address"
+        fix = "Check the endpoint; a proxy or portal on the way may answer in its place."
+    raise NimctlError(
+        "weights-source-failed",
+        f"{without_secrets(here)} redirects to where nothing will be fetched from",
+        cause=cause,
+        fix=fix,
+    )
 
 
 def _origin(url: str) -> tuple[str | None, str | None, int | None] | None:
