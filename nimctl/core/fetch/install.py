@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nimctl.core.cache import CachePaths, RepoPaths, make_shared_folder, open_shared
+from nimctl.core.errors import NimctlError
 from nimctl.core.fetch import snapshots
 from nimctl.core.fetch.digests import of_blob_name
 from nimctl.core.fetch.manifest import File, Manifest
@@ -24,19 +25,20 @@ def seal(path: Path) -> None:
         os.close(handle)
 
 
-def blob(repo: RepoPaths, data: Path, name: str, size: int) -> None:
+def blob(repo: RepoPaths, data: Path, name: str, file: File) -> None:
     """Give the verified, synced file `data` its name among the blobs, and vouch for it."""
     data.replace(repo.blobs / name)
     sync_folder(repo.blobs)
-    vouch(repo, name, size)
+    vouch(repo, name, file)
 
 
-def vouch(repo: RepoPaths, name: str, size: int) -> None:
-    """Note that a blob was verified, so that after a crash it is not hashed again."""
+def vouch(repo: RepoPaths, name: str, file: File) -> None:
+    """Note that the blob of `file` was verified, so that after a crash it is not hashed, or fetched, again."""
     make_shared_folder(repo.markers)
     handle = open_shared(repo.markers / snapshots.SEALED, os.O_WRONLY | os.O_APPEND)
     try:
-        os.write(handle, f"{name} {size}\n".encode("ascii"))
+        key = f" {file.key}" if file.version and not file.digest else ""
+        os.write(handle, f"{name} {file.size}{key}\n".encode("ascii"))
     finally:
         os.close(handle)
 
@@ -94,6 +96,21 @@ def _point(paths: CachePaths, repo: RepoPaths, revision: str, refs: Sequence[str
     for ref in refs:
         make_shared_folder(repo.ref(ref).parent, paths.root)
         _write(repo.ref(ref), revision, private)  # without a line's end: huggingface_hub reads it as it is
+
+
+def require_one_disk(repo: RepoPaths) -> None:
+    """A finished file gets its name by a rename, which cannot lead to another filesystem. Raises `cache-not-writable`.
+
+    That is so where somebody made `blobs` a link to another disk.
+    """
+    if repo.blobs.stat().st_dev != repo.partial.stat().st_dev:
+        place = repo.blobs.resolve()
+        raise NimctlError(
+            "cache-not-writable",
+            f"{repo.blobs} lies on another filesystem than {repo.partial}",
+            cause=f"it leads to {place}, and a finished file cannot be moved there in one step",
+            fix=f"Move all of {repo.folder} to that disk and leave a link in its place.",
+        )
 
 
 def sync_folder(folder: Path) -> None:

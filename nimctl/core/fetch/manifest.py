@@ -17,6 +17,8 @@ _LONGEST_PATH = 1024  # bytes; leaves room for the cache's own folders below PAT
 class File:
     """One file: `path` relative with slashes, `size` in bytes, `digest` as `algorithm:hex` or None where not known.
 
+    `version` is what the source calls this state of a file whose digest it does not know, such as an ETag: with it, an
+    interrupted download can be taken up again.
     Raises ValueError for a path that would leave the folder or that a filesystem cannot hold, whoever named it, for a
     negative size and for what is no digest.
     """
@@ -24,6 +26,7 @@ class File:
     path: str
     size: int
     digest: str | None = None
+    version: str | None = None
 
     def __post_init__(self) -> None:
         if any(not _is_safe(part) for part in self.path.split("/")) or len(self.path.encode()) > _LONGEST_PATH:
@@ -40,10 +43,10 @@ class File:
 
     @cached_property
     def key(self) -> str:
-        """The name of its bytes: that of its blob where the digest is known, else one made of path and size."""
+        """The name of its bytes: its blob's where the digest is known, else one made of path, size and version."""
         if expected := self.expected:
             return expected.hex
-        return "unhashed-" + hashlib.sha256(f"{self.size} {self.path}".encode()).hexdigest()[:32]
+        return "unhashed-" + hashlib.sha256(f"{self.size} {self.path} {self.version}".encode()).hexdigest()[:32]
 
 
 def _is_safe(part: str) -> bool:

@@ -25,7 +25,7 @@ def require_room(repo: RepoPaths, private: Path, files: Iterable[File], source: 
     there = sum(_allocated(private / f"{key}.data") for key in wanted)
     needed = sum(file.size for file in wanted.values()) - there + _MARGIN_BYTES
     inodes_needed = _INODES_A_FILE * len(wanted) + _MARGIN_INODES
-    free, found = free_bytes(repo.folder), os.statvfs(repo.folder)
+    free, found = free_bytes(repo.blobs), os.statvfs(repo.blobs)
     enough_inodes = not found.f_files or found.f_favail >= inodes_needed
     if free >= needed and enough_inodes:
         return

@@ -13,7 +13,9 @@ from nimctl.core.cache import RepoPaths
 from nimctl.core.fetch import digests
 from nimctl.core.fetch.manifest import File, Manifest, from_json
 
-SEALED = "sealed"  # in the markers' folder: name and size of each blob that was verified, a line each
+# In the markers' folder: name and size of each blob that was verified, a line each, and the key of the file where the
+# source knows no digest.
+SEALED = "sealed"
 _LONGEST_REF = 256  # bytes; a revision has 40
 
 
@@ -82,15 +84,25 @@ def revisions(repo: RepoPaths) -> list[str]:
 def verified_blobs(repo: RepoPaths) -> dict[str, int]:
     """Size in bytes by name of every blob that was verified before it got its name: these need no second reading."""
     vouched: dict[str, int] = {}
-    with contextlib.suppress(OSError, ValueError):
-        for line in (repo.markers / SEALED).read_text(encoding="ascii").splitlines():
-            name, _, size = line.partition(" ")
-            if size.isdigit():
-                vouched[name] = int(size)
+    for name, size, _ in _sealed(repo):
+        vouched[name] = size
     for revision in marked_revisions(repo):
         if manifest := marked(repo, revision):
             vouched |= {file.expected.hex: file.size for file in manifest.files if file.expected}
     return vouched
+
+
+def names_of_undigested(repo: RepoPaths) -> dict[str, str]:
+    """The name of the blob by the key of each file that was fetched without knowing its digest."""
+    return {key: name for name, _, key in _sealed(repo) if key}
+
+
+def _sealed(repo: RepoPaths) -> Iterator[tuple[str, int, str]]:
+    with contextlib.suppress(OSError, ValueError):
+        for line in (repo.markers / SEALED).read_text(encoding="ascii").splitlines():
+            name, size, key = (*line.split(" "), "", "")[:3]
+            if size.isdigit():
+                yield name, int(size), key
 
 
 def found(repo: RepoPaths, revision: str, source: str) -> Manifest | None:

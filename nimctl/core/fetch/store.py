@@ -25,6 +25,7 @@ from nimctl.core.fetch.transfer.partial import Partial
 from nimctl.core.fetch.transfer.run import Transfer
 from nimctl.core.fetch.writers import Writer, turn, writer
 
+_OUT_OF_REACH = ("weights-offline", "weights-source-unreachable")
 _MOST_LOSSES = 3  # times that this process may be taken for dead before it gives up
 
 
@@ -137,7 +138,8 @@ def _bring(order: Order, me: Writer, *, mark: bool) -> bool:
     repo, source = order.repo, order.source
     for folder in (repo.blobs, repo.markers):
         make_shared_folder(folder, order.paths.root)
-    present, missing = _sift(order)
+    install.require_one_disk(repo)
+    present, missing, damaged = _sift(order)
     for key in present:  # of one that died after the blob got its name, or whose file another one delivered
         for left in me.folder.glob(f"{key}.*"):
             left.unlink()
@@ -154,12 +156,12 @@ def _bring(order: Order, me: Writer, *, mark: bool) -> bool:
     elif isinstance(source, Remote):
 
         def deliver(partial: Partial, digest: str) -> None:
-            install.blob(repo, partial.data, digest, partial.file.size)
+            install.blob(repo, partial.data, digest, partial.file)
             partial.remove()
             hexes[partial.file.key] = digest
             order.meter.set(partial.file, "done")
 
-        Transfer(
+        transfer = Transfer(
             partials,
             source,
             on_sealed=deliver,
@@ -167,7 +169,13 @@ def _bring(order: Order, me: Writer, *, mark: bool) -> bool:
             patience=order.patience,
             stop=order.stop,
             still_ours=lambda: not me.is_lost,
-        ).run()
+        )
+        try:
+            transfer.run()
+        except NimctlError as error:
+            if damaged and error.id in _OUT_OF_REACH:
+                raise _damaged(order, damaged, error) from error
+            raise
     _require_wanted(order.stop)
     if me.is_lost:
         return False
@@ -176,28 +184,30 @@ def _bring(order: Order, me: Writer, *, mark: bool) -> bool:
     return True
 
 
-def _sift(order: Order) -> tuple[dict[str, str], list[File]]:
-    """The digests by key of what the cache holds already, hashed where nobody has yet, and the files to fetch."""
+def _sift(order: Order) -> tuple[dict[str, str], list[File], list[File]]:
+    """Names of blobs by key of what is there (hashed where nobody did yet), files to fetch, those with wrong bytes."""
     vouched = snapshots.verified_blobs(order.repo)
+    undigested = snapshots.names_of_undigested(order.repo)
     present: dict[str, str] = {}
     missing: dict[str, File] = {}
     doubtful: list[tuple[Path, File]] = []
     for file in order.manifest.files:
-        blob = order.repo.blobs / file.key
+        name = file.key if file.digest else undigested.get(file.key, file.key)
+        blob = order.repo.blobs / name
         if not _has_size(blob, file.size):
             missing[file.key] = file
-        elif vouched.get(file.key) == file.size:
-            present[file.key] = file.key
+        elif vouched.get(name) == file.size:
+            present[file.key] = name
             order.meter.set(file, "done")
         else:
             doubtful.append((blob, file))
-    for file in _hashed(order, doubtful):
-        missing[file.key] = file
+    damaged = _hashed(order, doubtful)
+    missing |= {file.key: file for file in damaged}
     for _, file in doubtful:
         if file.key not in missing:
-            install.vouch(order.repo, file.key, file.size)
+            install.vouch(order.repo, file.key, file)
             present[file.key] = file.key
-    return present, list(missing.values())
+    return present, list(missing.values()), damaged
 
 
 def _hashed(order: Order, items: Sequence[tuple[Path, File]]) -> list[File]:
@@ -224,7 +234,7 @@ def _generate(source: Generator, order: Order, me: Writer) -> dict[str, str]:
             raise _not_as_promised(order.manifest, file)
         for path, file in items:
             install.seal(path)
-            install.blob(order.repo, path, file.key, file.size)
+            install.blob(order.repo, path, file.key, file)
     finally:
         shutil.rmtree(made, ignore_errors=True)
     return {file.key: file.key for _, file in items}
@@ -252,6 +262,16 @@ def _use_read_only(order: Order) -> None:
             "`nimctl cache verify --repair`.",
             evidence=lacking[:10],
         )
+
+
+def _damaged(order: Order, files: Sequence[File], error: NimctlError) -> NimctlError:
+    return NimctlError(
+        "weights-corrupt",
+        f"{len(files)} of the files of {order.manifest.source} in the cache are damaged, first {files[0].path}",
+        cause=f"its bytes do not have the digest {files[0].digest}, and it cannot be fetched anew: {error.message}",
+        fix="Where there is a network: `nimctl cache verify --repair`. Or copy the file from a cache that is whole.",
+        evidence=[file.path for file in files[:10]],
+    )
 
 
 def _require_wanted(stop: Stop) -> None:

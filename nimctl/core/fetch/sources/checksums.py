@@ -84,6 +84,11 @@ def with_sums(listed: Iterable[File], digests: Mapping[str, str]) -> list[File]:
     return [replace(file, digest=digests.get(file.path, file.digest)) for file in listed]
 
 
+def pinned(files: Iterable[File], pins: Mapping[str, str]) -> tuple[File, ...]:
+    """`files` with the version that the pin (an ETag or a date) gives to each whose digest is not known."""
+    return tuple(file if file.digest else replace(file, version=pins.get(file.path)) for file in files)
+
+
 def revision(files: Iterable[File], pins: Mapping[str, str]) -> str:
     """A revision of content that has none: 40 hexadecimal digits over path, size and digest of every file.
 

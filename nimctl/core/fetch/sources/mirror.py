@@ -125,7 +125,8 @@ class MirrorSource:
         else:
             chosen = self._found(patience)
         revision = checksums.revision(chosen, self._pins)
-        return cached.complete(self._wanted, revision) or Manifest(self._wanted.source, revision, chosen)
+        pinned = checksums.pinned(chosen, self._pins)
+        return cached.complete(self._wanted, revision) or Manifest(self._wanted.source, revision, pinned)
 
     def _found(self, patience: Patience) -> tuple[File, ...]:
         """The files of a folder without a manifest, sized and pinned."""

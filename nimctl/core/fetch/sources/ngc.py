@@ -18,7 +18,7 @@ from nimctl.core.fetch.address import without_secrets
 from nimctl.core.fetch.manifest import File, Manifest
 from nimctl.core.fetch.protocol import RangeStream
 from nimctl.core.fetch.retry import Patience
-from nimctl.core.fetch.sources import cached, listing, ngc_errors, selection
+from nimctl.core.fetch.sources import cached, checksums, listing, ngc_errors, selection
 from nimctl.core.fetch.sources.ngc_api import LATEST, Catalog, Route
 from nimctl.core.secret import Secret
 
@@ -141,7 +141,10 @@ class NgcSource:
         model = self._catalog.model
         shown = f"the file list of {model}:{version}"
         files = listing.merged(self._catalog.files(version, shown, patience), shown)
-        return Manifest(self._wanted.source, version, selection.choose(files, model, only=self._wanted.only))
+        chosen = selection.choose(files, model, only=self._wanted.only)
+        # a version is never changed on NGC, so it stands for the state of the files whose digest NGC does not give
+        chosen = checksums.pinned(chosen, {file.path: f"version {version}" for file in chosen})
+        return Manifest(self._wanted.source, version, chosen)
 
 
 def parse(

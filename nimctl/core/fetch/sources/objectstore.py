@@ -143,7 +143,8 @@ class ObjectStoreSource:
             raise objectstore_errors.absent(self._asked, "no object of the bucket lies below it")
         chosen = selection.choose(listing.merged(files, shown), self._address, only=self._wanted.only)
         revision = checksums.revision(chosen, self._pins)
-        return cached.complete(self._wanted, revision) or Manifest(self._wanted.source, revision, chosen)
+        pinned = checksums.pinned(chosen, self._pins)
+        return cached.complete(self._wanted, revision) or Manifest(self._wanted.source, revision, pinned)
 
     def _document(self, file: File, patience: Patience) -> bytes:
         if file.size > checksums.LARGEST:

@@ -64,9 +64,10 @@ class Partial:
     def load(self) -> None:
         """Take over what an earlier process left, reading the journal only.
 
-        Nothing of a file whose digest is not known: it may have changed since, and nobody would find the seam.
+        Of a file without digest only what is of the same version and was written in this boot: nobody would find a
+        seam, or a page that was lost.
         """
-        if self.file.digest is None:
+        if self.file.digest is None and self.file.version is None:
             return
         blocks = _trusted_blocks(self.journal, self.file)
         with contextlib.suppress(OSError):
@@ -205,13 +206,7 @@ class Partial:
         return expected.hasher(self.file.size) if expected else digests.sha256()
 
     def _header(self) -> bytes:
-        head = {
-            "schema": SCHEMA,
-            "size": self.file.size,
-            "digest": self.file.digest,
-            "block": BLOCK,
-            "path": self.file.path,
-        }
+        head = {**_described(self.file), "path": self.file.path}
         return json.dumps(head).encode() + b"\n" + f"boot {boot_id()}\n".encode()
 
     def _open_journal(self) -> None:
@@ -235,6 +230,11 @@ class Partial:
         self._written = len(blocks)
 
 
+def _described(file: File) -> dict[str, object]:
+    """What a journal has to say of its file, to be one of it."""
+    return {"schema": SCHEMA, "size": file.size, "digest": file.digest, "version": file.version, "block": BLOCK}
+
+
 def _trusted_blocks(journal: Path, file: File) -> list[int]:
     """The blocks that `journal` vouches for, if it is one of `file`."""
     try:
@@ -244,9 +244,7 @@ def _trusted_blocks(journal: Path, file: File) -> list[int]:
         return []
     if not isinstance(described, dict) or lines == []:
         return []
-    if (described.get("schema"), described.get("size"), described.get("digest"), described.get("block")) != (
-        SCHEMA, file.size, file.digest, BLOCK,
-    ):  # fmt: skip
+    if any(described.get(name) != value for name, value in _described(file).items()):
         return []
     here = f"boot {boot_id()}".encode()
     blocks: list[int] = []
@@ -261,4 +259,6 @@ def _trusted_blocks(journal: Path, file: File) -> list[int]:
                 blocks.append(int(value))
             elif word == b"sync":
                 synced = int(value)
-    return blocks if same_boot else blocks[:synced]
+    if same_boot:
+        return blocks
+    return blocks[:synced] if file.digest else []

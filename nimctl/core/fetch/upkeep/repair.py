@@ -173,7 +173,7 @@ def _note(root: Path, job: Job, result: Checked, by_path: dict[Path, Verdict]) -
     places = {file: _real(folder / file.path) for file in job.manifest.files}
     for file, place in places.items():
         if by_path[place].condition == "right" and file.key not in vouched and place == _real(repo.blobs) / file.key:
-            install.vouch(repo, file.key, file.size)
+            install.vouch(repo, file.key, file)
     if result.bad:
         _doubt(root, job, {Path(finding.blob).name for finding in result.bad if finding.blob})
     elif not result.unhashed and not snapshots.complete(repo, result.revision):
