@@ -210,7 +210,15 @@ def test_ctrl_c_stops_the_container_and_leaves_a_cache_that_works(
     port = free_port()
     command = [sys.executable, "-m", "nimctl", "run", "demo", "--name", run_name, "--port", str(port)]
     seen: list[str] = []
-    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    # A shell's background jobs ignore SIGINT, and so would a program started by tests that run in one.
+    with subprocess.Popen(
+        command,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 (no lock is taken in it)
+    ) as process:
         reader = threading.Thread(target=lambda: seen.extend(process.stdout or ()), daemon=True)
         reader.start()
         until(lambda: any(line.split()[:2] == ["running", stage] for line in seen), 60)
