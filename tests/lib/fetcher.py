@@ -12,6 +12,7 @@ writes down what it does.
 
 import codecs
 import ctypes
+import functools
 import importlib
 import json
 import os
@@ -38,6 +39,7 @@ from nimctl.core.fetch import http, store
 from nimctl.core.fetch.manifest import File, Manifest, from_json, revision_of
 from nimctl.core.fetch.protocol import RangeStream, Source
 from nimctl.core.fetch.retry import Patience, Stop
+from nimctl.core.fetch.transfer import limit, run
 
 KINDS = ("create", "write", "sync", "rename", "symlink", "unlink", "truncate", "allocate", "mkdir", "rmdir", "chmod")
 ROOT = Path(__file__).parents[2]
@@ -182,17 +184,20 @@ class Fetchers:
         unsynced: tuple[str, ...] = (),
         uri: str | None = None,
         environment: Mapping[str, str] | None = None,
+        connections: int | None = None,
     ) -> Child:
         """Begin to fetch `wanted`, or what `uri` names in `environment`.
 
         `settings` are constants of `nimctl.core.fetch` by module and name. `record` takes the order of what is done to
         the cache, see `interposed.c`. The functions that `unsynced` names (`module:name`) force nothing to the disk.
+        It begins with so many `connections`.
         """
         answer = self._folder / f"{len(self._children)}.json"
         order = {
             "cache": str(cache), "settings": dict(settings), "kill": kill and asdict(kill), "locks": locks, "uid": uid,
             "umask": umask, "attempts": attempts, "answer": str(answer), "record": record and str(record),
             "unsynced": unsynced, "uri": uri, "environment": dict(environment or {}),
+            "connections": connections,
         }  # fmt: skip
         if wanted is not None:
             order |= {"manifest": wanted.manifest.to_json(), "urls": dict(wanted.urls), "repo": wanted.repo}
@@ -258,6 +263,9 @@ def _fetch(order: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         place = importlib.import_module(f"nimctl.core.fetch.{module}")
         setattr(place, constant, Path(value) if isinstance(value, str) else value)
     os.environ.update(order["environment"])
+    if order["connections"]:
+        transfer: Any = run
+        transfer.Limit = functools.partial(limit.Limit, value=order["connections"])
     if order["uid"] is not None:
         os.setgroups([])
         os.setgid(0)
