@@ -105,13 +105,14 @@ def persist(
 
 
 def _in_words(why: Interrupted, pause: float, failures: int, patience: Patience) -> str:
-    """What is waited for, such as `https://host/x: Connection refused; next try in 4 s (attempt 6 within 20 s)`."""
+    """What is waited for, such as `next try in 4.2 s (attempt 6 within 20 s): https://host/x: Connection refused`."""
     limited = why.id == _UNREACHABLE and math.isfinite(patience.unreachable)
     limit = f"within {patience.unreachable:.0f} s" if limited else f"of {patience.attempts}"
     attempt = f"(attempt {failures + 1} {limit})"
+    # The reason comes last: it is the longest, and a terminal shows one line of all this.
     if why.retry_after is not None:
         return f"the server asks to wait {why.retry_after:.0f} s {attempt}: {why.reason}"
-    return f"{why.reason}; next try {f'in {pause:.1f} s' if pause else 'at once'} {attempt}"
+    return f"next try {f'in {pause:.1f} s' if pause else 'at once'} {attempt}: {why.reason}"
 
 
 def _stopped(what: str, last: Interrupted) -> NimctlError:

@@ -91,7 +91,7 @@ def test_a_host_that_takes_no_connection_is_named_and_soon_given_up(tmp_path):
     assert caught.value.id == "weights-source-unreachable"
     first = told(seen)[1][1]
     where = f"{url}/api/models/org/name/revision/main: Connection refused"
-    assert first == f"{where}; next try at once (attempt 2 within 0 s)"
+    assert first == f"next try at once (attempt 2 within 0 s): {where}"
     assert where in caught.value.cause
 
 
@@ -142,7 +142,7 @@ def test_amid_a_transfer_an_outage_is_borne_with_as_long_as_by_the_transfer():
         patience = replace(DEFAULT.amid_transfer, stop=time, on_wait=told.append)
         persist(time.attempt, "a token", patience, clock=lambda: time.now)
     assert len(told) == DEFAULT.attempts - 1
-    assert told[0] == "no name; next try at once (attempt 2 of 10)"
+    assert told[0] == "next try at once (attempt 2 of 10): no name"
 
 
 def test_what_failed_before_is_no_reason_why_a_host_is_not_reached():
