@@ -72,13 +72,12 @@ def _weights_of(target: Target, config: Config, out: Output) -> dict[str, object
 
 
 def _weights(uri: str, config: Config, out: Output) -> dict[str, object]:
-    from nimctl.cli import launching
-    from nimctl.cli import weights as room
+    from nimctl.cli import bringing, launching
     from nimctl.render import size
 
     launching.make_cache(config.cache, out)
-    brought = room.bring(uri, config, out)
-    findings = room.check_shared(config, None, out)
+    brought = bringing.bring(uri, config, out)
+    findings = bringing.check_shared(config, None, out)
     out.text(f"weights {brought.source} at {brought.revision}: {brought.files} files, {size(brought.bytes)}, verified")
     out.result(str(brought.folder))
     return {**brought.to_json(), "warnings": [finding.id for finding in findings]}

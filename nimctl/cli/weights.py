@@ -1,48 +1,24 @@
-"""Weights on behalf of a verb: what a remote checkpoint is, before and while it is brought into the cache."""
+"""Weights on behalf of a verb: what a remote checkpoint is, and how much of it the cache holds."""
 
 from __future__ import annotations
 
 import os
 import re
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from nimctl.cli.config import Config
-from nimctl.cli.stopping import stoppable
-from nimctl.core.cache import CachePaths, RepoPaths
+from nimctl.core.cache import CachePaths
 from nimctl.core.errors import NimctlError
-from nimctl.core.fetch import Progress, fetch, from_environment, open_source, snapshots, store
+from nimctl.core.fetch import from_environment, open_source, snapshots, store
 from nimctl.core.fetch.address import without_secrets
 from nimctl.core.keys import HUGGING_FACE, NGC
 from nimctl.core.recipes import Recipe
 from nimctl.core.recipes.checkpoint import recipe_of_folder
-from nimctl.doctor.model import Finding, Needs
-from nimctl.render import Output
 
 _CONFIG = "config.json"
 _KEYS = {"hf": HUGGING_FACE, "ngc": NGC}
-
-
-@dataclass(frozen=True)
-class Brought:
-    """Weights that are in the cache: where, which revision, how much."""
-
-    source: str
-    folder: Path
-    revision: str
-    files: int
-    bytes: int
-
-    def to_json(self) -> dict[str, object]:
-        """The weights as part of a JSON document."""
-        return {
-            "source": self.source,
-            "folder": str(self.folder),
-            "revision": self.revision,
-            "files": self.files,
-            "bytes": self.bytes,
-        }
 
 
 def describe(uri: str, config: Config) -> Recipe:
@@ -57,8 +33,10 @@ def describe(uri: str, config: Config) -> Recipe:
     with tempfile.TemporaryDirectory(prefix="nimctl-") as scratch:
         folder = CachePaths(config.cache).repo(source.repo, source.part).snapshot(manifest.revision)
         if not (folder / _CONFIG).exists():
-            room = CachePaths(Path(scratch))
-            folder = store.ensure(source, manifest, room, lambda _: None, only=lambda file: file.path == _CONFIG)
+            # alone, as the room of the scratch folder is asked for everything that the manifest names
+            config_only = replace(manifest, files=tuple(file for file in manifest.files if file.path == _CONFIG))
+            if config_only.files:
+                folder = store.ensure(source, config_only, CachePaths(Path(scratch)), lambda _: None)
         recipe = recipe_of_folder(folder, name=served, weights=uri)
     return replace(
         recipe,
@@ -85,50 +63,3 @@ def _begun(folder: Path) -> int:
         return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
     except OSError:
         return 0
-
-
-def bring(uri: str, config: Config, out: Output) -> Brought:
-    """Fetch the weights at `uri` into the cache as they are now at the source; Ctrl-C keeps what is there.
-
-    Raises as `fetch` does.
-    """
-    shown = without_secrets(uri) if "://" in uri else uri
-    with stoppable() as (stop, going), out.transfer(f"weights {shown}") as view:
-
-        def on_progress(progress: Progress) -> None:
-            if progress.phase != "resolving":
-                going()
-            view.report(progress)
-
-        folder = fetch(
-            uri,
-            config.cache,
-            access=from_environment(os.environ),
-            on_progress=on_progress,
-            stop=stop,
-            refresh=True,
-        )
-    return _described(shown, folder, config.cache)
-
-
-def _described(shown: str, folder: Path, root: Path) -> Brought:
-    """`folder` is a snapshot of the cache, or a folder that is served where it lies."""
-    repo = RepoPaths(folder.parent.parent)
-    if root in folder.parents and (manifest := snapshots.complete(repo, folder.name)):
-        return Brought(shown, folder, folder.name, len(manifest.files), manifest.total)
-    manifest = open_source(str(folder), root).resolve()
-    return Brought(shown, folder, manifest.revision, len(manifest.files), manifest.total)
-
-
-def check_shared(config: Config, recipe: Recipe | None, out: Output) -> list[Finding]:
-    """Whether containers of uid:0 can use the cache as it is now; what is not well is said with its way out."""
-    from nimctl.cli import host
-    from nimctl.doctor import runner
-
-    facts = host.look(config, out, try_port=False)
-    needs = Needs(recipe=recipe, runtime="docker", gpus="none", uid=os.getuid())
-    report = runner.run_checks(facts, needs, only=("cache", "cache-entries"))
-    findings = [finding for finding in report.findings if finding.verdict in ("fail", "warn")]
-    for finding in findings:
-        out.text(f"[{finding.id}] {finding.title}: {finding.cause}. {finding.fix}", style="yellow")
-    return findings
