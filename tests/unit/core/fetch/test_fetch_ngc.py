@@ -180,7 +180,7 @@ def test_an_empty_file_in_a_list_without_sizes_is_empty(bench: Bench) -> None:
     content = {**FILES, "added_tokens.txt": b""}
     bench.server.add_ngc(MODEL, "1.0", content, public=True)
     bench.tell(LISTING, {"urls": ["x"] * len(content), "filepath": list(content)})
-    assert bench.source().resolve().files[0] == File("added_tokens.txt", 0)
+    assert bench.source().resolve().files[0] == File("added_tokens.txt", 0, version="version 1.0")
 
 
 @pytest.mark.parametrize("status", [400, 401])
