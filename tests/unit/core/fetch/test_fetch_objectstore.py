@@ -352,7 +352,8 @@ def test_bodies_that_lie(rude: RudeServer, tmp_path: Path) -> None:
         if "list-type" in request.path:
             request.say(200, _listing(size))
         else:
-            request.say(answer["status"], answer["body"], Last_Modified=now, **answer["headers"])
+            headers = {"Connection": "close", **answer["headers"]}  # else the client may use it while it is closing
+            request.say(answer["status"], answer["body"], Last_Modified=now, **headers)
             request.close_connection = True
 
     rude.script = script
