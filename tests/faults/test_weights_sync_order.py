@@ -16,6 +16,7 @@ from tests.lib.fetcher import Fetchers, Kill
 from tests.lib.web_checkpoints import Served, serve
 
 FILES = {
+    "deep/er/x.json": b"[]",
     "config.json": b"{}",
     "empty.txt": b"",
     "model-00001-of-00002.safetensors": Sparse(2 * BLOCK + 5, 1),

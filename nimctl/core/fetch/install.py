@@ -70,7 +70,8 @@ def snapshot(
         make_shared_folder(each, paths.root)
     for file in manifest.files:
         _link(folder / file.path, repo.blobs / names[file.key], private, paths.root)
-    for each in sorted({(folder / file.path).parent for file in manifest.files} | {folder.parent, repo.folder}):
+    above = {parent for file in manifest.files for parent in (folder / file.path).parents}
+    for each in sorted({p for p in above if p.is_relative_to(folder)} | {folder, folder.parent, repo.folder}):
         sync_folder(each)
     if refs is None:
         return
