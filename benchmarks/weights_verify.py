@@ -1,6 +1,6 @@
 """How long it takes to hash a cache again: `nimctl cache verify` against `sha256sum` of the same files.
 
-2 GiB in 4 files, once read just before (warm) and once dropped from the page cache (cold). Whole processes, alternating
+4 GiB in 8 files, once read just before (warm) and once dropped from the page cache (cold). Whole processes, alternating
 pairs. Bar: 5x as fast, median of the pairs, warm; cold the disk may be what both wait for, so that is shown only.
 
     scripts/bench weights_verify [--pairs 9] [--folder DIR]
@@ -18,7 +18,7 @@ from benchmarks._weights_origin import need_room, origin
 from benchmarks.pairs import alternate, report, seconds
 from benchmarks.weights_download import child
 
-FILES, SIZE = 4, 512 * 2**20
+FILES, SIZE = 8, 512 * 2**20
 BAR = 5.0
 
 
