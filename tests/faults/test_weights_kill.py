@@ -118,7 +118,11 @@ def synced(journal: Path) -> tuple[list[int], list[int]]:
     """The blocks that the journal says are on the disk, and those that it only says were written."""
     blocks: list[int] = []
     count = 0
-    for line in journal.read_text().splitlines()[1:]:
+    try:
+        lines = journal.read_text().splitlines()[1:]
+    except FileNotFoundError:  # its folder was claimed in this moment, and has another name
+        return [], []
+    for line in lines:
         word, _, value = line.partition(" ")
         if word == "b":
             blocks.append(int(value))
