@@ -1,0 +1,18 @@
+"""The GPUs of this machine: what NVML says of them (only here it is asked), and which of them `--gpus` means."""
+
+from nimctl.core.gpus.model import Fabric, Gpu, GpuInventory, GpuLink, GpuProcess, MigDevice, State
+from nimctl.core.gpus.nvml import INIT_STATES, read_inventory
+from nimctl.core.gpus.select import select
+
+__all__ = [
+    "INIT_STATES",
+    "Fabric",
+    "Gpu",
+    "GpuInventory",
+    "GpuLink",
+    "GpuProcess",
+    "MigDevice",
+    "State",
+    "read_inventory",
+    "select",
+]
