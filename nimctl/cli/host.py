@@ -11,6 +11,7 @@ from nimctl.core import facts as host_facts
 from nimctl.core.errors import NimctlError
 from nimctl.core.facts import HostFacts
 from nimctl.core.recipes import Recipe
+from nimctl.doctor.checks.scope import USUAL_UID
 from nimctl.doctor.model import Needs
 from nimctl.render import Output
 
@@ -22,15 +23,18 @@ def look(config: Config, out: Output, *, replay: Path | None = None, try_port: b
     """
     if replay is not None:
         return _read(replay)
-    from nimctl.doctor.facts import gather
+    from nimctl.doctor.facts import Subject, gather
 
     with out.working("looking at this host"):
         return gather(
-            cache=config.cache,
-            host=str(config.text("host")),
-            port=config.number("port"),
-            environment=os.environ,
-            try_port=try_port,
+            Subject(
+                cache=config.cache,
+                host=str(config.text("host")),
+                port=config.number("port"),
+                environment=os.environ,
+                uid=os.getuid() or USUAL_UID,
+                try_port=try_port,
+            )
         )
 
 

@@ -1,9 +1,9 @@
 """Looking at the host once: every fact side by side, each bounded, the whole in seconds whatever hangs."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -14,21 +14,39 @@ from nimctl.core.facts import (
     CredentialFacts,
     DiskFacts,
     DockerFacts,
+    FabricManagerFacts,
+    HeldWeights,
     HostFacts,
+    ImageAccess,
+    ImageFacts,
+    IommuFacts,
+    LimitFacts,
+    NetworkFacts,
+    NvidiaKernelFacts,
     PortFacts,
+    SecurityFacts,
     SystemFacts,
     ToolFacts,
     ToolkitFacts,
 )
 from nimctl.core.gpus import GpuInventory, read_inventory
 from nimctl.core.secret import redact
-from nimctl.doctor.bounded import Probe
+from nimctl.doctor.bounded import Looks
 from nimctl.doctor.observe.credentials import look_at_credentials
-from nimctl.doctor.observe.network import look_at_port, look_at_proxies
+from nimctl.doctor.observe.daemon_config import look_at_daemon_config
+from nimctl.doctor.observe.fabric_manager import look_at_fabric_manager
+from nimctl.doctor.observe.kernel import look_at_iommu, look_at_nvidia_kernel
+from nimctl.doctor.observe.limits import look_at_limits
+from nimctl.doctor.observe.network import look_at_authorities, look_at_port, look_at_proxies
 from nimctl.doctor.observe.nvidia import CDI_FOLDERS, look_at_cdi, look_at_toolkit
+from nimctl.doctor.observe.packages import look_at_packages
+from nimctl.doctor.observe.processes import name_holders
+from nimctl.doctor.observe.reach import Destination, is_offline, reach
+from nimctl.doctor.observe.security import look_at_security
 from nimctl.doctor.observe.storage import look_at_cache, look_at_disk, look_into_cache
 from nimctl.doctor.observe.system import look_at_system
 from nimctl.doctor.observe.tools import look_at_tools
+from nimctl.doctor.observe.write_test import try_to_write
 from nimctl.launch.docker import describe_daemon
 
 # Seconds. The first bounds each look; the second what depends on Docker's answer. With the start of the program itself
@@ -37,81 +55,125 @@ LIMIT = 4.8
 AFTER_DOCKER = 0.5
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What on this host is to be looked at, for a run with this cache folder on this address.
+
+    `uid` is the container's user id. `destinations` are the hosts that the model needs. The callables answer for
+    rooms beside this one: the registry's word about the image, the image on this host, the weights in the cache; each
+    is given the seconds that it may take. Without `try_port` it is not known whether the port is free.
+    """
+
+    cache: Path
+    host: str
+    port: int
+    environment: Mapping[str, str] = field(repr=False)
+    uid: int
+    try_port: bool = True
+    destinations: tuple[Destination, ...] = ()
+    image_access: Callable[[float], ImageAccess] | None = None
+    image: Callable[[float], ImageFacts | None] | None = None
+    held: Callable[[], HeldWeights | None] | None = None
+
+
 def gather(
+    subject: Subject,
     *,
-    cache: Path,
-    host: str,
-    port: int,
-    environment: Mapping[str, str],
-    try_port: bool = True,
     docker_facts: Callable[[float], DockerFacts] = describe_daemon,
     gpu_inventory: Callable[[], GpuInventory] = read_inventory,
     limit: float = LIMIT,
     after_docker: float = AFTER_DOCKER,
 ) -> HostFacts:
-    """Everything observed on this host, for a run with this cache folder on this address. Never raises.
+    """Everything observed on this host. Never raises.
 
     Takes `limit + after_docker` seconds at most: a look that hangs is left behind and named in `problems`.
-    Without `try_port` it is not known whether the port is free.
     """
     started = time.monotonic()
-    deadline = started + limit
     until = started + 0.9 * limit  # looks that can bound themselves do so first, and keep what they have seen
-    problems: list[str] = []
-
-    docker = Probe("docker", partial(docker_facts, 0.9 * limit))
-    gpus = Probe("gpus", gpu_inventory)
-    folder = Probe("cache", partial(look_at_cache, cache))
-    entries = Probe("cache entries", partial(look_into_cache, cache, until))
-    toolkit = Probe("toolkit", partial(look_at_toolkit, environment, until))
-    cdi = Probe("cdi", partial(look_at_cdi, CDI_FOLDERS))
-    system = Probe("system", look_at_system)
-    tools = Probe("tools", partial(look_at_tools, environment))
-    credentials = Probe("credentials", partial(look_at_credentials, environment))
-    bound = Probe("port", partial(look_at_port if try_port else PortFacts, host, port))
+    looks = Looks(started + limit)
+    _start(looks, subject, until, docker_facts, gpu_inventory)
 
     in_time = f"no answer within {limit:g} s"
-    daemon = docker.answer(
-        deadline,
+    daemon = looks.answer(
+        "docker",
+        DockerFacts("unreachable", detail="the look at it failed"),
         late=DockerFacts("hangs", detail=in_time),
-        failed=DockerFacts("unreachable", detail="the look at it failed"),
-        problems=problems,
     )
-    # These two have to know what Docker said, and have most of the time left unless Docker itself hung.
-    later = max(deadline, time.monotonic() + after_docker)
-    store = Probe("image store", partial(_image_store, daemon))
-    own_specs = Probe("docker's cdi", partial(look_at_cdi, _extra_cdi_folders(daemon)))
-    no_specs = ()
-    specs = (
-        *cdi.answer(deadline, late=no_specs, failed=no_specs, problems=problems),
-        *own_specs.answer(later, late=no_specs, failed=no_specs, problems=problems),
-    )
+    # These have to know what Docker said, and have most of the time left unless Docker itself hung.
+    looks.allow_until(time.monotonic() + after_docker)
+    looks.start("image store", partial(_image_store, daemon))
+    looks.start("docker's cdi", partial(look_at_cdi, _extra_cdi_folders(daemon)))
+    looks.start("docker's configuration", partial(look_at_daemon_config, daemon))
+    no_gpus = GpuInventory("failed", detail="the look at the GPUs failed")
+    credentials = looks.answer("credentials", CredentialFacts())
     return HostFacts(
         nimctl=__version__,
         taken_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        system=system.answer(deadline, late=SystemFacts(), failed=SystemFacts(), problems=problems),
-        gpus=gpus.answer(
-            deadline,
-            late=GpuInventory("failed", detail=f"NVML hangs: {in_time}"),
-            failed=GpuInventory("failed", detail="the look at the GPUs failed"),
-            problems=problems,
+        system=looks.answer("system", SystemFacts()),
+        gpus=looks.answer("gpus", no_gpus, late=GpuInventory("failed", detail=f"NVML hangs: {in_time}")),
+        docker=replace(daemon, config=looks.answer("docker's configuration", None)),
+        toolkit=looks.answer("toolkit", ToolkitFacts()),
+        cdi=(*looks.answer("cdi", ()), *looks.answer("docker's cdi", ())),
+        image_store=looks.answer("image store", None),
+        cache=_cache_facts(subject, looks),
+        port=looks.answer(
+            "port",
+            PortFacts(subject.host, subject.port, detail="it could not be tried"),
+            late=PortFacts(subject.host, subject.port, detail=in_time),
         ),
-        docker=daemon,
-        toolkit=toolkit.answer(deadline, late=ToolkitFacts(), failed=ToolkitFacts(), problems=problems),
-        cdi=specs,
-        image_store=store.answer(later, late=None, failed=None, problems=problems),
-        cache=_cache_facts(cache, folder, entries, deadline, problems),
-        port=bound.answer(
-            deadline,
-            late=PortFacts(host, port, detail=in_time),
-            failed=PortFacts(host, port, detail="it could not be tried"),
-            problems=problems,
+        credentials=replace(credentials, image=looks.answer("image access", None)),
+        network=NetworkFacts(
+            proxies=look_at_proxies(subject.environment),
+            authorities=looks.answer("authorities", ()),
+            reached=looks.answer("destinations", None),
+            offline=is_offline(subject.environment),
         ),
-        credentials=credentials.answer(deadline, late=CredentialFacts(), failed=CredentialFacts(), problems=problems),
-        proxies=look_at_proxies(environment),
-        tools=tools.answer(deadline, late=ToolFacts(), failed=ToolFacts(), problems=problems),
-        problems=tuple(redact(line) for line in problems),
+        limits=looks.answer("limits", LimitFacts()),
+        security=looks.answer("security", SecurityFacts()),
+        nvidia_kernel=looks.answer("nvidia kernel", NvidiaKernelFacts()),
+        fabric_manager=looks.answer("fabric manager", FabricManagerFacts()),
+        iommu=looks.answer("iommu", IommuFacts()),
+        packages=looks.answer("packages", ()),
+        image=looks.answer("image", None),
+        tools=looks.answer("tools", ToolFacts()),
+        problems=tuple(redact(line) for line in looks.problems),
     )
+
+
+def _start(
+    looks: Looks,
+    subject: Subject,
+    until: float,
+    docker_facts: Callable[[float], DockerFacts],
+    gpu_inventory: Callable[[], GpuInventory],
+) -> None:
+    """Start all looks that depend on no other; the slowest first."""
+    environment, left = subject.environment, until - time.monotonic()
+    looks.start("docker", partial(docker_facts, left))
+    looks.start("gpus", lambda: name_holders(gpu_inventory()))
+    if subject.image_access is not None:
+        looks.start("image access", partial(subject.image_access, left))
+    if subject.image is not None:
+        looks.start("image", partial(subject.image, left))
+    looks.start("destinations", partial(reach, subject.destinations, environment, until))
+    looks.start("cache", partial(look_at_cache, subject.cache))
+    looks.start("cache entries", partial(look_into_cache, subject.cache, until))
+    looks.start("cache write", partial(try_to_write, subject.cache, subject.uid, until))
+    if subject.held is not None:
+        looks.start("held weights", subject.held)
+    looks.start("toolkit", partial(look_at_toolkit, environment, until))
+    looks.start("packages", partial(look_at_packages, until, environment))
+    looks.start("fabric manager", partial(look_at_fabric_manager, until, environment))
+    looks.start("cdi", partial(look_at_cdi, CDI_FOLDERS))
+    looks.start("system", look_at_system)
+    looks.start("limits", look_at_limits)
+    looks.start("security", look_at_security)
+    looks.start("nvidia kernel", look_at_nvidia_kernel)
+    looks.start("iommu", look_at_iommu)
+    looks.start("tools", partial(look_at_tools, environment))
+    looks.start("credentials", partial(look_at_credentials, environment))
+    looks.start("authorities", partial(look_at_authorities, environment))
+    looks.start("port", partial(look_at_port if subject.try_port else PortFacts, subject.host, subject.port))
 
 
 def _image_store(docker: DockerFacts) -> DiskFacts | None:
@@ -124,24 +186,23 @@ def _image_store(docker: DockerFacts) -> DiskFacts | None:
     return None
 
 
-def _extra_cdi_folders(docker: DockerFacts) -> tuple[str, ...]:
+def _extra_cdi_folders(docker: DockerFacts) -> Sequence[str]:
     return tuple(folder for folder in docker.cdi_spec_dirs or () if folder not in CDI_FOLDERS)
 
 
-def _cache_facts(
-    path: Path, folder: Probe[CacheFacts], entries: Probe[CacheFacts], deadline: float, problems: list[str]
-) -> CacheFacts:
+def _cache_facts(subject: Subject, looks: Looks) -> CacheFacts:
     """The folder, with what was seen in it."""
-    seen = folder.answer(
-        deadline,
-        late=CacheFacts(str(path), exists=None, hangs=True, problem="the filesystem below it does not answer"),
-        failed=CacheFacts(str(path), exists=None, problem="the look at it failed"),
-        problems=problems,
+    path = str(subject.cache)
+    seen = looks.answer(
+        "cache",
+        CacheFacts(path, exists=None, problem="the look at it failed"),
+        late=CacheFacts(path, exists=None, hangs=True, problem="the filesystem below it does not answer"),
     )
-    nothing = CacheFacts(str(path), exists=None)
-    inside = entries.answer(deadline, late=nothing, failed=nothing, problems=problems)
+    inside = looks.answer("cache entries", CacheFacts(path, exists=None))
     return replace(
         seen,
+        write_test=looks.answer("cache write", None) if seen.exists else None,
+        held=looks.answer("held weights", None),
         entries_seen=inside.entries_seen if seen.exists else None,
         entries_bytes=inside.entries_bytes if seen.exists else None,
         unwritable_entries=inside.unwritable_entries,

@@ -64,6 +64,11 @@ class Check:
     title: str
     judge: Callable[[HostFacts, Needs], list[Finding]]
 
+    @property
+    def docs(self) -> str:
+        """The place of this check in the documentation."""
+        return f"docs/checks.md#{self.id}"
+
 
 def passed(check: str, title: str, *, evidence: tuple[str, ...] = ()) -> Finding:
     """The check found what is needed."""

@@ -18,12 +18,12 @@ import json, os, sys
 from pathlib import Path
 from nimctl.core.facts import DockerFacts
 from nimctl.core.recipes import load
-from nimctl.doctor.facts import gather
+from nimctl.doctor.facts import Subject, gather
 from nimctl.doctor.model import Needs
 from nimctl.doctor.runner import run_checks
 docker = DockerFacts("ok", version="28.5.2", runtimes=("nvidia",))
-facts = gather(cache=Path("/nonexistent/cache"), host="127.0.0.1", port=0, environment=os.environ,
-               docker_facts=lambda timeout: docker, limit=float(sys.argv[1]), after_docker=0.5)
+subject = Subject(cache=Path("/nonexistent/cache"), host="127.0.0.1", port=0, environment=os.environ, uid=1000)
+facts = gather(subject, docker_facts=lambda timeout: docker, limit=float(sys.argv[1]), after_docker=0.5)
 needs = Needs(load(sys.argv[2]), gpus=sys.argv[3])
 print(json.dumps(run_checks(facts, needs, only=["gpu"]).to_json()))
 """

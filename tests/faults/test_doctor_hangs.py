@@ -3,6 +3,7 @@
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import fields
 
 import pytest
 
@@ -10,7 +11,7 @@ from nimctl.core.facts import DockerFacts
 from nimctl.core.gpus import GpuInventory
 from nimctl.core.recipes import load
 from nimctl.doctor import facts as doctor_facts
-from nimctl.doctor.facts import gather
+from nimctl.doctor.facts import Subject, gather
 from nimctl.doctor.model import Needs
 from nimctl.doctor.runner import run_checks
 from nimctl.launch.docker import describe_daemon
@@ -47,17 +48,21 @@ def stuck() -> Iterator[Stuck]:
 
 
 def look(tmp_path, **changes):
-    arguments = {
+    subject = {
         "cache": tmp_path,
         "host": "127.0.0.1",
         "port": 0,
         "environment": {"PATH": "/nonexistent", "HOME": str(tmp_path)},
+        "uid": 1000,
+    }
+    subject |= {name: changes.pop(name) for name in list(changes) if name in {f.name for f in fields(Subject)}}
+    arguments = {
         "docker_facts": lambda timeout: WELL,
         "gpu_inventory": lambda: NO_GPUS,
         "limit": 0.5,
         "after_docker": 0.5,
     }
-    return gather(**{**arguments, **changes})
+    return gather(Subject(**subject), **{**arguments, **changes})
 
 
 def test_nvml_hangs(tmp_path, stuck):

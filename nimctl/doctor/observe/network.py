@@ -4,7 +4,7 @@ import errno
 import socket
 from collections.abc import Mapping
 
-from nimctl.core.facts import PortFacts
+from nimctl.core.facts import CaFacts, PortFacts
 from nimctl.core.secret import redact
 
 _PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
@@ -32,6 +32,11 @@ def look_at_port(host: str, port: int) -> PortFacts:
         # EACCES for ports below 1024 says nothing about docker, whose daemon is root.
         return PortFacts(host, port, free=None, detail=error.strerror)
     return PortFacts(host, port, free=True)
+
+
+def look_at_authorities(environment: Mapping[str, str]) -> tuple[CaFacts, ...]:
+    """The certificate bundles that the environment names."""
+    return ()
 
 
 def look_at_proxies(environment: Mapping[str, str]) -> dict[str, str]:

@@ -5,7 +5,7 @@ import os
 import socket
 import stat
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ import pytest
 from nimctl.core.errors import NimctlError
 from nimctl.core.facts import CdiSpec, DockerFacts, from_json, to_json
 from nimctl.core.gpus import GpuInventory
-from nimctl.doctor.facts import gather
+from nimctl.doctor.facts import Subject, gather
 from nimctl.doctor.observe import storage
 from nimctl.doctor.observe.credentials import look_at_credentials
 from nimctl.doctor.observe.network import look_at_port, look_at_proxies
@@ -315,15 +315,19 @@ NO_GPUS = GpuInventory("no-library", detail="not found")
 
 
 def look(cache: Path, **changes):
-    arguments = {
+    subject = {
         "cache": cache,
         "host": "127.0.0.1",
         "port": 0,
         "environment": {"PATH": "/usr/bin:/bin", "NGC_API_KEY": CANARY, "HTTPS_PROXY": f"http://u:{CANARY}@proxy:1"},
+        "uid": 1000,
+    }
+    subject |= {name: changes.pop(name) for name in list(changes) if name in {f.name for f in fields(Subject)}}
+    arguments = {
         "docker_facts": lambda timeout: DAEMON,
         "gpu_inventory": lambda: NO_GPUS,
     }
-    return gather(**{**arguments, **changes})
+    return gather(Subject(**subject), **{**arguments, **changes})
 
 
 def test_all_facts_of_this_machine_survive_json_and_hold_no_key(tmp_path):

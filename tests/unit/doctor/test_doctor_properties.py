@@ -44,7 +44,8 @@ def values(hint):
     if dataclasses.is_dataclass(hint):
         hints = typing.get_type_hints(hint)
         return st.builds(hint, **{name: values(kind) for name, kind in hints.items() if name != "schema"})
-    return {str: WORDS, int: SIZES, bool: st.booleans(), type(None): st.none()}[hint]
+    numbers = st.floats(allow_nan=False, allow_infinity=False)
+    return {str: WORDS, int: SIZES, float: numbers, bool: st.booleans(), type(None): st.none()}[hint]
 
 
 FACTS = values(HostFacts)

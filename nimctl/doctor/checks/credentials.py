@@ -1,0 +1,5 @@
+"""Keys, logins, and what the registry says to them."""
+
+from nimctl.doctor.model import Check
+
+CHECKS: tuple[Check, ...] = ()
