@@ -54,8 +54,8 @@ def test_an_unknown_part_or_profile_is_refused(capsys: pytest.CaptureFixture[str
     with pytest.raises(SystemExit):
         command.main(["up", "--only", "engine,fridge"])
     assert "fridge: the parts are engine, base, registry, gpus" in capsys.readouterr().err
-    with pytest.raises(steps.LabError, match="no host profile is called 3xA100"):
-        gpus.switch(paths_in(tmp_path), "3xA100")
+    with pytest.raises(steps.LabError, match="no host profile is called 3xV100"):
+        gpus.switch(paths_in(tmp_path), "3xV100")
 
 
 def test_down_where_nothing_is_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -194,6 +194,6 @@ def test_a_profile_shows_containers_only_gpus_with_a_node(tmp_path: Path) -> Non
 def test_every_listed_profile_exists() -> None:
     for name in profiles.names():
         assert profiles.profile(name)["gpus"], name
-    for wrong in ("0xH200", "8xA100", "H200", "8", "100xH200", ""):
+    for wrong in ("0xH200", "8xV100", "H200", "8", "1025xH200", ""):
         with pytest.raises(KeyError):
             profiles.profile(wrong)

@@ -41,7 +41,7 @@ def gpu(index):
         return handle
     memory, memory_v2 = nvml.nvmlDeviceGetMemoryInfo(handle), nvml.nvmlDeviceGetMemoryInfo(handle, nvml.nvmlMemory_v2)
     fabric = nvml.c_nvmlGpuFabricInfo_v3_t()
-    nvml.nvmlDeviceGetGpuFabricInfoV(handle, nvml.byref(fabric))
+    ask(nvml.nvmlDeviceGetGpuFabricInfoV, handle, nvml.byref(fabric))
     pci = nvml.nvmlDeviceGetPciInfo(handle)
     processes = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
     parts = [nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, i) for i in range(7)
@@ -350,3 +350,133 @@ def test_no_damaged_file_crashes_the_reader(double: Path, tmp_path: Path) -> Non
     outcomes = read_files(double, tmp_path)
     assert len(outcomes) == 400
     assert {code for code, _ in outcomes} == {0, pynvml.NVML_ERROR_UNKNOWN}
+
+
+# Asks every call that engines and their libraries make besides those of READER, whole and with too little room.
+OTHERS = """
+import ctypes, json
+import pynvml as nvml
+
+def ask(call, *args):
+    try:
+        return call(*args)
+    except nvml.NVMLError as error:
+        return -error.value
+
+nvml.nvmlInit()
+handle = nvml.nvmlDeviceGetHandleByIndex(0)
+v1, v2 = nvml.c_nvmlGpuFabricInfo_t(), nvml.c_nvmlGpuFabricInfo_v2_t()
+print(json.dumps({
+    "nodes": list(nvml.nvmlDeviceGetMemoryAffinity(handle, 16, 0))[:2],
+    "processors": list(nvml.nvmlDeviceGetCpuAffinity(handle, 16))[:2],
+    "own node": ask(nvml.nvmlDeviceGetNumaNodeId, handle),
+    "addressing": nvml.nvmlDeviceGetAddressingMode(handle),
+    "clock": nvml.nvmlDeviceGetClockInfo(handle, 1),
+    "pages": [ask(lambda cause: list(nvml.nvmlDeviceGetRetiredPages(handle, cause)), cause) for cause in (0, 1, 2)],
+    "pages_v2": ask(lambda: [page["address"] for page in nvml.nvmlDeviceGetRetiredPages_v2(handle, 1)]),
+    "pending": ask(nvml.nvmlDeviceGetRetiredPagesPendingStatus, handle),
+    "rows": ask(nvml.nvmlDeviceGetRemappedRows, handle),
+    "memory": ask(lambda: nvml.nvmlDeviceGetMemoryInfo(handle).total),
+    "memory_v2": ask(lambda: nvml.nvmlDeviceGetMemoryInfo(handle, nvml.nvmlMemory_v2).total),
+    "ecc": ask(nvml.nvmlDeviceGetEccMode, handle),
+    "mig": ask(nvml.nvmlDeviceGetMigMode, handle),
+    "pcie": [nvml.nvmlDeviceGetCurrPcieLinkGeneration(handle), nvml.nvmlDeviceGetMaxPcieLinkGeneration(handle),
+             nvml.nvmlDeviceGetCurrPcieLinkWidth(handle), nvml.nvmlDeviceGetMaxPcieLinkWidth(handle)],
+    "graphics": [p.pid for p in nvml.nvmlDeviceGetGraphicsRunningProcesses(handle)],
+    "link": ask(nvml.nvmlDeviceGetNvLinkState, handle, 0),
+    "capability": ask(nvml.nvmlDeviceGetNvLinkCapability, handle, 0, 0),
+    "fabric": [ask(nvml.nvmlDeviceGetGpuFabricInfo, handle, nvml.byref(v1)), v1.state,
+               ask(nvml.nvmlDeviceGetGpuFabricInfoV, handle, nvml.byref(v2)), v2.state, bytes(v2.clusterUuid).hex()],
+    "names": [ask(nvml.nvmlDeviceGetName, handle) for _ in range(4)],
+}))
+"""
+
+
+@pytest.fixture
+def others(double: Path, tmp_path: Path) -> Ask:
+    def ask_host(host: str, **changes: Any) -> dict[str, Any]:
+        described = profiles.profile(host)
+        described["gpus"][0] |= changes
+        file = tmp_path / "host.json"
+        file.write_text(json.dumps(described))
+        env = lab.double_environment("1xH200", double) | {"NVML_DOUBLE_JSON": str(file)}
+        argv = [sys.executable, "-c", OTHERS]
+        done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60, check=True)
+        return dict(json.loads(done.stdout))
+
+    return ask_host
+
+
+NOT_SUPPORTED = -pynvml.NVML_ERROR_NOT_SUPPORTED
+
+
+def test_a_gpu_that_shares_the_hosts_memory_tells_of_none(others: Ask) -> None:
+    seen = others("gb10")
+    absent = ("memory", "memory_v2", "rows", "pending", "ecc", "mig", "link", "capability")
+    assert {key: seen[key] for key in absent} == dict.fromkeys(absent, NOT_SUPPORTED)
+    assert seen["pages"] == [NOT_SUPPORTED, NOT_SUPPORTED, -pynvml.NVML_ERROR_INVALID_ARGUMENT]
+    assert (seen["pcie"], seen["graphics"], seen["addressing"]) == ([1, 1, 1, 1], [2020], 2)
+
+
+def test_an_old_gpu_retires_pages_and_remaps_no_rows(others: Ask) -> None:
+    seen = others("1xT4", retired_single_bit=[4096, 8192], retired_double_bit=[65536], retirement_pending=1)
+    assert (seen["pages"][:2], seen["pages_v2"], seen["pending"]) == ([[4096, 8192], [65536]], [65536], 1)
+    assert seen["rows"] == NOT_SUPPORTED
+
+
+def test_a_gpu_knows_its_place(others: Ask) -> None:
+    seen = others("4xGB200", numa_node=1)
+    assert (seen["nodes"], seen["processors"], seen["own node"]) == ([2, 0], [0, 2**64 - 1], 2)
+    state, cluster = pynvml.NVML_GPU_FABRIC_STATE_COMPLETED, profiles.profile("4xGB200")["gpus"][0]["fabric"]["cluster"]
+    assert seen["fabric"] == [0, state, 0, state, cluster]
+    assert others("1xH200")["own node"] == NOT_SUPPORTED
+
+
+def test_an_idle_gpu_may_have_slowed_its_bus_and_a_mode_may_wait_for_a_reset(others: Ask) -> None:
+    seen = others("4xL40S", ecc_mode_pending=0)
+    assert (seen["pcie"], seen["link"], seen["ecc"]) == ([1, 4, 16, 16], NOT_SUPPORTED, [1, 0])
+    assert others("2xH200", mig_mode_pending=1)["mig"] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("fault", "answers"),
+    [
+        ({"error": 15, "after": 2}, ["NVIDIA H200", "NVIDIA H200", -15, -15]),
+        ({"error": 10, "times": 1}, [-10, "NVIDIA H200", "NVIDIA H200", "NVIDIA H200"]),
+        ({"error": 10, "after": 1, "times": 2}, ["NVIDIA H200", -10, -10, "NVIDIA H200"]),
+    ],
+)
+def test_a_fault_can_come_later_and_pass(others: Ask, fault: dict[str, int], answers: list[Any]) -> None:
+    assert others("2xH200", faults={"nvmlDeviceGetName": fault})["names"] == answers
+
+
+def test_slices_differ_in_size_and_tell_who_uses_them(ask: Ask) -> None:
+    first, _ = ask("a100-mig")["gpus"]
+    name = "NVIDIA A100-SXM4-80GB MIG"
+    sizes = [("3g.40gb", 40192, 42), ("2g.20gb", 19968, 28), ("1g.10gb", 9728, 14), ("1g.10gb", 9728, 14)]
+    assert first["parts"] == [[f"{name} {size}", mib << 20, True, True, cores] for size, mib, cores in sizes]
+
+
+def test_as_many_gpus_as_the_largest_host_has(double: Path, tmp_path: Path) -> None:
+    (tmp_path / "1024.json").write_text(json.dumps(profiles.profile("1024xB200")))
+    assert read_files(double, tmp_path) == [[0, 1024]]
+
+
+def test_threads_may_start_it_at_once(double: Path) -> None:
+    script = """
+import threading, pynvml
+counts = []
+def ask():
+    for _ in range(200):
+        pynvml.nvmlInit()
+        counts.append(pynvml.nvmlDeviceGetCount())
+        pynvml.nvmlShutdown()
+threads = [threading.Thread(target=ask) for _ in range(8)]
+[t.start() for t in threads], [t.join() for t in threads]
+print(len(counts), set(counts))
+"""
+    env = lab.double_environment("8xB200", double)
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "1600 {8}\n"

@@ -5,6 +5,7 @@
  * is missing there makes its call answer NOT_SUPPORTED, as hardware without the feature does.
  *
  * Faults, on the host or on one GPU:  "faults": {"nvmlDeviceGetName": {"error": 15, "hang_ms": 200}, "*": {...}}
+ * "after": k lets the first k such calls answer, "times": n fails only the n calls behind them.
  * "visible_by_device_nodes": true shows only GPUs whose /dev/nvidia<minor> exists, as the driver does in a container.
  *
  * Layouts and error codes: NVML API reference, https://docs.nvidia.com/deploy/nvml-api/
@@ -12,6 +13,7 @@
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <time.h>
@@ -20,8 +22,9 @@
 #include "json.h"
 
 #define API __attribute__((visibility("default"))) int
-#define MAX_DEVICES 256
-#define MAX_DOCUMENT (4 << 20)
+#define MAX_DEVICES 1024
+#define MAX_PARTS (8 * MAX_DEVICES) /* MIG devices of all GPUs */
+#define MAX_DOCUMENT (32 << 20)
 
 enum {
     OK = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7,
@@ -56,8 +59,9 @@ typedef struct {
 
 static json *host;
 static int users;
-static device gpus[MAX_DEVICES], migs[MAX_DEVICES];
+static device gpus[MAX_DEVICES], migs[MAX_PARTS];
 static unsigned gpu_count, mig_count;
+static pthread_mutex_t starting = PTHREAD_MUTEX_INITIALIZER; /* NVML may be started by several threads at once */
 
 /* --- reading the file ------------------------------------------------------------------------------------------- */
 
@@ -106,12 +110,12 @@ static int visible(const json *gpu, unsigned position) {
 
 static void find_devices(void) {
     const json *list = json_get(host, "gpus");
-    unsigned all = json_count(list);
+    unsigned i = 0;
     gpu_count = mig_count = 0;
-    for (unsigned i = 0; i < all && gpu_count < MAX_DEVICES; i++) {
-        const json *gpu = json_at(list, i), *parts = json_get(gpu, "mig_devices");
+    for (const json *gpu = json_at(list, 0); gpu && gpu_count < MAX_DEVICES; gpu = gpu->next, i++) {
+        const json *parts = json_get(gpu, "mig_devices");
         if (gpu->kind != JSON_OBJECT || !visible(gpu, i)) continue;
-        for (unsigned m = 0; m < json_count(parts) && mig_count < MAX_DEVICES; m++)
+        for (unsigned m = 0; m < json_count(parts) && mig_count < MAX_PARTS; m++)
             migs[mig_count++] = (device){gpu, json_at(parts, m), m};
         gpus[gpu_count] = (device){gpu, NULL, gpu_count};
         gpu_count++;
@@ -121,6 +125,11 @@ static void find_devices(void) {
 /* --- faults ----------------------------------------------------------------------------------------------------- */
 
 static int apply(const json *fault) {
+    long long after = json_int(fault, "after", 0), times = json_int(fault, "times", -1);
+    if (fault && (after || times >= 0)) { /* counted from nvmlInit, in the number that an object has no other use for */
+        long long before = __sync_fetch_and_add(&((json *)fault)->number, 1);
+        if (before < after || (times >= 0 && before >= after + times)) return OK;
+    }
     long long pause = json_int(fault, "hang_ms", 0);
     struct timespec left = {pause / 1000, (pause % 1000) * 1000000};
     while (pause > 0 && nanosleep(&left, &left) != 0) continue;
@@ -186,38 +195,47 @@ NUMBER(nvmlDeviceGetNumGpuCores, "nvmlDeviceGetNumGpuCores", "cores")
 NUMBER(nvmlDeviceGetMaxMigDeviceCount, "nvmlDeviceGetMaxMigDeviceCount", "mig_max")
 NUMBER(nvmlDeviceGetPerformanceState, "nvmlDeviceGetPerformanceState", "performance_state")
 NUMBER(nvmlDeviceGetCurrPcieLinkGeneration, "nvmlDeviceGetCurrPcieLinkGeneration", "pcie_generation")
-NUMBER(nvmlDeviceGetMaxPcieLinkGeneration, "nvmlDeviceGetMaxPcieLinkGeneration", "pcie_generation")
+NUMBER(nvmlDeviceGetMaxPcieLinkGeneration, "nvmlDeviceGetMaxPcieLinkGeneration", "pcie_generation_max")
 NUMBER(nvmlDeviceGetCurrPcieLinkWidth, "nvmlDeviceGetCurrPcieLinkWidth", "pcie_width")
-NUMBER(nvmlDeviceGetMaxPcieLinkWidth, "nvmlDeviceGetMaxPcieLinkWidth", "pcie_width")
-NUMBER(nvmlDeviceGetNumaNodeId, "nvmlDeviceGetNumaNodeId", "numa_node")
+NUMBER(nvmlDeviceGetMaxPcieLinkWidth, "nvmlDeviceGetMaxPcieLinkWidth", "pcie_width_max")
+NUMBER(nvmlDeviceGetNumaNodeId, "nvmlDeviceGetNumaNodeId", "memory_numa_node")
+NUMBER(nvmlDeviceGetRetiredPagesPendingStatus, "nvmlDeviceGetRetiredPagesPendingStatus", "retirement_pending")
+NUMBER(nvmlDeviceGetDisplayActive, "nvmlDeviceGetDisplayActive", "display_active")
+NUMBER(nvmlDeviceGetDisplayMode, "nvmlDeviceGetDisplayMode", "display_active")
+NUMBER(nvmlDeviceGetPowerManagementDefaultLimit, "nvmlDeviceGetPowerManagementDefaultLimit", "power_limit_mw")
+NUMBER(nvmlDeviceGetMultiGpuBoard, "nvmlDeviceGetMultiGpuBoard", "multi_gpu_board")
+NUMBER(nvmlDeviceGetBoardId, "nvmlDeviceGetBoardId", "board_id")
+NUMBER(nvmlDeviceGetMemoryBusWidth, "nvmlDeviceGetMemoryBusWidth", "memory_bus_width")
 NUMBER(nvmlDeviceGetFanSpeed, "nvmlDeviceGetFanSpeed", "fan_percent")
 
 API nvmlInitWithFlags(unsigned flags) {
     (void)flags;
+    pthread_mutex_lock(&starting);
     if (!users) {
         json_free(host);
         host = read_host();
-        if (!host) return UNKNOWN;
-        find_devices();
+        if (host) find_devices();
     }
-    const json *faults = json_get(host, "faults");
-    int error = apply(json_get(faults, "nvmlInit"));
+    int error = host ? apply(json_get(json_get(host, "faults"), "nvmlInit")) : UNKNOWN;
     if (!error) users++;
+    pthread_mutex_unlock(&starting);
     return error;
 }
 API nvmlInit_v2(void) { return nvmlInitWithFlags(0); }
 API nvmlInit(void) { return nvmlInitWithFlags(0); }
 
 API nvmlShutdown(void) {
-    if (!users) return UNINITIALIZED;
-    users--;
-    return OK;
+    int error = system_fault("nvmlShutdown");
+    pthread_mutex_lock(&starting);
+    if (users) users--;
+    pthread_mutex_unlock(&starting);
+    return error;
 }
 
 __attribute__((visibility("default"))) const char *nvmlErrorString(int error) {
     static const struct { int code; const char *text; } known[] = {
         {0, "Success"}, {1, "Uninitialized"}, {2, "Invalid Argument"}, {3, "Not Supported"},
-        {4, "Insufficient Permissions"}, {6, "Not Found"}, {7, "Insufficient Size"}, {9, "Driver Not Loaded"},
+        {4, "Insufficient Permissions"}, {5, "Already Initialized"}, {6, "Not Found"}, {7, "Insufficient Size"}, {9, "Driver Not Loaded"},
         {10, "Timeout"}, {12, "NVML Shared Library Not Found"}, {13, "Function Not Found"}, {15, "GPU is lost"},
         {16, "GPU requires reset"}, {17, "GPU access blocked by the operating system"},
         {18, "Driver/library version mismatch"}, {20, "Insufficient Memory"}, {999, "Unknown Error"}};
@@ -364,10 +382,15 @@ API nvmlDeviceGetCudaComputeCapability(void *handle, int *major, int *minor) {
     int error = put_uint(d->gpu, "compute_capability_major", (unsigned *)major);
     return error ? error : put_uint(d->gpu, "compute_capability_minor", (unsigned *)minor);
 }
+/* A mode with what it becomes at the next reset, which is the same unless the file says otherwise. */
+static int put_mode(const json *gpu, const char *key, const char *pending_key, unsigned *current, unsigned *pending) {
+    int error = put_uint(gpu, key, current);
+    if (error) return error;
+    return put_uint(gpu, json_get(gpu, pending_key) ? pending_key : key, pending);
+}
 API nvmlDeviceGetEccMode(void *handle, unsigned *current, unsigned *pending) {
     DEVICE("nvmlDeviceGetEccMode");
-    int error = put_uint(d->gpu, "ecc_mode", current);
-    return error ? error : put_uint(d->gpu, "ecc_mode", pending);
+    return put_mode(d->gpu, "ecc_mode", "ecc_mode_pending", current, pending);
 }
 API nvmlDeviceGetTotalEccErrors(void *handle, unsigned type, unsigned counter, unsigned long long *out) {
     static const char *const keys[2][2] = {{"ecc_corrected_volatile", "ecc_corrected_aggregate"},
@@ -379,15 +402,27 @@ API nvmlDeviceGetTotalEccErrors(void *handle, unsigned type, unsigned counter, u
     return OK;
 }
 API nvmlDeviceGetRetiredPages(void *handle, unsigned cause, unsigned *count, unsigned long long *pages) {
-    (void)cause, (void)pages; /* Ampere and later remap rows instead of retiring pages */
+    static const char *const keys[2] = {"retired_single_bit", "retired_double_bit"};
     DEVICE("nvmlDeviceGetRetiredPages");
-    (void)d;
-    if (count) *count = 0;
-    return NOT_SUPPORTED;
+    const json *list = cause < 2 ? json_get(d->gpu, keys[cause]) : NULL;
+    if (!list) return cause < 2 ? NOT_SUPPORTED : INVALID_ARGUMENT; /* Ampere and later remap rows instead */
+    if (!count) return INVALID_ARGUMENT;
+    unsigned all = json_count(list), room = *count;
+    *count = all;
+    if (all > room) return INSUFFICIENT_SIZE;
+    for (unsigned i = 0; pages && i < all; i++) pages[i] = (unsigned long long)json_at(list, i)->number;
+    return OK;
+}
+API nvmlDeviceGetRetiredPages_v2(void *handle, unsigned cause, unsigned *count, unsigned long long *pages,
+                                 unsigned long long *times) {
+    int error = nvmlDeviceGetRetiredPages(handle, cause, count, pages);
+    for (unsigned i = 0; !error && times && i < *count; i++) times[i] = 0;
+    return error;
 }
 API nvmlDeviceGetRemappedRows(void *handle, unsigned *corrected, unsigned *uncorrected, unsigned *pending, unsigned *failed) {
     DEVICE("nvmlDeviceGetRemappedRows");
     if (!corrected || !uncorrected || !pending || !failed) return INVALID_ARGUMENT;
+    if (!json_get(d->gpu, "remapped_corrected")) return NOT_SUPPORTED; /* older than Ampere, or no memory of its own */
     *corrected = (unsigned)json_int(d->gpu, "remapped_corrected", 0);
     *uncorrected = (unsigned)json_int(d->gpu, "remapped_uncorrected", 0);
     *pending = (unsigned)json_int(d->gpu, "remap_pending", 0);
@@ -413,7 +448,7 @@ API nvmlDeviceGetUtilizationRates(void *handle, unsigned *out) { /* gpu, memory:
 
 static int processes(const char *call, const char *key, void *handle, unsigned *count, process_info *out) {
     DEVICE(call);
-    const json *list = json_get(d->gpu, key);
+    const json *list = json_get(part(d), key);
     unsigned all = json_count(list), room = count ? *count : 0;
     if (!count) return INVALID_ARGUMENT;
     *count = all;
@@ -434,6 +469,9 @@ API nvmlDeviceGetComputeRunningProcesses_v2(void *handle, unsigned *count, proce
 API nvmlDeviceGetGraphicsRunningProcesses_v3(void *handle, unsigned *count, process_info *out) {
     return processes("nvmlDeviceGetGraphicsRunningProcesses", "graphics_processes", handle, count, out);
 }
+API nvmlDeviceGetGraphicsRunningProcesses_v2(void *handle, unsigned *count, process_info *out) {
+    return nvmlDeviceGetGraphicsRunningProcesses_v3(handle, count, out);
+}
 API nvmlDeviceGetMPSComputeRunningProcesses_v3(void *handle, unsigned *count, process_info *out) {
     return processes("nvmlDeviceGetMPSComputeRunningProcesses", "mps_processes", handle, count, out);
 }
@@ -442,8 +480,7 @@ API nvmlDeviceGetMPSComputeRunningProcesses_v3(void *handle, unsigned *count, pr
 
 API nvmlDeviceGetMigMode(void *handle, unsigned *current, unsigned *pending) {
     DEVICE("nvmlDeviceGetMigMode");
-    int error = put_uint(d->gpu, "mig_mode", current);
-    return error ? error : put_uint(d->gpu, "mig_mode", pending);
+    return put_mode(d->gpu, "mig_mode", "mig_mode_pending", current, pending);
 }
 API nvmlDeviceIsMigDeviceHandle(void *handle, unsigned *out) {
     DEVICE("nvmlDeviceIsMigDeviceHandle");
@@ -483,6 +520,53 @@ API nvmlDeviceGetAttributes_v2(void *handle, attributes *out) {
     return OK;
 }
 
+/* --- place in the host ------------------------------------------------------------------------------------------ */
+
+API nvmlDeviceGetMemoryAffinity(void *handle, unsigned size, unsigned long *nodes, unsigned scope) {
+    (void)scope;
+    unsigned node;
+    DEVICE("nvmlDeviceGetMemoryAffinity");
+    int error = put_uint(d->gpu, "numa_node", &node);
+    if (error) return error;
+    if (!nodes || !size) return INVALID_ARGUMENT;
+    if (node / 64 >= size) return INSUFFICIENT_SIZE;
+    memset(nodes, 0, size * sizeof *nodes);
+    nodes[node / 64] |= 1ul << node % 64;
+    return OK;
+}
+/* 64 processors a node. */
+static int processors(const char *call, void *handle, unsigned size, unsigned long *set) {
+    unsigned node;
+    DEVICE(call);
+    int error = put_uint(d->gpu, "numa_node", &node);
+    if (error) return error;
+    if (!set || !size) return INVALID_ARGUMENT;
+    if (node >= size) return INSUFFICIENT_SIZE;
+    memset(set, 0, size * sizeof *set);
+    set[node] = ~0ul;
+    return OK;
+}
+API nvmlDeviceGetCpuAffinity(void *handle, unsigned size, unsigned long *set) {
+    return processors("nvmlDeviceGetCpuAffinity", handle, size, set);
+}
+API nvmlDeviceGetCpuAffinityWithinScope(void *handle, unsigned size, unsigned long *set, unsigned scope) {
+    (void)scope;
+    return processors("nvmlDeviceGetCpuAffinityWithinScope", handle, size, set);
+}
+API nvmlDeviceGetAddressingMode(void *handle, unsigned *out) { /* version, value */
+    DEVICE("nvmlDeviceGetAddressingMode");
+    if (!out) return INVALID_ARGUMENT;
+    return out[0] == 0x1000008 ? put_uint(d->gpu, "addressing_mode", &out[1]) : VERSION_MISMATCH;
+}
+API nvmlDeviceGetClockInfo(void *handle, unsigned clock, unsigned *out) {
+    DEVICE("nvmlDeviceGetClockInfo");
+    return clock < 4 ? put_uint(d->gpu, "clock_mhz", out) : INVALID_ARGUMENT;
+}
+API nvmlDeviceGetMaxClockInfo(void *handle, unsigned clock, unsigned *out) {
+    DEVICE("nvmlDeviceGetMaxClockInfo");
+    return clock < 4 ? put_uint(d->gpu, "clock_mhz", out) : INVALID_ARGUMENT;
+}
+
 /* --- links between GPUs ----------------------------------------------------------------------------------------- */
 
 API nvmlDeviceGetNvLinkState(void *handle, unsigned link, unsigned *out) {
@@ -497,6 +581,14 @@ API nvmlDeviceGetNvLinkVersion(void *handle, unsigned link, unsigned *out) {
     (void)link;
     DEVICE("nvmlDeviceGetNvLinkVersion");
     return put_uint(d->gpu, "nvlink_version", out);
+}
+API nvmlDeviceGetNvLinkCapability(void *handle, unsigned link, unsigned capability, unsigned *out) {
+    unsigned links;
+    DEVICE("nvmlDeviceGetNvLinkCapability");
+    if (put_uint(d->gpu, "nvlinks", &links)) return NOT_SUPPORTED;
+    if (link >= links || capability > 6 || !out) return INVALID_ARGUMENT;
+    *out = 1;
+    return OK;
 }
 API nvmlDeviceGetNvLinkRemoteDeviceType(void *handle, unsigned link, unsigned *out) {
     (void)link;
@@ -515,7 +607,7 @@ API nvmlDeviceGetP2PStatus(void *handle, void *other, unsigned capability, unsig
     int error = device_fault(other, "nvmlDeviceGetP2PStatus");
     if (error) return error;
     if (!out || capability > 5) return INVALID_ARGUMENT;
-    *out = linked(d, other) ? 0 : 5; /* OK, NOT_SUPPORTED */
+    *out = linked(d, other) ? 0 : (unsigned)json_int(d->gpu, "p2p_status", 5); /* OK, NOT_SUPPORTED */
     return OK;
 }
 API nvmlDeviceGetTopologyCommonAncestor(void *handle, void *other, unsigned *out) {
