@@ -107,11 +107,19 @@ class Output:
         """Doctor's findings: a line each, with cause and fix below those that are not well."""
         for f in findings:
             style, mark = _VERDICTS[f.verdict]
-            self._indented(5, Text(f"{mark:<5}", style), Text(redact(f.title)))
+            self._indented(6, Text(f"{mark:<6}", style), Text.assemble(redact(f.title), (f"  [{f.id}]", "dim")))
             if f.verdict in ("fail", "warn", "unknown"):
-                self._indented(7, Text(""), Text(f"[{f.id}] {redact(f.cause)}", "dim"))
+                if f.cause:
+                    self._indented(8, Text(""), Text(redact(f.cause), "dim"))
                 if f.fix:
-                    self._indented(7, Text(""), Text.assemble(("fix: ", "bold"), redact(f.fix)))
+                    self._indented(8, Text(""), Text.assemble(("fix: ", "bold"), redact(f.fix)))
+
+    def groups(self, verdict: str, groups: Mapping[str, Sequence[str]]) -> None:
+        """Names by group, a line each group: `ok    host      os, arch, memory`."""
+        width = max((len(name) for name in groups), default=0) + 2
+        for name, members in groups.items():
+            head = Text.assemble((f"{verdict:<6}", "green"), f"{name:<{width}}")
+            self._indented(6 + width, head, Text(", ".join(members), "dim"))
 
     def _indented(self, width: int, head: Text, body: Text) -> None:
         """`head`, then `body` beside it: wrapped below itself on a terminal, one long line in a pipe."""

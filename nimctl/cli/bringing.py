@@ -75,7 +75,7 @@ def check_shared(config: Config, recipe: Recipe | None, out: Output) -> list[Fin
     from nimctl.cli import host
     from nimctl.doctor import runner
 
-    facts = host.look(config, out, try_port=False)
+    facts = host.look(config, out, None, try_port=False)
     needs = Needs(recipe=recipe, runtime="docker", gpus="none", uid=os.getuid())
     report = runner.run_checks(facts, needs, only=("cache", "cache-entries"))
     findings = [finding for finding in report.findings if finding.verdict in ("fail", "warn")]

@@ -2,22 +2,28 @@
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Literal, cast
 
 from nimctl.cli.config import Config
-from nimctl.cli.target import Target
+from nimctl.cli.target import Target, image_for
 from nimctl.core import facts as host_facts
 from nimctl.core.errors import NimctlError
-from nimctl.core.facts import HostFacts
+from nimctl.core.facts import HeldWeights, HostFacts, ImageFacts
+from nimctl.core.gpus import GpuInventory
 from nimctl.core.recipes import Recipe
 from nimctl.doctor.checks.scope import USUAL_UID
 from nimctl.doctor.model import Needs
 from nimctl.render import Output
 
 
-def look(config: Config, out: Output, *, replay: Path | None = None, try_port: bool = True) -> HostFacts:
-    """The facts of this host, or those saved in `replay`. Without `try_port` the port is not bound for a moment.
+def look(
+    config: Config, out: Output, target: Target | None, *, replay: Path | None = None, try_port: bool = True
+) -> HostFacts:
+    """The facts of this host, for a target or for none, or those saved in `replay`.
+
+    Without `try_port` the port is left alone.
 
     Raises `facts-invalid` for a file that holds no facts.
     """
@@ -34,8 +40,28 @@ def look(config: Config, out: Output, *, replay: Path | None = None, try_port: b
                 environment=os.environ,
                 uid=os.getuid() or USUAL_UID,
                 try_port=try_port,
+                image=partial(_image, target, config) if target and config.text("runtime") == "docker" else None,
+                held=partial(_held, target, config) if target else None,
             )
         )
+
+
+def _image(target: Target, config: Config, gpus: GpuInventory) -> ImageFacts | None:
+    """The image that a run would use, as far as it is on this host."""
+    from nimctl.launch.docker import look_at_image
+
+    asked = config.text("gpus") or ("none" if target.recipe.cpu and not gpus.gpus else "all")
+    return look_at_image(image_for(target, "cpu" if asked == "none" else "cuda", config).reference)
+
+
+def _held(target: Target, config: Config) -> HeldWeights | None:
+    """What is here already needs no room: a folder, or what the cache holds, parts too."""
+    from nimctl.cli import weights
+
+    recipe = target.recipe
+    if target.folder is not None:
+        return HeldWeights(recipe.weights, recipe.weights_bytes or 0, complete=True)
+    return weights.held(recipe.weights, config) if recipe.weights else None
 
 
 def save(facts: HostFacts, path: Path) -> None:
@@ -83,18 +109,9 @@ def wanted_gpus(config: Config, recipe: Recipe, facts: HostFacts) -> str:
     return "none" if recipe.cpu and not facts.gpus.gpus else "all"
 
 
-def needs_for(target: Target, config: Config, gpus: str) -> Needs:
-    """What the host is judged for. What is here already needs no room: a folder, or what the cache holds, parts too."""
-    here = _bytes_here(target, config)
-    return Needs(recipe=target.recipe, runtime=runtime_of(config), gpus=gpus, uid=os.getuid(), cached_bytes=here)
-
-
-def _bytes_here(target: Target, config: Config) -> int:
-    from nimctl.cli import weights
-
-    if target.folder is not None:
-        return target.recipe.weights_bytes or 0
-    return weights.cached_bytes(target.recipe.weights, config) if target.recipe.weights else 0
+def needs_for(target: Target, config: Config, gpus: str, facts: HostFacts) -> Needs:
+    """What the host is judged for; whatever depends on the machine is taken from the facts, which may be another's."""
+    return Needs(recipe=target.recipe, runtime=runtime_of(config), gpus=gpus, uid=facts.system.uid)
 
 
 def device_for(config: Config, recipe: Recipe) -> Literal["cuda", "cpu"]:

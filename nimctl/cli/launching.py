@@ -68,7 +68,7 @@ def prepare(asked: Asked, config: Config, out: Output) -> Prepared:
     recipe = target.recipe
     out.text(f"model {recipe.name} (from {target.origin}): {recipe.title}", style="bold")
     runtime = host.runtime_of(config)
-    facts = host.look(config, out)
+    facts = host.look(config, out, target)
     gpus = host.wanted_gpus(config, recipe, facts)
     choice = image_for(target, "cpu" if gpus == "none" else "cuda", config) if runtime == "docker" else None
     options = planning.RunOptions(
@@ -89,7 +89,7 @@ def prepare(asked: Asked, config: Config, out: Output) -> Prepared:
         model_path=str(target.folder) if target.folder else None,
         origins=_origins(config, target, choice),
     )
-    needs = host.needs_for(target, config, gpus)
+    needs = host.needs_for(target, config, gpus, facts)
     return Prepared(target, config, facts, needs, choice, planning.make_plan(options, facts))
 
 

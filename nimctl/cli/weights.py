@@ -11,6 +11,7 @@ from pathlib import Path
 from nimctl.cli.config import Config
 from nimctl.core.cache import CachePaths
 from nimctl.core.errors import NimctlError
+from nimctl.core.facts import HeldWeights
 from nimctl.core.fetch import from_environment, open_source, snapshots, store
 from nimctl.core.fetch.address import without_secrets
 from nimctl.core.keys import HUGGING_FACE, NGC
@@ -46,16 +47,16 @@ def describe(uri: str, config: Config) -> Recipe:
     )
 
 
-def cached_bytes(uri: str, config: Config) -> int:
-    """How many bytes of the weights at `uri` need no room any more. Asks nobody."""
+def held(uri: str, config: Config) -> HeldWeights | None:
+    """How much of the weights at `uri` the cache holds, parts too; None for an address of no kind. Asks nobody."""
     try:
         source = open_source(uri, config.cache, access=from_environment(os.environ))
     except NimctlError:
-        return 0
+        return None
     repo = CachePaths(config.cache).repo(source.repo, source.part)
     manifests = [snapshots.complete(repo, revision) for revision in snapshots.marked_revisions(repo)]
     whole = max((manifest.total for manifest in manifests if manifest), default=0)
-    return max(whole, _begun(repo.partial) + _begun(repo.blobs))
+    return HeldWeights(uri, max(whole, _begun(repo.partial) + _begun(repo.blobs)), complete=any(manifests))
 
 
 def _begun(folder: Path) -> int:

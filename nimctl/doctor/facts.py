@@ -60,8 +60,8 @@ class Subject:
     """What on this host is to be looked at, for a run with this cache folder on this address.
 
     `uid` is the container's user id. `destinations` are the hosts that the model needs. The callables answer for
-    rooms beside this one: the registry's word about the image, the image on this host, the weights in the cache; each
-    is given the seconds that it may take. Without `try_port` it is not known whether the port is free.
+    rooms beside this one: the registry's word about the image (within the seconds it is given), the image on this host
+    (which one depends on the GPUs), the weights in the cache. Without `try_port` the port is not tried.
     """
 
     cache: Path
@@ -72,7 +72,7 @@ class Subject:
     try_port: bool = True
     destinations: tuple[Destination, ...] = ()
     image_access: Callable[[float], ImageAccess] | None = None
-    image: Callable[[float], ImageFacts | None] | None = None
+    image: Callable[[GpuInventory], ImageFacts | None] | None = None
     held: Callable[[], HeldWeights | None] | None = None
 
 
@@ -89,11 +89,18 @@ def gather(
     Takes `limit + after_docker` seconds at most: a look that hangs is left behind and named in `problems`.
     """
     started = time.monotonic()
-    until = started + 0.9 * limit  # looks that can bound themselves do so first, and keep what they have seen
+    left = 0.9 * limit  # looks that can bound themselves do so first, and keep what they have seen
     looks = Looks(started + limit)
-    _start(looks, subject, until, docker_facts, gpu_inventory)
+    _start(looks, subject, left, docker_facts, gpu_inventory)
 
     in_time = f"no answer within {limit:g} s"
+    gpus = looks.answer(
+        "gpus",
+        GpuInventory("failed", detail="the look at the GPUs failed"),
+        late=GpuInventory("failed", detail=f"NVML hangs: {in_time}"),
+    )
+    if subject.image is not None:
+        looks.start("image", partial(subject.image, gpus))
     daemon = looks.answer(
         "docker",
         DockerFacts("unreachable", detail="the look at it failed"),
@@ -104,13 +111,12 @@ def gather(
     looks.start("image store", partial(_image_store, daemon))
     looks.start("docker's cdi", partial(look_at_cdi, _extra_cdi_folders(daemon)))
     looks.start("docker's configuration", partial(look_at_daemon_config, daemon))
-    no_gpus = GpuInventory("failed", detail="the look at the GPUs failed")
     credentials = looks.answer("credentials", CredentialFacts())
     return HostFacts(
         nimctl=__version__,
         taken_at=datetime.now(UTC).isoformat(timespec="seconds"),
         system=looks.answer("system", SystemFacts()),
-        gpus=looks.answer("gpus", no_gpus, late=GpuInventory("failed", detail=f"NVML hangs: {in_time}")),
+        gpus=gpus,
         docker=replace(daemon, config=looks.answer("docker's configuration", None)),
         toolkit=looks.answer("toolkit", ToolkitFacts()),
         cdi=(*looks.answer("cdi", ()), *looks.answer("docker's cdi", ())),
@@ -143,18 +149,16 @@ def gather(
 def _start(
     looks: Looks,
     subject: Subject,
-    until: float,
+    left: float,
     docker_facts: Callable[[float], DockerFacts],
     gpu_inventory: Callable[[], GpuInventory],
 ) -> None:
     """Start all looks that depend on no other; the slowest first."""
-    environment, left = subject.environment, until - time.monotonic()
+    environment, until = subject.environment, time.monotonic() + left
     looks.start("docker", partial(docker_facts, left))
     looks.start("gpus", lambda: name_holders(gpu_inventory()))
     if subject.image_access is not None:
         looks.start("image access", partial(subject.image_access, left))
-    if subject.image is not None:
-        looks.start("image", partial(subject.image, left))
     looks.start("destinations", partial(reach, subject.destinations, environment, until))
     looks.start("cache", partial(look_at_cache, subject.cache))
     looks.start("cache entries", partial(look_into_cache, subject.cache, until))

@@ -19,7 +19,7 @@ class Finding:
     """What a check says. `id` is the error's id in the catalogue when it fails, the check's own when it passes.
 
     `title` holds the observed value. `cause` and `fix` are single sentences, empty when nothing is to be done.
-    `evidence` holds the few values or lines that prove it.
+    `evidence` holds the few values or lines that prove it. `group` is the check's; the runner writes it.
     """
 
     check: str
@@ -30,6 +30,12 @@ class Finding:
     cause: str = ""
     fix: str = ""
     evidence: tuple[str, ...] = ()
+    group: str = ""
+
+    @property
+    def docs(self) -> str:
+        """The place of its check in the documentation."""
+        return f"docs/checks.md#{self.check}"
 
 
 @dataclass(frozen=True)
@@ -63,11 +69,6 @@ class Check:
     group: str
     title: str
     judge: Callable[[HostFacts, Needs], list[Finding]]
-
-    @property
-    def docs(self) -> str:
-        """The place of this check in the documentation."""
-        return f"docs/checks.md#{self.id}"
 
 
 def passed(check: str, title: str, *, evidence: tuple[str, ...] = ()) -> Finding:

@@ -40,24 +40,26 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """0 without failures; the exit code of their family when they share one, else 3."""
-        families = {CATALOGUE[f.id].exit_code for f in self.failures}
-        if not families:
-            return 0
-        return families.pop() if len(families) == 1 else CATALOGUE["preflight-failed"].exit_code
+        """0 without failures, else 3: which failures, the ids say."""
+        return CATALOGUE["preflight-failed"].exit_code if self.failures else 0
+
+    @property
+    def verdict(self) -> str:
+        """Whether this host is ready, in one sentence with the counts and no word of the host's own."""
+        if not self.findings:
+            return "Nothing was checked."
+        counts = self.counts
+        words = [f"{counts['pass']} passed", *(f"{counts[v]} {word}" for v, word in _WORDS if counts[v])]
+        return f"This host is {'not ready' if self.failures else 'ready'}: {', '.join(words)}."
 
     @property
     def closing(self) -> str:
-        """One sentence that sums up."""
-        counts = self.counts
-        if not self.findings:
-            return "Nothing was checked."
-        words = [f"{counts['pass']} passed"]
-        words += [f"{counts[v]} {word}" for v, word in _WORDS if counts[v]]
-        sums = ", ".join(words)
-        if self.failures:
-            return f"This host is not ready: {sums}. Start with: {self.failures[0].fix}"
-        return f"This host is ready: {sums}."
+        """The verdict, and what to do first."""
+        return f"{self.verdict} Start with: {self.failures[0].fix}" if self.failures else self.verdict
+
+    def in_order(self, *verdicts: Verdict) -> tuple[Finding, ...]:
+        """The findings of these verdicts: the verdicts in the order given, within each the order of the checks."""
+        return tuple(f for verdict in verdicts for f in self.findings if f.verdict == verdict)
 
     def plus(self, *findings: Finding) -> "Report":
         """The report with further findings, such as a probe's."""
@@ -69,7 +71,7 @@ class Report:
             "schema": SCHEMA,
             "ok": not self.failures,
             "counts": dict(self.counts),
-            "findings": [to_plain(f) for f in self.findings],
+            "findings": [{**to_plain(f), "docs": f.docs} for f in self.findings],
             "facts": facts_to_json(self.facts),
         }
 
@@ -104,11 +106,12 @@ def run_checks(
 
 def _judge(check: Check, facts: HostFacts, needs: Needs) -> list[Finding]:
     try:
-        return check.judge(facts, needs)
+        found = check.judge(facts, needs)
     except Exception as error:  # a check that crashes must not hide what the others found
         cause = f"{type(error).__name__}: {error}"
         fix = "This is a bug: report it with the file of `nimctl doctor --save-facts`."
-        return [Finding(check.id, "check-crashed", "unknown", "warning", f"{check.title}: not told", cause, fix)]
+        found = [Finding(check.id, "check-crashed", "unknown", "warning", f"{check.title}: not told", cause, fix)]
+    return [replace(finding, group=check.group) for finding in found]
 
 
 def errors(report: Report) -> NimctlError | None:

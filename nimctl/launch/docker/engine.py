@@ -47,6 +47,11 @@ class ImageInfo:
     user: str | None
     labels: Mapping[str, str]
 
+    def identity(self, reference: str) -> str:
+        """What identifies it under this name: its registry digest, else its id."""
+        repository = split_reference(reference)[0]
+        return next((d.split("@")[1] for d in self.digests if d.split("@")[0] == repository), self.id)
+
 
 @dataclass(frozen=True)
 class Engine:
@@ -90,10 +95,7 @@ class Engine:
     def image_digest(self, reference: str) -> str | None:
         """What identifies the image on this host: its registry digest, else its id; None when it is not here."""
         image = self.inspect_image(reference)
-        if image is None:
-            return None
-        repository = split_reference(reference)[0]
-        return next((d.split("@")[1] for d in image.digests if d.split("@")[0] == repository), image.id)
+        return image.identity(reference) if image else None
 
     def pull(
         self,

@@ -1,0 +1,87 @@
+"""A judgement of this host on behalf of a verb: looked, judged, shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from nimctl.cli import host
+from nimctl.cli.config import Config
+from nimctl.cli.target import Target
+from nimctl.core.errors import NimctlError
+from nimctl.core.facts import HostFacts
+from nimctl.doctor import runner
+from nimctl.doctor.markdown import to_markdown
+from nimctl.doctor.model import Finding, Needs
+from nimctl.doctor.runner import Report
+from nimctl.doctor.summary import describe_host
+from nimctl.render import Output
+
+_WORDS = {
+    word: f"{word} " for word in ("driver", "Docker", "toolkit", "memory")
+}  # values that do not explain themselves
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was judged, and what it was made from."""
+
+    target: Target
+    config: Config
+    facts: HostFacts
+    needs: Needs
+    report: Report
+
+    def plus(self, *findings: Finding) -> Diagnosis:
+        """The same with further findings, such as a probe's."""
+        return replace(self, report=self.report.plus(*findings))
+
+
+def diagnose(
+    target: Target,
+    config: Config,
+    out: Output,
+    *,
+    replay: Path | None = None,
+    only: Sequence[str] = (),
+    skip: Sequence[str] = (),
+) -> Diagnosis:
+    """Look at this host (or read the facts in `replay`) and judge it. Raises `usage` when no check is left to run."""
+    facts = host.look(config, out, target, replay=replay)
+    needs = host.needs_for(target, config, host.wanted_gpus(config, target.recipe, facts), facts)
+    report = runner.run_checks(facts, needs, only=only, skip=skip)
+    if not report.findings:
+        raise NimctlError(
+            "usage", "no check was run", cause="--only and --skip leave none", fix="See `nimctl doctor --list-checks`."
+        )
+    return Diagnosis(target, config, facts, needs, report)
+
+
+def show(diagnosis: Diagnosis, out: Output, *, verbose: bool) -> None:
+    """The report for people: what is not well first, each with its fix; then what passed, a line a group."""
+    report = diagnosis.report
+    if out.mode == "human":
+        out.text(" · ".join(_WORDS.get(word, "") + value for word, value in describe_host(report.facts)), style="dim")
+    out.findings(report.in_order("fail"))
+    if out.mode == "human":
+        out.findings(report.in_order("warn", "unknown"))
+        if verbose:
+            out.findings(report.in_order("pass", "skip"))
+        else:
+            out.groups("ok", _by_group(report.in_order("pass")))
+    out.text(report.closing)
+
+
+def show_markdown(diagnosis: Diagnosis, out: Output) -> None:
+    """The report on stdout as Markdown."""
+    out.result(to_markdown(diagnosis.report, diagnosis.target.recipe.name).rstrip())
+
+
+def _by_group(findings: Sequence[Finding]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for finding in findings:
+        names = groups.setdefault(finding.group, [])
+        if finding.check not in names:
+            names.append(finding.check)
+    return groups
