@@ -19,7 +19,10 @@ _GPU_MEMORY = re.compile(
 _CACHE_MEMORY = re.compile(
     r"No available memory for the cache blocks|KV cache is needed, which is larger than the available"
 )
-_HOST_MEMORY = re.compile(r"DefaultCPUAllocator: (can't|not enough)|Cannot allocate memory|^MemoryError|std::bad_alloc")
+_HOST_MEMORY = re.compile(
+    r"DefaultCPUAllocator: (can't|not enough)|Cannot allocate memory|^MemoryError|std::bad_alloc"
+    r"|Available memory on node .* is less than"
+)
 _SHARED_MEMORY = re.compile(r"No space left on device.*(/dev/shm|psm_)|Bus error|/dev/shm.*No space left")
 _PORT_TAKEN = re.compile(r"bind\(\) to .* failed .*in use")
 _DISK = re.compile(r"No space left on device|\[Errno 28\]")
@@ -117,7 +120,12 @@ def _memory(death: Death) -> NimctlError | None:
             death, f"shared memory: {line}", "Give the container more shared memory: docker run --shm-size=32g."
         )
     if line := _any(_HOST_MEMORY, death.lines):
-        return _out_of_memory(death, f"host memory: {line}", "Free memory on the host, or give the container more.")
+        fix = "Free memory on the host, or give the container more."
+        if "CPU memory used by other processes" in line:
+            fix = (
+                "Free memory on the host, or ask for less: VLLM_CPU_KVCACHE_SPACE (in GiB) or --gpu-memory-utilization."
+            )
+        return _out_of_memory(death, f"host memory: {line}", fix)
     return None
 
 

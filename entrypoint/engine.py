@@ -20,6 +20,8 @@ from nimctl.core.secret import is_secret_name
 MIDDLEWARE = "entrypoint.api.RequestRules"
 
 _REPEATABLE = {"middleware"}
+_CONTEXT_MEMORY = ("gpu-memory-utilization", "kv-cache-memory-bytes")
+_CPU_CONTEXT_GIB = 4  # over all ranks; enough to see a model answer
 # The front owns the network side of the server; the engine must stay where only the front reaches it.
 _OURS = {
     "uds": "the engine is always behind the front",
@@ -197,6 +199,10 @@ def build_environment(
             env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, layout.used))
     if device == "cpu" and layout.world_size > 1:
         env.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # else every rank binds itself to the same cores
+    if device == "cpu" and not any(option.name in _CONTEXT_MEMORY for option in user_options(settings)):
+        # The engine's own share is 92 % of the machine for every rank, and it refuses to start where that is not free:
+        # https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/v1/worker/cpu_worker.py
+        env.setdefault("VLLM_CPU_KVCACHE_SPACE", str(max(1, _CPU_CONTEXT_GIB // layout.world_size)))
     return env
 
 

@@ -42,7 +42,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
         if why_no_lab() is None:
             request.getfixturevalue("cpu_image")
             env = private_environment(the_lab.environment("none"), home)
-            address = _bridge_address()
+            address = bridge_address()
             runtime = "docker"
         else:
             env = {**private_environment(os.environ, home), "DOCKER_HOST": f"unix://{home}/none.sock"}
@@ -58,7 +58,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
         yield Server(f"http://127.0.0.1:{port}", name, pictures, env)
 
 
-def _bridge_address() -> str:
+def bridge_address() -> str:
     """The host's address on the lab's own bridge: the one place a container can fetch pictures from."""
     networks = json.loads(the_lab.docker("network", "inspect", "bridge").stdout)
     return str(networks[0]["IPAM"]["Config"][0]["Gateway"])

@@ -30,11 +30,17 @@ _CERTIFIED = (*sorted(set(HOSTS.values())), "127.0.0.4", "127.0.0.5")
 class FaultHub:
     """Every listener answers every address: "hub" is meant for APIs, "cdn" and "xfiles" for presigned addresses of the
     Hub and of NGC, "foreign" for nobody. With `tls` all of them speak HTTPS under `ca_file`; `valid` is the
-    certificate's time. `send_buffer` (bytes) bounds what the kernel takes ahead of a reader.
+    certificate's time. `send_buffer` (bytes) bounds what the kernel takes ahead of a reader. `hosts` are the listeners'
+    addresses, others than loopback for clients in containers.
     """
 
     def __init__(
-        self, *, tls: bool = False, valid: tuple[datetime, datetime] | None = None, send_buffer: int = 0
+        self,
+        *,
+        tls: bool = False,
+        valid: tuple[datetime, datetime] | None = None,
+        send_buffer: int = 0,
+        hosts: Mapping[str, str] = HOSTS,
     ) -> None:
         self.ledger, self.hugging_face, self.ngc = Ledger(), HuggingFace(), Ngc()
         self._rules, self._gate, self._send_buffer, self._valid = Rules(), Gate(), send_buffer, valid
@@ -45,7 +51,7 @@ class FaultHub:
         self._link_generation = 1
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._certificates: Certificates | None = None
-        for name, host in HOSTS.items():
+        for name, host in hosts.items():
             self.listen(name, host, tls=tls)
 
     def __enter__(self) -> Self:

@@ -15,6 +15,11 @@ VALIDATION = (
     "(APIServer pid=7) pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig",
     "(APIServer pid=7)   Value error, max_model_len (9) is greater than the derived (8) [type=value_error]",
 )
+LESS_THAN_ITS_SHARE = (
+    "(Worker pid=9) ERROR 11-22 03:08:14 [core.py:1] ValueError: Available memory on node 0 (19.34/21.34 GiB) on "
+    "startup is less than desired CPU memory utilization (0.92, 19.63 GiB). To resolve: decrease "
+    "`--gpu-memory-utilization` or reduce CPU memory used by other processes."
+)
 SECOND_HAND = (
     "(EngineCore pid=9) ERROR 11-22 03:08:14 [core.py:1] RuntimeError: Cannot find any weights",
     "(APIServer pid=7) RuntimeError: Engine core initialization failed. See root cause above.",
@@ -27,6 +32,7 @@ SECOND_HAND = (
         (("torch.OutOfMemoryError: CUDA out of memory. Tried 2 GiB",), CODE_1, "engine-out-of-memory", "GPU memory"),
         (("ValueError: No available memory for the cache blocks. Try",), CODE_1, "engine-out-of-memory", "context"),
         (("RuntimeError: DefaultCPUAllocator: can't allocate memory",), CODE_1, "engine-out-of-memory", "host"),
+        ((LESS_THAN_ITS_SHARE,), CODE_1, "engine-out-of-memory", "host memory: ValueError: Available memory on node 0"),
         (("vllm serve: error: argument --x: invalid int value: 'y'",), Exit(2, None), "engine-config", "--x"),
         (VALIDATION, CODE_1, "engine-config", "max_model_len (9) is greater"),
         (SECOND_HAND, CODE_1, "engine-died", "Cannot find any weights"),
@@ -46,6 +52,11 @@ def test_the_kernel_knows_best():
     error = classify(Death("engine", CODE_1, ("RuntimeError: worker died",), oom_kills=1))
     assert error.id == "engine-out-of-memory"
     assert "host memory" in error.cause
+
+
+def test_a_share_of_the_host_that_is_not_free_can_be_made_smaller():
+    assert "VLLM_CPU_KVCACHE_SPACE" in classify(Death("engine", CODE_1, (LESS_THAN_ITS_SHARE,))).fix
+    assert "VLLM_CPU" not in classify(Death("engine", CODE_1, ("MemoryError",))).fix
 
 
 def test_refused_settings_are_only_a_cause_before_it_served():

@@ -14,7 +14,7 @@ from nimctl.core.engine_options import parse_options
 from nimctl.core.errors import NimctlError
 from nimctl.core.layout import CPU_LAYOUT, Layout
 from nimctl.core.parallel import Sizes
-from nimctl.core.recipes import load
+from nimctl.core.recipes import Engine, load
 
 STATE = State(Path("/run/x"))
 DEMO = Model(load("demo"), "builtin://demo", ("a", "b"))
@@ -133,6 +133,29 @@ def test_the_environment_is_the_same_at_every_start():
     assert environment({"A": "1"}) == environment({"A": "1"})
     assert environment()["VLLM_CPU_KVCACHE_SPACE"] == "1", "the recipe's"
     assert environment()["VLLM_MEDIA_URL_ALLOW_REDIRECTS"] == "0"
+
+
+def memory_for_the_context(device="cpu", ranks=1, arguments=(), inherited=None):
+    model = replace(DEMO, recipe=replace(DEMO.recipe, engine=Engine()))
+    layout = Layout(ranks, 1, tuple(range(ranks)), (), "because")
+    settings = read({"NIM_RECIPE": "demo"}, arguments)
+    env = engine.build_environment(
+        inherited or {}, settings, model, device, layout, visible=range(ranks), private=Path("/p")
+    )
+    return env.get("VLLM_CPU_KVCACHE_SPACE")
+
+
+def test_a_model_on_the_cpu_does_not_ask_for_the_whole_machine():
+    assert memory_for_the_context() == "4"
+    assert memory_for_the_context(ranks=2) == "2", "of all ranks together"
+    assert memory_for_the_context(ranks=8) == "1"
+    assert memory_for_the_context(device="cuda") is None
+
+
+@pytest.mark.parametrize("words", [["--gpu-memory-utilization", "0.3"], ["--kv_cache_memory_bytes=2G"]])
+def test_memory_that_was_asked_for_counts_on_the_cpu(words):
+    assert memory_for_the_context(arguments=words) is None, "the variable would win over the argument"
+    assert memory_for_the_context(inherited={"VLLM_CPU_KVCACHE_SPACE": "9"}) == "9"
 
 
 def visible_to_the_engine(used, unused=(), inherited=None, device="cuda"):
