@@ -5,6 +5,7 @@ An answer that cannot be had is None, never 0, and one GPU that fails or hangs d
 Names, units and errors of the calls: https://docs.nvidia.com/deploy/nvml-api/
 """
 
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
@@ -55,7 +56,7 @@ def read_inventory(until: float | None = None) -> GpuInventory:
     try:
         cuda = known(pynvml.nvmlSystemGetCudaDriverVersion_v2)
         driver = text_of(known(pynvml.nvmlSystemGetDriverVersion))
-        answers = ask_each([partial(read_gpu, i) for i in range(pynvml.nvmlDeviceGetCount())], until)
+        answers = ask_each([partial(read_gpu, i) for i in range(pynvml.nvmlDeviceGetCount())], _most_of(until))
         hangs = None in answers
         gpus = tuple(g or Gpu(i, error="no answer in time: NVML hangs") for i, g in enumerate(answers))
         pairs = list(combinations([g.index for g in gpus[:LINKED_GPUS] if g.error is None], 2))
@@ -74,6 +75,11 @@ def read_inventory(until: float | None = None) -> GpuInventory:
         if not hangs:  # it would wait for the call that hangs
             with suppress(pynvml.NVMLError):
                 pynvml.nvmlShutdown()
+
+
+def _most_of(until: float | None) -> float | None:
+    """An earlier end that leaves time for the links when a GPU hangs."""
+    return None if until is None else until - 0.1 * max(0.0, until - time.monotonic())
 
 
 def _state_of(error: Exception) -> State:
