@@ -1,5 +1,6 @@
 """Facts about the operating system, the kernel and the machine. Sizes in bytes; what could not be seen is None."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,6 +10,7 @@ class SystemFacts:
     """Operating system, processor architecture (`x86_64`, `aarch64`), memory and who asks.
 
     `container` names the kind of container this process itself runs in (docker, podman, ...), "none" outside of one.
+    `memory_limit` is the least that the control groups above this process allow, None where they allow all of it.
     """
 
     os_id: str | None = None
@@ -19,6 +21,7 @@ class SystemFacts:
     cpus: int | None = None
     memory_total: int | None = None
     memory_available: int | None = None
+    memory_limit: int | None = None
     shm_total: int | None = None
     shm_free: int | None = None
     uid: int | None = None
@@ -32,11 +35,14 @@ class SystemFacts:
 class LimitFacts:
     """Limits of this process and of the kernel. -1 is "unlimited"; `memlock` in bytes, the others are counts.
 
+    What counts now are the soft limits; a program may raise them itself up to the hard ones.
     `pid_max` and `threads_max` bound the whole machine, `cgroup_pids` the cgroup of this process.
     """
 
     memlock: int | None = None
+    memlock_hard: int | None = None
     open_files: int | None = None
+    open_files_hard: int | None = None
     processes: int | None = None
     pid_max: int | None = None
     threads_max: int | None = None
@@ -61,23 +67,37 @@ class NvidiaKernelFacts:
     """NVIDIA's parts in the kernel and on the PCI bus, seen without the driver's library.
 
     `pci_gpus` and `nvswitches` count PCI devices of NVIDIA by class, `pci_gpus_bound` those that the nvidia module
-    drives. `module` is the version of the loaded kernel module, `module_open` whether it is the open one, `modules` the
-    names of those loaded (nvidia, nvidia_uvm, nouveau, vfio_pci, ib_umad, ...). `installed` is the version of the
-    module on disk for the running kernel, None where there is none or where it cannot be told; `installed_known` tells
-    which. `device_nodes` are the names below /dev; `dev_char_links` whether each has its link in /dev/char, which
-    systemd needs: https://github.com/NVIDIA/nvidia-container-toolkit/issues/48
+    drives. `gpu_drivers` counts the GPUs by the kernel driver that holds them ("none": no driver does), `gpu_ids` are
+    their PCI device ids, each once, such as "2335". HGX B200 has its switches behind ConnectX cards, and `nvswitches`
+    is 0 there.
+
+    `module` is the version of the loaded kernel module, `module_open` whether it is the open one, `modules` the names
+    of those loaded (nvidia, nvidia_uvm, nouveau, vfio_pci, ib_umad, ...). `installed` is the version of the module on
+    disk for the running kernel and `installed_path` the file below /lib/modules/<kernel>; None where there is none.
+    `installed_known` is False where that could not be told: the module index cannot be read, or a file is there that
+    does not tell its version cheaply.
+
+    `device_nodes` are the names below /dev, `nodes_denied` those of them that this user may not open; `dev_char_links`
+    whether each has its link in /dev/char, which systemd needs:
+    https://github.com/NVIDIA/nvidia-container-toolkit/issues/48
+    `dxg` tells whether /dev/dxg is there, through which WSL 2 reaches the driver in Windows.
     """
 
     pci_gpus: int | None = None
     pci_gpus_bound: int | None = None
+    gpu_drivers: Mapping[str, int] | None = None
+    gpu_ids: tuple[str, ...] | None = None
     nvswitches: int | None = None
     module: str | None = None
     module_open: bool | None = None
     modules: tuple[str, ...] | None = None
     installed: str | None = None
+    installed_path: str | None = None
     installed_known: bool = False
     device_nodes: tuple[str, ...] | None = None
+    nodes_denied: tuple[str, ...] | None = None
     dev_char_links: bool | None = None
+    dxg: bool | None = None
     infiniband: tuple[str, ...] | None = None  # names below /sys/class/infiniband
 
 
@@ -85,7 +105,8 @@ class NvidiaKernelFacts:
 class FabricManagerFacts:
     """NVIDIA's fabric manager: installed version, and what systemd says of its service (active, failed, inactive...).
 
-    `service` is "absent" when systemd knows no such unit, None where systemd cannot be asked.
+    `service` is "absent" when systemd knows no such unit, None where systemd cannot be asked. `source` is who told the
+    version; where it is None, the package database may know (`HostFacts.packages`).
     """
 
     version: str | None = None
@@ -97,7 +118,8 @@ class FabricManagerFacts:
 class IommuFacts:
     """Whether an IOMMU translates DMA (`mode` is translated, passthrough or off), and PCI access control on the way.
 
-    `acs_bridges` counts PCI bridges that redirect peer-to-peer traffic; only root can read that, else None.
+    `mode` is that of NVIDIA's GPUs where there are any. `acs_bridges` counts the PCI bridges above them that redirect
+    peer-to-peer traffic to the root; only root can read that, else None.
     https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/troubleshooting.html#pci-access-control-services-acs
     """
 
