@@ -1,13 +1,15 @@
 """Facts about filesystems and the cache folder. Sizes in bytes."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
 class DiskFacts:
     """A filesystem as seen from `path` (the nearest existing parent of the path asked for).
 
-    `device` ("major:minor") tells whether two paths share one filesystem. `options` are its mount options.
+    `device` ("major:minor") tells whether two paths share one filesystem. `options` are its mount options: those
+    without a value, and of the others the few that say how it behaves; names of servers, shares and users are left out.
     """
 
     path: str
@@ -32,15 +34,20 @@ class CacheEntry:
 
 @dataclass(frozen=True)
 class WriteTest:
-    """Whether a process of `uid`:`gid` could make, rename and remove a file in the cache folder.
+    """Whether a process of `uid`:`gid` could make, link, rename and remove a file in the cache folder.
 
-    `ok` is None where this user cannot become that one to try. `detail` is the system's word of refusal.
+    `ok` is None where this user cannot become that one to try; `detail` says why. Where `ok` is False, `detail` is the
+    system's word of refusal, `step` what was refused and `folder` where, below the cache ("." is the cache itself).
+    `as_root` tells whether root may write there, which the server of a network filesystem may refuse.
     """
 
     uid: int
     gid: int
     ok: bool | None = None
     detail: str | None = None
+    step: Literal["make", "link", "rename", "remove"] | None = None
+    folder: str | None = None
+    as_root: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,8 @@ class CacheFacts:
     """The cache folder. `mode` is octal text like "2770"; `group_writable` answers: may a process of group 0 write?
 
     `writable` answers the same for the user who asks, or whether that user may make a folder that does not exist.
-    `acl` tells whether POSIX access lists lie on it, `default_acl` whether new files inherit one, `selinux_label` its
+    `acl` tells whether POSIX access lists lie on it, `default_acl` whether new files inherit one, and where they do,
+    `default_acl_writable` whether a process of group 0 may write in folders that are made in it. `selinux_label` is its
     security label.
     The entries are folders that group 0 cannot write, and files and folders that it cannot read; private engine caches
     left out, `entries_seen` of them looked at, which take `entries_bytes`. `hangs`: the filesystem did not answer.
@@ -74,6 +82,7 @@ class CacheFacts:
     writable: bool | None = None
     acl: bool | None = None
     default_acl: bool | None = None
+    default_acl_writable: bool | None = None
     selinux_label: str | None = None
     write_test: WriteTest | None = None
     entries_seen: int | None = None

@@ -1,22 +1,27 @@
 """Filesystems, and the cache folder with what is in it."""
 
 import os
-import re
 import stat
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 from nimctl.core.cache import CachePaths
-from nimctl.core.facts import CacheEntry, CacheFacts, DiskFacts
+from nimctl.core.facts import CacheEntry, CacheFacts, DiskFacts, DockerFacts
+from nimctl.doctor.observe.acl import AccessList, group_0_may, read_acl
+from nimctl.doctor.observe.mounts import mount_of
 
 # A checkpoint has some hundred files; a cache of ten models is seen whole, and a misplaced folder costs no minute.
 MOST_ENTRIES = 2_000
 # Fifty examples prove a cause as well as two thousand, and fit into a bug report.
 MOST_EXAMPLES = 50
 
-_OCTAL = re.compile(r"\\([0-7]{3})")
+# Where containerd keeps images when it is a service of its own, as Docker's packages install it:
+# https://docs.docker.com/engine/storage/containerd/
+_CONTAINERD = Path("/var/lib/containerd")
 
 
 def look_at_disk(path: Path, mountinfo: Path = Path("/proc/self/mountinfo")) -> DiskFacts | None:
@@ -26,34 +31,36 @@ def look_at_disk(path: Path, mountinfo: Path = Path("/proc/self/mountinfo")) -> 
             room, found = os.statvfs(place), place.stat()
         except OSError:
             continue
+        mount = mount_of(place, mountinfo)
+        sized = room.f_blocks > 0  # ramfs has no limit, and reports none of nothing
         return DiskFacts(
             path=str(place),
-            filesystem=_filesystem(place, mountinfo),
+            filesystem=mount.filesystem if mount else None,
             device=f"{os.major(found.st_dev)}:{os.minor(found.st_dev)}",
-            total=room.f_blocks * room.f_frsize,
-            free=room.f_bavail * room.f_frsize,
+            total=room.f_blocks * room.f_frsize if sized else None,
+            free=room.f_bavail * room.f_frsize if sized else None,
             inodes_free=room.f_favail if room.f_files else None,  # btrfs counts no inodes, and reports zero of zero
             read_only=bool(room.f_flag & os.ST_RDONLY),
+            options=mount.options if mount else (),
         )
     return None
 
 
-def _filesystem(place: Path, mountinfo: Path) -> str | None:
-    """The type of the filesystem at `place`: the longest mount point above it, the last mounted one of equals."""
-    try:
-        real = Path(os.path.realpath(place))
-        lines = mountinfo.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
+def look_at_image_store(docker: DockerFacts, containerd: Path = _CONTAINERD) -> DiskFacts | None:
+    """The filesystem that pulled images take room on, where that is a folder of this host (not for Docker Desktop).
+
+    Docker's own stores lie in its data root. With the containerd image store it is containerd's folder: its own, or
+    one in the data root where Docker starts containerd itself.
+    """
+    if docker.data_root is None or docker.kind == "desktop":
         return None
-    best, kind = -1, None
-    for line in lines:
-        fields, separator, rest = line.partition(" - ")
-        if not separator or len(fields.split()) < 5 or not rest.split():
-            continue
-        mount = Path(_OCTAL.sub(lambda m: chr(int(m[1], 8)), fields.split()[4]))
-        if (real == mount or mount in real.parents) and len(mount.parts) >= best:
-            best, kind = len(mount.parts), rest.split()[0]
-    return kind
+    root = Path(docker.data_root)
+    places = (root / "containerd" / "daemon", containerd, root) if docker.containerd_store else (root,)
+    for place in places:
+        with suppress(OSError):  # a folder that this user may not see
+            if place.is_dir():
+                return look_at_disk(place)
+    return None
 
 
 def look_at_cache(path: Path) -> CacheFacts:
@@ -68,15 +75,21 @@ def look_at_cache(path: Path) -> CacheFacts:
         return replace(facts, problem=f"{error.filename or path}: {error.strerror}")
     if not stat.S_ISDIR(found.st_mode):
         return replace(facts, exists=False, problem=f"{path} is not a folder", writable=False)
-    mode = stat.S_IMODE(found.st_mode)
+    real = Path(os.path.realpath(path))  # the lists lie on the folder, not on a link to it
+    acl, default = read_acl(real, "access"), read_acl(real, "default")
     return replace(
         facts,
         exists=True,
         uid=found.st_uid,
         gid=found.st_gid,
-        mode=f"{mode:04o}",
-        group_writable=_group_bits(found) & 0o3 == 0o3,
+        mode=f"{stat.S_IMODE(found.st_mode):04o}",
+        group_writable=group_0_may(found, acl, 0o3),
         writable=os.access(path, os.W_OK | os.X_OK),
+        acl=_there(acl),
+        default_acl=_there(default),
+        # What a process of group 0 makes has group 0, and gets the default list's entry for the group.
+        default_acl_writable=default.group_0_may(0o3, gid=0) if isinstance(default, AccessList) else None,
+        selinux_label=_selinux_label(real),
     )
 
 
@@ -84,29 +97,26 @@ def look_into_cache(path: Path, until: float) -> CacheFacts:
     """What in the cache group 0 cannot read or write, looking until `until` (of `time.monotonic`) at the latest.
 
     Nothing is followed and nothing is opened. The private engine caches below `engine/` belong to one user each by
-    design, and are left out.
+    design, and are left out. Access lists of entries are asked for only where the cache folder itself has one: that is
+    where they come from, and over a network each costs an answer of the server.
     """
     seen = size = 0
     unwritable: list[CacheEntry] = []
     unreadable: list[CacheEntry] = []
-    for entry in _walk(path, CachePaths(path).engine):
+    listed = any(read_acl(path, kind) not in (False, None) for kind in ("access", "default"))
+    for name, found in _walk(path, CachePaths(path).engine):
         if seen == MOST_ENTRIES or time.monotonic() > until:
             break
         seen += 1
-        try:
-            found = entry.lstat()
-        except OSError:
-            continue
         size += found.st_blocks * 512  # what it takes, which for a download in progress is less than its length
         is_folder = stat.S_ISDIR(found.st_mode)
-        bits = _group_bits(found)
-        shown = CacheEntry(
-            str(entry.relative_to(path)), found.st_uid, found.st_gid, f"{stat.S_IMODE(found.st_mode):04o}"
-        )
-        if is_folder and bits & 0o3 != 0o3 and len(unwritable) < MOST_EXAMPLES:
+        if not is_folder and not stat.S_ISREG(found.st_mode):
+            continue
+        acl = read_acl(path / name, "access") if listed else False
+        shown = CacheEntry(name, found.st_uid, found.st_gid, f"{stat.S_IMODE(found.st_mode):04o}")
+        if is_folder and not group_0_may(found, acl, 0o3) and len(unwritable) < MOST_EXAMPLES:
             unwritable.append(shown)
-        needed = 0o5 if is_folder else 0o4
-        if (is_folder or stat.S_ISREG(found.st_mode)) and bits & needed != needed and len(unreadable) < MOST_EXAMPLES:
+        if not group_0_may(found, acl, 0o5 if is_folder else 0o4) and len(unreadable) < MOST_EXAMPLES:
             unreadable.append(shown)
     return CacheFacts(
         str(path),
@@ -118,17 +128,38 @@ def look_into_cache(path: Path, until: float) -> CacheFacts:
     )
 
 
-def _group_bits(found: os.stat_result) -> int:
-    """The rwx bits for a process of group 0 that does not own the file: its group's when that is 0, else others'."""
-    return (found.st_mode >> 3 if found.st_gid == 0 else found.st_mode) & 0o7
+def _walk(root: Path, leave_out: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """What lies below `root`, by its path below it; a folder before what is in it, and by name in each.
 
-
-def _walk(root: Path, leave_out: Path) -> Iterator[Path]:
-    for name, folders, files in os.walk(root):
-        folder = Path(name)
-        if folder == leave_out:
-            folders.clear()
+    No folder is read further than needed, because one may hold millions.
+    """
+    folders = [""]
+    while folders:
+        inside = folders.pop()
+        place = os.path.join(root, inside)  # noqa: PTH118 (a Path for each of thousands costs more than the look)
+        if place == str(leave_out):
             continue
-        folders.sort()
-        for child in (*folders, *sorted(files)):
-            yield folder / child
+        try:
+            with os.scandir(place) as entries:
+                some = sorted(islice(entries, MOST_ENTRIES + 1), key=lambda entry: entry.name)
+        except OSError:
+            continue
+        deeper = []
+        for entry in some:
+            with suppress(OSError):
+                found = entry.stat(follow_symlinks=False)
+                name = f"{inside}/{entry.name}" if inside else entry.name
+                yield name, found
+                if stat.S_ISDIR(found.st_mode):
+                    deeper.append(name)
+        folders += reversed(deeper)
+
+
+def _there(acl: AccessList | bool | None) -> bool | None:
+    return True if isinstance(acl, AccessList) else acl
+
+
+def _selinux_label(path: Path) -> str | None:
+    with suppress(OSError):
+        return os.getxattr(path, "security.selinux").rstrip(b"\0").decode("utf-8", "replace")
+    return None
