@@ -20,8 +20,12 @@ class PortFacts:
 
 @dataclass(frozen=True)
 class HostReach:
-    """Whether a host that the model needs answers from here. `purpose` says what for (image, weights, key).
+    """Whether a host that the model needs answers from here.
 
+    `purpose` says what for: `image` and `weights` are the registry and the source that a run asks itself; a word more
+    (`image layers`, `weights files`, `weights of the container`, `weights key`) marks hosts that others ask, or that
+    are not always asked. `state`: dns (its name), refused, timeout, tls (its certificate is not trusted), clock (its
+    certificate is not valid at the time that this machine shows), proxy (it is not there, or lets nobody through).
     `via` is the proxy that was used ("host:port"). `skew` is this machine's clock minus the host's in seconds, by its
     Date header; None where it sent none.
     """
@@ -58,8 +62,8 @@ class ImageAccess:
     """What the registry said when it was asked for the manifest of `reference`, without a pull.
 
     `id` is None when it was granted (then `digest` is what a pull would get), else the error's id: key-missing,
-    key-refused, terms-not-accepted, payment-required, image-not-found, image-pull-failed. `credentials` says which were
-    shown: docker-login, NGC_API_KEY, none.
+    key-refused, terms-not-accepted, payment-required, image-not-found, image-pull-failed, or whatever stopped the look
+    for a login. `credentials` says which were shown: docker-login, NGC_API_KEY, none.
     """
 
     reference: str
@@ -76,15 +80,19 @@ class ImageAccess:
 class CredentialFacts:
     """Which keys are present (never their values), of which kind, and where Docker keeps its logins.
 
-    `plaintext` names the registries whose login lies unencrypted in Docker's configuration file, `config_mode` is that
-    file's mode in octal text. `image` is what the registry said; None when it was not asked.
+    `key_files` are the modes of the files that NGC_API_KEY_FILE and HF_TOKEN_FILE name, by the variable. `plaintext`
+    names the registries whose login lies unencrypted in Docker's configuration file, `config_mode` is that file's mode,
+    `config_problem` why it cannot be used. Modes are octal text. `image` is what the registry said; None when it was
+    not asked.
     """
 
     keys: Mapping[str, bool] = field(default_factory=dict)
     kinds: Mapping[str, KeyKind] = field(default_factory=dict)
+    key_files: Mapping[str, str] = field(default_factory=dict)
     logins: tuple[str, ...] = ()
     plaintext: tuple[str, ...] = ()
     config_mode: str | None = None
+    config_problem: str | None = None
     store: str | None = None
     helper_problem: str | None = None
     image: ImageAccess | None = None

@@ -1,7 +1,6 @@
 """The checks: pure functions from facts to findings, in the order in which people read them."""
 
 from nimctl.doctor.checks import (
-    access,
     advisories,
     cache,
     cdi,
@@ -38,7 +37,6 @@ ALL: tuple[Check, ...] = (
     *filesystem.CHECKS,
     *disk.CHECKS,
     *network.CHECKS,
-    *access.CHECKS,
     *credentials.CHECKS,
     *advisories.CHECKS,
 )

@@ -47,7 +47,7 @@ def test_only_and_skip_take_checks_and_groups():
     }  # fmt: skip
     left = {f.check for f in run_checks(HEALTHY, NEEDS, skip=["gpu", "key"]).findings}
     assert not left & {"driver", "cuda", "gpus", "key"}
-    assert run_checks(HEALTHY, NEEDS, only=["port"], skip=["access"]).findings == ()
+    assert run_checks(HEALTHY, NEEDS, only=["port"], skip=["network"]).findings == ()
 
 
 @pytest.mark.parametrize("names", [{"only": ["portt"]}, {"skip": ["everything"]}])
