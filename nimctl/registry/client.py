@@ -89,7 +89,7 @@ def authorization(
 ) -> dict[str, str]:
     """The header that opens `endpoint` for `scope`; empty where none is needed or none can be had.
 
-    Raises `key-refused`, `key-missing`, `terms-not-accepted`, `image-pull-failed`.
+    Raises `key-refused`, `key-missing`, `terms-not-accepted`, `payment-required`, `image-pull-failed`.
     """
     challenge = endpoint.challenge
     if challenge is None:

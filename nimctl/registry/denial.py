@@ -26,9 +26,9 @@ def denial(
     if response.status in (401, 402, 403):
         if credentials is None:
             return _key_missing(registry, reference, evidence)
-        if reference and (terms := _terms(reference, response.status, said)):
-            cause, fix = terms
-            return NimctlError("terms-not-accepted", what, cause=cause, fix=fix, evidence=evidence)
+        if reference and (denied := _not_entitled(reference, response.status, said)):
+            error_id, cause, fix = denied
+            return NimctlError(error_id, what, cause=cause, fix=fix, evidence=evidence)
         cause, fix = _key_refused(registry, response.status)
         return NimctlError("key-refused", what, cause=cause, fix=fix, evidence=evidence)
     if response.status == 404 and reference:
@@ -70,10 +70,11 @@ def _key_missing(registry: str, reference: Reference | None, evidence: list[str]
     )
 
 
-def _terms(reference: Reference, status: int, said: str) -> tuple[str, str] | None:
-    """Cause and fix where the key is good and the organisation behind it may not have the image; None otherwise."""
+def _not_entitled(reference: Reference, status: int, said: str) -> tuple[str, str, str] | None:
+    """Id, cause and fix where the key is good and the organisation behind it may not have the image; None otherwise."""
     if status == 402:
         return (
+            "payment-required",
             "the organisation of the key has no entitlement to this image (payment required)",
             "Join the NVIDIA Developer Program or get an NVIDIA AI Enterprise licence, or log in with a key of an "
             f"organisation that has one: `nimctl login {reference.registry}`.",
@@ -81,6 +82,7 @@ def _terms(reference: Reference, status: int, said: str) -> tuple[str, str] | No
     # NVIDIA's registry says no more than "Access Denied".
     if status == 403 and (_is_nvidias(reference) or _TERMS.search(said)):
         return (
+            "terms-not-accepted",
             "the terms of this image have not been accepted, or the key belongs to another organisation or lacks the "
             "service NGC Catalog",
             f"Open {terms_page(reference)} and accept the terms in the organisation of the key; else log in with "

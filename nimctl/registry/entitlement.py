@@ -26,7 +26,7 @@ def resolve_digest(reference: Reference, credentials: Login | None) -> str:
     """The digest ("sha256:...") that `reference` stands for now, which also proves that it may be pulled.
 
     `credentials` is the user and the key, None for an anonymous pull. Raises `key-missing`, `key-refused`,
-    `terms-not-accepted`, `image-not-found`, `image-pull-failed`.
+    `terms-not-accepted`, `payment-required`, `image-not-found`, `image-pull-failed`.
     """
     endpoint = connect(reference.registry)
     scope = f"repository:{reference.repository}:pull"

@@ -65,7 +65,7 @@ def test_what_is_no_registry_or_user_is_not_asked(tmp_path, name, user):
         ("nim/a/b:1", 403, errors("DENIED", "Access Denied"), "terms-not-accepted"),
         ("other/b:1", 403, errors("DENIED", "Access Denied"), "key-refused"),
         ("other/b:1", 403, errors("DENIED", "You must accept the license agreement"), "terms-not-accepted"),
-        ("nim/a/b:1", 402, errors("PAYMENT_REQUIRED", "Payment Required"), "terms-not-accepted"),
+        ("nim/a/b:1", 402, errors("PAYMENT_REQUIRED", "Payment Required"), "payment-required"),
         ("nim/a/b:1", 401, errors("UNAUTHORIZED", "authentication required"), "key-refused"),
         ("nim/a/b:1", 404, errors("MANIFEST_UNKNOWN", "manifest unknown"), "image-not-found"),
         ("nim/a/b:1", 429, errors("TOOMANYREQUESTS", "slow down"), "image-pull-failed"),
@@ -79,9 +79,9 @@ def test_what_the_registry_says_about_an_image(registry, image, status, body, er
     assert error.id == error_id
     assert f"answered {status}" in error.evidence[0]
     if error_id == "terms-not-accepted":
-        assert ("catalog.ngc.nvidia.com/orgs/nim/teams/a/containers/b" in error.fix) == (
-            status == 403 and "nim" in image
-        )
+        assert ("catalog.ngc.nvidia.com/orgs/nim/teams/a/containers/b" in error.fix) == ("nim" in image)
+    if error_id == "payment-required":
+        assert error.exit_code == 4 and "NVIDIA AI Enterprise" in error.fix
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -138,7 +138,7 @@ class TestRealRegistry:
         ("situation", "error_id"),
         [
             ("terms", "terms-not-accepted"),
-            ("payment-required", "terms-not-accepted"),
+            ("payment-required", "payment-required"),
             ("rate-limited", "image-pull-failed"),
             ("unavailable", "image-pull-failed"),
         ],

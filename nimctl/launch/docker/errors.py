@@ -71,6 +71,8 @@ _FIXES: Mapping[str, str] = {
     "image-build-failed": "Read the last lines of the build and correct what they name.",
     "credentials-unwritable": "Correct docker's config.json (DOCKER_CONFIG) or the credential helper it names.",
     "key-refused": "Log in again with a personal key that may see this image: `nimctl login`.",
+    "payment-required": "Join the NVIDIA Developer Program or get an NVIDIA AI Enterprise licence, or log in with a key "
+    "of an organisation that has one: `nimctl login`.",
     "terms-not-accepted": "Open the model's page in the NGC catalogue, accept its terms, then try again.",
     "disk-full": "Free space on docker's disk (`docker system df`, `docker image prune`), then try again.",
     "gpu-runtime-missing": "Install the NVIDIA Container Toolkit, run `sudo nvidia-ctk runtime configure "
@@ -103,7 +105,8 @@ _SENTENCES: tuple[tuple[str, str], ...] = (
 
 # Sentences of registries and of the daemon's own network; elsewhere the same words mean other things.
 _PULL_SENTENCES: tuple[tuple[str, str], ...] = (
-    (r"\bterms\b|\b402\b|payment required|\b451\b", "terms-not-accepted"),
+    (r"\b402\b|payment required", "payment-required"),
+    (r"\bterms\b|\b451\b", "terms-not-accepted"),
     (
         r"unauthorized|authentication required|\bdenied\b|forbidden|\b40[13]\b|no basic auth|incorrect user",
         "key-refused",

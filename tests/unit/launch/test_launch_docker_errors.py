@@ -92,7 +92,7 @@ def test_what_the_daemon_says_decides(sentence: str, error_id: str) -> None:
         ("unauthorized: authentication required", "key-refused"),
         ("pull access denied for nim/x, repository does not exist or may require 'docker login'", "key-refused"),
         ("unexpected status from HEAD request to https://r/v2/nim/x/manifests/1: 403 Forbidden", "key-refused"),
-        ("unexpected status: 402 Payment Required", "terms-not-accepted"),
+        ("unexpected status: 402 Payment Required", "payment-required"),
         ("manifest for nim/x:9 not found: manifest unknown", "image-not-found"),
         ("no matching manifest for linux/arm64 in the manifest list entries", "image-incompatible"),
         ("write /var/lib/docker/tmp/GetImageBlob1: no space left on device", "disk-full"),
