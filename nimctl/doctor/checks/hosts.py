@@ -107,6 +107,9 @@ def _offline(facts: HostFacts, needs: Needs) -> list[Finding]:
 def _is_needed(host: HostReach, facts: HostFacts, needs: Needs) -> bool:
     if host.purpose.startswith("image"):
         return not no_docker_wanted(needs) and not image_here(facts, needs)
+    if host.purpose == "weights of the container" and needs.recipe and needs.recipe.weights_bytes:
+        # What its own downloader has brought is told by the room that it takes; a tenth may be of other files.
+        return (facts.cache.entries_bytes or 0) < 0.9 * needs.recipe.weights_bytes
     if host.purpose.startswith("weights"):
         return not (facts.cache.held and facts.cache.held.complete)
     return True

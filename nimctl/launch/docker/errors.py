@@ -71,8 +71,8 @@ _FIXES: Mapping[str, str] = {
     "image-build-failed": "Read the last lines of the build and correct what they name.",
     "credentials-unwritable": "Correct docker's config.json (DOCKER_CONFIG) or the credential helper it names.",
     "key-refused": "Log in again with a personal key that may see this image: `nimctl login`.",
-    "payment-required": "Join the NVIDIA Developer Program or get an NVIDIA AI Enterprise licence, or log in with a key "
-    "of an organisation that has one: `nimctl login`.",
+    "payment-required": "Join the NVIDIA Developer Program or get an NVIDIA AI Enterprise licence, or log in with a "
+    "key of an organisation that has one: `nimctl login`.",
     "terms-not-accepted": "Open the model's page in the NGC catalogue, accept its terms, then try again.",
     "disk-full": "Free space on docker's disk (`docker system df`, `docker image prune`), then try again.",
     "gpu-runtime-missing": "Install the NVIDIA Container Toolkit, run `sudo nvidia-ctk runtime configure "
