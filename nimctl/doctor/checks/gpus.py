@@ -1,49 +1,124 @@
-"""The GPUs: which there are, whether they are well, and whether those that were chosen can hold the model."""
+"""The GPUs: which there are, which are meant, and whether the engine can use them as they are."""
 
 from collections import Counter
 
 from nimctl.core.errors import NimctlError
 from nimctl.core.facts import HostFacts
 from nimctl.core.gpus import Gpu, select
-from nimctl.core.layout import MEMORY_UTILIZATION, choose_layout
-from nimctl.core.recipes import Recipe
+from nimctl.doctor.checks import gpu_room
+from nimctl.doctor.checks.gpu_words import (
+    commas,
+    lines,
+    no_driver,
+    no_gpu,
+    nothing_to_judge,
+    ranges,
+    smi,
+)
 from nimctl.doctor.checks.scope import chosen_gpus, no_gpu_wanted
-from nimctl.doctor.model import Check, Finding, Needs, failed, passed, skipped, unknown, warned
+from nimctl.doctor.model import Check, Finding, Needs, Severity, failed, passed, skipped, unknown, warned
 from nimctl.doctor.sizes import human
+from nimctl.doctor.versions import numbers
+
+# vLLM's CUDA 13 build holds code for 7.5, 8.0, 8.6, 8.9, 9.0, 10.0, 11.0 (arm64 only) and 12.0, each of which runs on
+# the later ones of its major number but for 8.7 and 10.1, as PyTorch's own list says:
+# https://github.com/vllm-project/vllm/blob/main/CMakeLists.txt (CUDA_SUPPORTED_ARCHS) and
+# https://github.com/vllm-project/vllm/pull/39878. INT4, FP8 and NVFP4 weights need no more than 7.5 (v0.32.0,
+# get_min_capability in vllm/model_executor/layers/quantization).
+FLOOR = (7, 5)
+_BFLOAT16 = (8, 0)
+_NEWEST = (12, 9)
+_LEFT_OUT = ((8, 7), (10, 1))
 
 
 def judge_inventory(facts: HostFacts, needs: Needs) -> list[Finding]:
-    """There are GPUs, and each one answers."""
-    if reason := no_gpu_wanted(needs) or _no_driver(facts):
+    """There are GPUs, each one answers, and NVML lists as many as the PCI bus shows.
+
+    A GPU that has fallen off the bus comes back by a reset or a reboot only (Xid 79,
+    https://docs.nvidia.com/deploy/xid-errors/); one that another kernel driver holds is invisible to containers.
+    """
+    if reason := no_gpu_wanted(needs) or no_driver(facts):
         return [skipped("gpus", "GPUs", reason)]
     gpus = facts.gpus.gpus
     if not gpus:
-        cause = "the driver lists none: the machine has none, or this is a virtual machine or container without them"
-        fix = "Look for them with `lspci -d 10de:`; the demo model also runs without: `nimctl run demo --gpus none`."
-        return [failed("gpus", "gpu-missing", "no GPU", cause=cause, fix=fix)]
-    findings = []
-    if lost := [g for g in gpus if g.error is not None]:
-        findings.append(
-            failed(
-                "gpus",
-                "gpu-lost",
-                f"{len(lost)} of {len(gpus)} GPUs do not answer: {_indices(lost)}",
-                cause="they have fallen off the bus or wait for a reset",
-                fix="Look for Xid errors with `sudo dmesg | grep -i NVRM`; reset them (`sudo nvidia-smi --gpu-reset -i "
-                f"{_indices(lost)}`) or reboot. Until then leave them out with --gpus.",
-                evidence=tuple(f"GPU {g.index}: {g.error}" for g in lost[:16]),
-            )
-        )
+        return [_none(facts)]
+    findings = [_lost(gpus, needs), _hidden(facts)]
     if healthy := [g for g in gpus if g.error is None]:
-        findings.append(passed("gpus", _summary(healthy), evidence=tuple(_describe(g) for g in healthy[:16])))
-    return findings
+        findings.append(passed("gpus", _summary(healthy), evidence=lines(healthy, _describe)))
+    return [finding for finding in findings if finding is not None]
+
+
+def _none(facts: HostFacts) -> Finding:
+    if facts.nvidia_kernel.pci_gpus:
+        cause, fix, _ = _why_hidden(facts, facts.nvidia_kernel.pci_gpus)
+        title = f"no GPU, although the PCI bus shows {facts.nvidia_kernel.pci_gpus}"
+        return failed("gpus", "gpu-missing", title, cause=cause, fix=fix)
+    cause = "the driver lists none: the machine has none, or this is a virtual machine or container without them"
+    fix = "Look for them with `lspci -d 10de:`; the demo model also runs without: `nimctl run demo --gpus none`."
+    return failed("gpus", "gpu-missing", "no GPU", cause=cause, fix=fix)
+
+
+def _lost(gpus: tuple[Gpu, ...], needs: Needs) -> Finding | None:
+    lost = [g for g in gpus if g.error is not None]
+    if not lost:
+        return None
+    # Others that were chosen by name do not need it; `all` and a count mean whichever the host has.
+    named = _named(needs)
+    say = warned if named and not any(_is_named(g, named) for g in lost) else failed
+    return say(
+        "gpus",
+        "gpu-lost",
+        f"{len(lost)} of {len(gpus)} GPUs do not answer: {ranges(lost)}",
+        cause="they have fallen off the bus or wait for a reset",
+        fix="Look for Xid errors with `sudo dmesg | grep -i NVRM`; reset them (`sudo nvidia-smi --gpu-reset -i "
+        f"{commas(lost)}`) or reboot. Until then leave them out with --gpus.",
+        evidence=lines(lost, lambda g: g.error),
+    )
+
+
+def _hidden(facts: HostFacts) -> Finding | None:
+    seen, listed = facts.nvidia_kernel.pci_gpus, len(facts.gpus.gpus)
+    if seen is None or seen <= listed:
+        return None
+    cause, fix, severity = _why_hidden(facts, seen - listed)
+    title = f"the PCI bus shows {seen} NVIDIA GPUs, the driver {listed}"
+    return warned("gpus", "gpu-hidden", title, cause=cause, fix=fix, severity=severity)
+
+
+def _why_hidden(facts: HostFacts, missing: int) -> tuple[str, str, Severity]:
+    """Cause, fix and severity for GPUs on the bus that NVML does not list."""
+    kernel = facts.nvidia_kernel
+    unbound = (kernel.pci_gpus or 0) - kernel.pci_gpus_bound if kernel.pci_gpus_bound is not None else None
+    if unbound is not None and unbound < missing:
+        cause = f"the nvidia module holds all but {unbound}, but some of them did not start"
+        return cause, "`sudo dmesg | grep -iE 'NVRM|Xid'` says why; reboot, then check power and seating.", "warning"
+    look = "`lspci -nnk -d 10de:` shows which driver holds each"
+    modules = kernel.modules or ()
+    if "vfio_pci" in modules:
+        cause = "the nvidia module does not hold them; vfio-pci is loaded, which gives GPUs to virtual machines"
+        return cause, f"{look}; take their ids out of vfio-pci's options if they are meant for this host.", "info"
+    if "nouveau" in modules:
+        fix = (
+            "Run `echo 'blacklist nouveau' | sudo tee /etc/modprobe.d/blacklist-nouveau.conf && "
+            "sudo update-initramfs -u && sudo reboot`."
+        )
+        return "nouveau is loaded, and holds them in the place of NVIDIA's driver", fix, "warning"
+    cause = "the nvidia module does not hold them" if unbound else "they did not start, or another driver holds them"
+    fix = f"{look}, `sudo dmesg | grep -i NVRM` whether this driver supports them."
+    return cause, fix, "warning"
 
 
 def judge_choice(facts: HostFacts, needs: Needs) -> list[Finding]:
-    """What `--gpus` asks for exists, is of one model, and can be used for tensor parallelism."""
+    """What `--gpus` asks for exists, and is of one model: tensor parallelism waits for the weakest GPU.
+
+    https://docs.docker.com/engine/containers/gpu/
+    """
     title, spec = "choice of GPUs", needs.gpus or "all"
-    if reason := no_gpu_wanted(needs) or _no_driver(facts) or _no_gpu(facts):
+    if reason := no_gpu_wanted(needs) or no_driver(facts) or no_gpu(facts):
         return [skipped("gpu-choice", title, reason)]
+    named = _named(needs)
+    if any(g.error is not None and _is_named(g, named) for g in facts.gpus.gpus):
+        return [skipped("gpu-choice", title, "a GPU of it does not answer")]
     try:
         chosen = select(facts.gpus, spec)
     except NimctlError as error:
@@ -51,129 +126,129 @@ def judge_choice(facts: HostFacts, needs: Needs) -> list[Finding]:
     models = Counter(g.name or "unknown" for g in chosen)
     if len(models) > 1:
         most = models.most_common(1)[0][0]
-        same = ",".join(str(g.index) for g in chosen if (g.name or "unknown") == most)
         return [
             failed(
                 "gpu-choice",
                 "gpus-mixed",
                 "the chosen GPUs differ: " + ", ".join(f"{n} x {name}" for name, n in models.items()),
                 cause="tensor parallelism runs at the pace, and within the memory, of the weakest GPU",
-                fix=f"Choose one model: --gpus device={same}",
+                fix=f"Choose one model: --gpus device={commas(g for g in chosen if (g.name or 'unknown') == most)}",
             )
         ]
-    return _oddities(chosen) or [passed("gpu-choice", f"--gpus {spec} means GPU {_indices(chosen)}")]
+    short = f"--gpus {spec}" if len(spec) <= 30 else "--gpus"
+    return [passed("gpu-choice", f"{short} means GPU {ranges(chosen)}")]
 
 
-def _oddities(chosen: tuple[Gpu, ...]) -> list[Finding]:
+def judge_capability(facts: HostFacts, needs: Needs) -> list[Finding]:
+    """The engine's build holds code for these GPUs; without, the first kernel ends the run.
+
+    https://github.com/vllm-project/vllm/issues/19185
+    """
+    title = "compute capability"
+    if reason := nothing_to_judge(facts, needs):
+        return [skipped("gpu-capability", title, reason)]
+    chosen = chosen_gpus(facts, needs)
+    told = [(g, _pair(g.compute_capability)) for g in chosen]
+    if old := [g for g, pair in told if pair is not None and pair < FLOOR]:
+        theirs = needs.recipe is not None and needs.recipe.runs == "nim"
+        say = warned if theirs else failed
+        return [
+            say(
+                "gpu-capability",
+                "gpu-unsupported",
+                f"compute capability of GPU {ranges(old)} is below {FLOOR[0]}.{FLOOR[1]}",
+                cause="NVIDIA's image may hold no code for them" if theirs else "vLLM's build holds no code for them",
+                fix="Use GPUs of the Turing generation (T4, RTX 20) or later, and choose them with --gpus.",
+                evidence=lines(old, lambda g: f"{g.name or 'unknown'}, {g.compute_capability}"),
+            )
+        ]
+    if odd := [g for g, pair in told if pair is None or pair > _NEWEST or pair in _LEFT_OUT]:
+        have = ", ".join(sorted({str(g.compute_capability or "not told") for g in odd})[:4])
+        cause = "the driver does not say it, or it is none of which nimctl knows that the engine holds code for it"
+        fix = "Try it within seconds: `nimctl doctor --probe`."
+        return [unknown("gpu-capability", f"{title} {have} of GPU {ranges(odd)}", cause=cause, fix=fix)]
+    least = min(pair for _, pair in told if pair is not None)
+    note = "" if least >= _BFLOAT16 else ": float16 in the place of bfloat16"
+    return [passed("gpu-capability", f"{title} {least[0]}.{least[1]} (7.5 or later is needed){note}")]
+
+
+def judge_mig(facts: HostFacts, needs: Needs) -> list[Finding]:
+    """No chosen GPU is cut into slices: a container then gets slices, among which there is no direct access, so that a
+    model must fit into one. https://docs.nvidia.com/datacenter/tesla/mig-user-guide/
+    """
+    if reason := nothing_to_judge(facts, needs):
+        return [skipped("gpu-mig", "MIG", reason)]
+    chosen = chosen_gpus(facts, needs)
+    if all(g.mig is None for g in chosen):
+        return [skipped("gpu-mig", "MIG", "these GPUs cannot be cut into slices")]
     findings = []
-    if mig := [g for g in chosen if g.mig]:
+    if sliced := [g for g in chosen if g.mig]:
+        findings.append(_sliced(facts, needs, sliced, all_of_them=len(sliced) == len(chosen)))
+    if waiting := [g for g in chosen if None not in (g.mig, g.mig_pending) and g.mig != g.mig_pending]:
+        after = "on" if waiting[0].mig_pending else "off"
         findings.append(
             warned(
-                "gpu-choice",
                 "gpu-mig",
-                f"MIG is on for GPU {_indices(mig)}",
-                cause="a container gets slices of these GPUs, and vLLM cannot spread a model over slices",
-                fix=f"Turn it off for large models: sudo nvidia-smi -i {_indices(mig)} -mig 0",
+                "gpu-mig-pending",
+                f"MIG of GPU {ranges(waiting)} will be {after} after the next reset",
+                cause="a change of the mode takes hold when the GPU is reset",
+                fix=f"With nothing running on them: `sudo nvidia-smi --gpu-reset -i {commas(waiting)}`.",
             )
         )
-    if closed := [g for g in chosen if g.compute_mode == "prohibited"]:
-        findings.append(
-            warned(
-                "gpu-choice",
-                "gpu-compute-mode",
-                f"compute mode of GPU {_indices(closed)} is prohibited",
-                cause="no CUDA program may start on a GPU in this mode",
-                fix=f"Set it back: sudo nvidia-smi -i {_indices(closed)} -c DEFAULT",
-            )
-        )
-    if worn := [g for g in chosen if g.ecc_uncorrected]:
-        findings.append(
-            warned(
-                "gpu-choice",
-                "gpu-ecc",
-                f"uncorrected memory errors since the last reboot: GPU {_indices(worn)}",
-                cause="the memory of the GPU has lost data",
-                fix=f"Reset it (`sudo nvidia-smi --gpu-reset -i {_indices(worn)}`), and replace it when they return.",
-                evidence=tuple(f"GPU {g.index}: {g.ecc_uncorrected}" for g in worn[:16]),
-            )
-        )
-    return findings
+    return findings or [passed("gpu-mig", f"MIG is off for GPU {ranges(g for g in chosen if g.mig is False)}")]
 
 
-def judge_memory(facts: HostFacts, needs: Needs) -> list[Finding]:
-    """The chosen GPUs are free: vLLM takes 92 % of each, and refuses to start when that much is not free."""
-    # https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/v1/worker/utils.py (request_memory)
-    title = "GPU memory"
-    if reason := no_gpu_wanted(needs) or _no_driver(facts) or _no_gpu(facts):
-        return [skipped("gpu-memory", title, reason)]
-    chosen = chosen_gpus(facts, needs)
-    told = [(g, g.memory_free, g.memory_total) for g in chosen if g.memory_free is not None and g.memory_total]
-    if not told:
-        return [unknown("gpu-memory", title, cause="the driver does not say how much is free")]
-    busy = [(g, free, total) for g, free, total in told if free < MEMORY_UTILIZATION * total]
-    if not busy:
-        least = min(free / total for _, free, total in told)
-        return [passed("gpu-memory", f"GPU memory is free: {least:.0%} or more of each")]
-    return [
-        warned(
-            "gpu-memory",
-            "gpu-busy",
-            f"memory of GPU {_indices([g for g, _, _ in busy])} is in use",
-            cause=f"vLLM reserves {MEMORY_UTILIZATION:.0%} of a GPU and does not start when less is free",
-            fix="Stop the programs that hold it, choose other GPUs with --gpus, or lower --gpu-memory-utilization.",
-            evidence=tuple(_holders(g, free, total) for g, free, total in busy[:16]),
-        )
-    ]
-
-
-def judge_fit(facts: HostFacts, needs: Needs) -> list[Finding]:
-    """The weights alone fit into the chosen GPUs in some layout; activations and the key-value cache come on top."""
-    title, recipe = "room for the model", needs.recipe
-    if recipe is None:
-        return [skipped("gpu-fit", title, "no model was named")]
-    if reason := no_gpu_wanted(needs) or _no_driver(facts) or _no_gpu(facts):
-        return [skipped("gpu-fit", title, reason)]
-    chosen = chosen_gpus(facts, needs)
-    if not chosen or len({g.name for g in chosen}) > 1:
-        return [skipped("gpu-fit", title, "the choice of GPUs is not valid")]
-    totals = [g.memory_total for g in chosen if g.memory_total is not None]
-    if len(totals) < len(chosen):
-        return [unknown("gpu-fit", title, cause="the driver does not say how much memory a GPU has")]
-    return [_fit(recipe, chosen, sum(totals))]
-
-
-def _fit(recipe: Recipe, chosen: tuple[Gpu, ...], total: int) -> Finding:
-    weights = recipe.weights_bytes
-    have = f"{len(chosen)} x {chosen[0].name or 'GPU'} with {human(total)}"
-    if recipe.architecture is not None:
-        try:
-            layout = choose_layout(recipe.architecture, chosen, weights_bytes=weights)
-        except NimctlError as error:
-            return failed("gpu-fit", error.id, f"{recipe.name} does not fit {have}", cause=error.cause, fix=error.fix)
-        return passed("gpu-fit", f"{recipe.name} can be loaded: {layout.because}")
-    if weights is None:
-        return unknown("gpu-fit", f"room for {recipe.name}", cause="the size of its weights is not known")
-    if weights > total:
+def _sliced(facts: HostFacts, needs: Needs, sliced: list[Gpu], *, all_of_them: bool) -> Finding:
+    weights = needs.recipe.weights_bytes if needs.recipe else None
+    sizes = [part.memory_total for g in sliced for part in g.mig_devices]
+    largest = None if None in sizes else max((s for s in sizes if s is not None), default=None)
+    fits = None if largest is None or weights is None else weights <= largest
+    evidence = lines(sliced, _slices)
+    off = f"Turn it off with nothing running on them: {smi('-mig 0', sliced, facts)}."
+    if fits is False and all_of_them and needs.recipe and largest is not None:
         return failed(
-            "gpu-fit",
-            "no-layout",
-            f"{recipe.name} does not fit {have}",
-            cause=f"its weights alone are {human(weights)}",
-            fix="Use more or larger GPUs, or a smaller model.",
+            "gpu-mig",
+            "gpu-mig",
+            f"MIG is on for GPU {ranges(sliced)}: {needs.recipe.name} fits no slice",
+            cause=f"a model cannot be spread over slices; the largest has {human(largest)}, "
+            f"the weights alone are {human(weights or 0)}",
+            fix=off,
+            evidence=evidence,
         )
-    return passed("gpu-fit", f"the weights of {recipe.name} ({human(weights)}) fit {have}")
+    return warned(
+        "gpu-mig",
+        "gpu-mig",
+        f"MIG is on for GPU {ranges(sliced)}",
+        cause="a container gets slices of these GPUs, and vLLM cannot spread a model over slices",
+        fix=f"For large models: {off}",
+        evidence=evidence,
+        severity="info" if fits else "warning",
+    )
 
 
-def _no_driver(facts: HostFacts) -> str:
-    return "" if facts.gpus.state == "ok" else "no driver answers"
+def _slices(gpu: Gpu) -> str:
+    if not gpu.mig_devices:
+        return "no slice is seen, and without one no program can use it"
+    kinds = Counter((part.name or "slice", part.memory_total) for part in gpu.mig_devices)
+    return ", ".join(f"{n} x {name}" + (f" ({human(size)})" if size else "") for (name, size), n in kinds.items())
 
 
-def _no_gpu(facts: HostFacts) -> str:
-    return "" if any(g.error is None for g in facts.gpus.gpus) else "no GPU answers"
+def _named(needs: Needs) -> frozenset[str]:
+    """The names that `--gpus` gives one by one; none for `all` and for a count."""
+    given = (needs.gpus or "all").strip().strip("\"'")
+    wanted = given.removeprefix("device=")
+    if wanted == "all" or (wanted == given and wanted.isdigit()):
+        return frozenset()
+    return frozenset(part.strip() for part in wanted.split(","))
 
 
-def _indices(gpus: list[Gpu] | tuple[Gpu, ...]) -> str:
-    return ",".join(str(g.index) for g in gpus)
+def _is_named(gpu: Gpu, named: frozenset[str]) -> bool:
+    return str(gpu.index) in named or (gpu.uuid is not None and gpu.uuid in named)
+
+
+def _pair(capability: str | None) -> tuple[int, int] | None:
+    parts = numbers(capability)
+    return None if parts is None else (parts[0], parts[1] if len(parts) > 1 else 0)
 
 
 def _summary(gpus: list[Gpu]) -> str:
@@ -182,21 +257,15 @@ def _summary(gpus: list[Gpu]) -> str:
 
 
 def _describe(gpu: Gpu) -> str:
-    memory = f"{human(gpu.memory_total)}" if gpu.memory_total is not None else "memory unknown"
-    return (
-        f"GPU {gpu.index}: {gpu.name or 'unknown'}, {memory}, {gpu.pci_id or 'PCI id unknown'}, {gpu.uuid or 'no UUID'}"
-    )
-
-
-def _holders(gpu: Gpu, free: int, total: int) -> str:
-    held = ", ".join(f"pid {p.pid} ({human(p.memory) if p.memory is not None else '?'})" for p in gpu.processes[:8])
-    by = f"; held by {held}" if held else "; the driver names no process (another container or virtual machine?)"
-    return f"GPU {gpu.index}: {human(free)} of {human(total)} free{by}"
+    memory = "host memory" if gpu.unified_memory else "memory unknown"
+    memory = human(gpu.memory_total) if gpu.memory_total is not None else memory
+    return f"{gpu.name or 'unknown'}, {memory}, {gpu.pci_id or 'PCI id unknown'}, {gpu.uuid or 'no UUID'}"
 
 
 CHECKS = (
     Check("gpus", "gpu", "every GPU answers", judge_inventory),
     Check("gpu-choice", "gpu", "the GPUs that --gpus asks for exist and are of one model", judge_choice),
-    Check("gpu-memory", "gpu", "the memory of the chosen GPUs is free", judge_memory),
-    Check("gpu-fit", "gpu", "the weights fit into the chosen GPUs", judge_fit),
+    Check("gpu-capability", "gpu", "the engine's build knows these GPUs", judge_capability),
+    Check("gpu-mig", "gpu", "the chosen GPUs are whole, not slices (MIG)", judge_mig),
+    *gpu_room.CHECKS,
 )

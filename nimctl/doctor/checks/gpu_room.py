@@ -1,0 +1,150 @@
+"""The memory of the GPUs: whether it is free, whether the weights fit, and what it means to share it with the host."""
+
+from dataclasses import replace
+
+from nimctl.core.errors import NimctlError
+from nimctl.core.facts import HostFacts
+from nimctl.core.gpus import Gpu, GpuProcess
+from nimctl.core.layout import MEMORY_UTILIZATION, choose_layout
+from nimctl.core.recipes import Recipe
+from nimctl.doctor.checks.gpu_words import EVIDENCE, nothing_to_judge, ranges
+from nimctl.doctor.checks.scope import chosen_gpus
+from nimctl.doctor.model import Check, Finding, Needs, failed, passed, skipped, unknown, warned
+from nimctl.doctor.sizes import human
+
+_HOLDERS = 8  # processes in a line
+
+
+def judge_unified(facts: HostFacts, needs: Needs) -> list[Finding]:
+    """GPUs such as GB10 share the host's memory: weights, programs and file cache draw on one pool, and NVML counts
+    none of it, so the host's memory is judged in its place, as vLLM does itself.
+    https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/utils/mem_utils.py
+    """
+    title = "memory shared with the host"
+    if reason := nothing_to_judge(facts, needs):
+        return [skipped("gpu-unified", title, reason)]
+    shared = [g for g in chosen_gpus(facts, needs) if g.unified_memory]
+    if not shared:
+        return [skipped("gpu-unified", title, "these GPUs have memory of their own")]
+    total = facts.system.memory_total
+    if total is None:
+        return [unknown("gpu-unified", title, cause="the host does not say how much memory it has")]
+    said = f"GPU {ranges(shared)} shares the host's {human(total)}: keep other programs small"
+    return [passed("gpu-unified", said)]
+
+
+def judge_memory(facts: HostFacts, needs: Needs) -> list[Finding]:
+    """The chosen GPUs are free: vLLM takes 92 % of each, and refuses to start when that much is not free.
+
+    https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/v1/worker/utils.py (request_memory)
+    """
+    title = "GPU memory"
+    if reason := nothing_to_judge(facts, needs):
+        return [skipped("gpu-memory", title, reason)]
+    whole = [_with_host_memory(g, facts) for g in chosen_gpus(facts, needs) if not g.mig]
+    if not whole:
+        return [skipped("gpu-memory", title, "MIG is on")]
+    told = [(g, g.memory_free, g.memory_total) for g in whole if g.memory_free is not None and g.memory_total]
+    if not told:
+        return [unknown("gpu-memory", title, cause="the driver does not say how much is free")]
+    least = min(free / total for _, free, total in told)
+    busy = [(g, free, total) for g, free, total in told if free < MEMORY_UTILIZATION * total]
+    if not busy:
+        return [passed("gpu-memory", f"GPU memory is free: {least:.0%} or more of each")]
+    return [
+        warned(
+            "gpu-memory",
+            "gpu-busy",
+            f"memory of GPU {ranges(g for g, _, _ in busy)} is in use",
+            cause=f"vLLM reserves {MEMORY_UTILIZATION:.0%} of a GPU and does not start when less is free",
+            fix=_way_out([p for g, _, _ in busy for p in g.processes], least),
+            evidence=tuple(_held(g, free, total) for g, free, total in busy[:EVIDENCE]),
+        )
+    ]
+
+
+def _with_host_memory(gpu: Gpu, facts: HostFacts) -> Gpu:
+    """The GPU with the host's memory for its own, where it shares that."""
+    if not gpu.unified_memory:
+        return gpu
+    return replace(gpu, memory_total=facts.system.memory_total, memory_free=facts.system.memory_available)
+
+
+def _way_out(holders: list[GpuProcess], least: float) -> str:
+    containers = list(dict.fromkeys(p.container for p in holders if p.container))[:4]
+    others = list(dict.fromkeys(str(p.pid) for p in holders if not p.container and not p.graphics))[:4]
+    commands = [f"`docker stop {' '.join(containers)}`"] if containers else []
+    commands += [f"`kill {' '.join(others)}`"] if others else []
+    if not commands and any(p.graphics for p in holders):
+        commands = ["`sudo systemctl isolate multi-user.target` ends the desktop"]
+    stop = f" ({', '.join(commands)})" if commands else " (`sudo fuser -v /dev/nvidia*` names them)"
+    lower = f"--gpu-memory-utilization {int(least * 100) / 100:.2f}" if least >= 0.05 else "--gpu-memory-utilization"
+    return f"Stop the programs that hold it{stop}, choose other GPUs with --gpus, or lower {lower}."
+
+
+def _held(gpu: Gpu, free: int, total: int) -> str:
+    held = ", ".join(_holder(p) for p in gpu.processes[:_HOLDERS])
+    more = f" and {len(gpu.processes) - _HOLDERS} more" if len(gpu.processes) > _HOLDERS else ""
+    by = f"; held by {held}{more}" if held else "; the driver names no process (another container or virtual machine?)"
+    if gpu.unified_memory:
+        by = f"{by if held else ''}; it is the host's memory"
+    return f"GPU {gpu.index}: {human(free)} of {human(total)} free{by}"
+
+
+def _holder(process: GpuProcess) -> str:
+    name = f" {process.name}" if process.name else ""
+    where = f" in container {process.container}" if process.container else ""
+    return f"pid {process.pid}{name}{where} ({human(process.memory) if process.memory is not None else '?'})"
+
+
+def judge_fit(facts: HostFacts, needs: Needs) -> list[Finding]:
+    """The weights alone fit into the chosen GPUs in some layout; activations and the key-value cache come on top.
+
+    Out of memory after a download of 600 GB is what this is for: https://github.com/vllm-project/vllm/issues/39788
+    """
+    title, recipe = "room for the model", needs.recipe
+    if recipe is None:
+        return [skipped("gpu-fit", title, "no model was named")]
+    if reason := nothing_to_judge(facts, needs):
+        return [skipped("gpu-fit", title, reason)]
+    chosen = chosen_gpus(facts, needs)
+    if any(g.mig for g in chosen):
+        return [skipped("gpu-fit", title, "MIG is on")]
+    if len({g.name for g in chosen}) > 1:
+        return [skipped("gpu-fit", title, "the choice of GPUs is not valid")]
+    whole = tuple(_with_host_memory(g, facts) for g in chosen)
+    totals = [g.memory_total for g in whole if g.memory_total is not None]
+    if len(totals) < len(whole):
+        return [unknown("gpu-fit", title, cause="the driver does not say how much memory a GPU has")]
+    return [_fit(recipe, whole, sum(totals))]
+
+
+def _fit(recipe: Recipe, chosen: tuple[Gpu, ...], total: int) -> Finding:
+    weights = recipe.weights_bytes
+    have = f"{len(chosen)} x {chosen[0].name or 'GPU'} with {human(total)}"
+    if recipe.architecture is not None:
+        try:
+            layout = choose_layout(recipe.architecture, chosen, weights_bytes=weights)
+        except NimctlError as error:
+            return failed("gpu-fit", error.id, f"{recipe.name} does not fit {have}", cause=error.cause, fix=error.fix)
+        unused = set(layout.unused)
+        spare = f", GPU {ranges(g for g in chosen if g.index in unused)} unused" if unused else ""
+        return passed("gpu-fit", f"{recipe.name} can be loaded as {layout.name}{spare}")
+    if weights is None:
+        return unknown("gpu-fit", f"room for {recipe.name}", cause="the size of its weights is not known")
+    if weights > total:
+        return failed(
+            "gpu-fit",
+            "no-layout",
+            f"{recipe.name} does not fit {have}",
+            cause=f"its weights alone are {human(weights)}",
+            fix="Use more or larger GPUs, or a smaller model: `nimctl models` shows what fits.",
+        )
+    return passed("gpu-fit", f"the weights of {recipe.name} ({human(weights)}) fit {have}")
+
+
+CHECKS = (
+    Check("gpu-unified", "gpu", "whether the GPU shares the host's memory", judge_unified),
+    Check("gpu-memory", "gpu", "the memory of the chosen GPUs is free", judge_memory),
+    Check("gpu-fit", "gpu", "the weights fit into the chosen GPUs", judge_fit),
+)
