@@ -1,21 +1,29 @@
-"""The cache folder: can the container's user, some uid with group 0, write in it and read what is there?"""
+"""The cache folder: can the container's user, some uid with group 0, write in it?"""
 
-import re
 import shlex
 
-from nimctl.core.facts import CacheEntry, CacheFacts, HostFacts
+from nimctl.core.facts import CacheFacts, HostFacts, WriteTest
+from nimctl.doctor.checks.cache_entries import judge_entries, mode_bits, repair
 from nimctl.doctor.checks.docker import user_namespaces
+from nimctl.doctor.checks.filesystem import keeps_modes, on_nfs
 from nimctl.doctor.checks.scope import container_uid
-from nimctl.doctor.model import Check, Finding, Needs, failed, passed, skipped, unknown, warned
+from nimctl.doctor.model import Check, Finding, Needs, failed, passed, unknown, warned
+from nimctl.doctor.sizes import human
 
 _SETGID, _STICKY = 0o2000, 0o1000
-# Suffixes of weight files, and the folder names of the Hugging Face layout, in which blobs have no suffix.
-_WEIGHTS = (".safetensors", ".gguf", ".bin", ".pt")
-_CHECKPOINT = "models--"
+_FULL = ("No space left on device", "Disk quota exceeded")
+_READ_ONLY = "Read-only file system"
+_OTHER_FOLDER = "Name another folder with --cache."
 
 
 def judge_folder(facts: HostFacts, needs: Needs) -> list[Finding]:
-    """The folder is there, and can be written by who will write."""
+    """The folder is there, and can be written by who will write.
+
+    That is `uid:0`, as NIM and OpenShift have it
+    (https://docs.openshift.com/container-platform/4.6/openshift_images/create-images.html#support-arbitrary-user-ids):
+    the group, handed down by the setgid bit, is what users of different ids share. What a process of that user could
+    do when it tried goes before what the mode bits let expect.
+    """
     cache = facts.cache
     if cache.hangs:
         return [
@@ -28,52 +36,142 @@ def judge_folder(facts: HostFacts, needs: Needs) -> list[Finding]:
             )
         ]
     if cache.exists is None:
-        return [unknown("cache", f"the cache folder {cache.path}", cause=cache.problem or "it could not be looked at")]
+        return [_unseen(facts, needs)]
     if not cache.exists:
         return [_missing(cache)]
     if cache.disk is not None and cache.disk.read_only:
-        return [_refused(cache, "it is on a filesystem that is mounted read-only", "Name another folder with --cache.")]
-    return _for_process(facts) if needs.runtime == "process" else _for_container(facts, container_uid(facts, needs))
+        return [_refused(facts, needs, "it is on a filesystem that is mounted read-only", _OTHER_FOLDER)]
+    return _for_process(facts, needs) if needs.runtime == "process" else _for_container(facts, needs)
+
+
+def write_test(facts: HostFacts, needs: Needs) -> WriteTest | None:
+    """The write test where it was made as the user who will write; None where it says nothing about that one."""
+    test = facts.cache.write_test
+    if test is None or test.ok is None:
+        return None
+    if needs.runtime == "process":
+        return test if test.uid == facts.system.uid else None
+    if user_namespaces(facts.docker) or (test.uid, test.gid) != (container_uid(facts, needs), 0):
+        return None
+    return test
+
+
+def found_full(facts: HostFacts, needs: Needs) -> bool:
+    """Whether a write in the cache was refused for want of room, which this check reports."""
+    test = write_test(facts, needs)
+    return test is not None and test.ok is False and test.detail in _FULL
+
+
+def _unseen(facts: HostFacts, needs: Needs) -> Finding:
+    cache, title = facts.cache, f"the cache folder {facts.cache.path}"
+    problem = cache.problem or "it could not be looked at"
+    if facts.system.uid == 0 and "Permission denied" in problem:
+        cause = f"root itself is refused ({problem}), as whom Docker mounts: by a server that squashes root, or by FUSE"
+        fix = "Export it with `no_root_squash`, mount FUSE with `-o allow_other`, or name another folder with --cache."
+        return _refused(facts, needs, cause, fix)
+    return unknown("cache", title, cause=problem)
 
 
 def _missing(cache: CacheFacts) -> Finding:
+    stated = f"the cache folder {cache.path}"
     if cache.problem:
-        return _refused(cache, cache.problem, "Name a folder with --cache.")
+        title, fix = f"{stated} cannot be written", "Name a folder with --cache."
+        return failed("cache", "cache-not-writable", title, cause=cache.problem, fix=fix)
     if cache.writable is False:
-        return _refused(cache, "it does not exist, and this user may not make it", f"Run `sudo {_init(cache)}`.")
+        cause = "it does not exist, and this user may not make it"
+        return failed("cache", "cache-not-writable", f"{stated} cannot be written", cause=cause, fix=repair(cache))
     return warned(
         "cache",
         "cache-missing",
-        f"the cache folder {cache.path} does not exist yet",
+        f"{stated} does not exist yet",
         cause="nothing has been started with it",
-        fix=f"`nimctl run` makes it; or make it now with `{_init(cache)}`.",
+        fix=f"`nimctl run` makes it; or make it now with `nimctl cache init {shlex.quote(cache.path)}`.",
         severity="info",
     )
 
 
-def _for_process(facts: HostFacts) -> list[Finding]:
-    cache = facts.cache
+def _for_process(facts: HostFacts, needs: Needs) -> list[Finding]:
+    cache, test = facts.cache, write_test(facts, needs)
+    if test is not None and test.ok is False and test.step != "link":
+        return [_tried(facts, needs, test)]
     if cache.writable is False:
         cause = f"it belongs to {cache.uid}:{cache.gid} with mode {cache.mode}, and this user is {facts.system.uid}"
-        return [_refused(cache, cause, "Name another folder with --cache, or have its owner let you write.")]
+        fix = "Name another folder with --cache, or have its owner let you write."
+        return [_refused(facts, needs, cause, fix)]
     if cache.writable is None:
         return [unknown("cache", f"the cache folder {cache.path}", cause="its permissions could not be told")]
     return [passed("cache", f"this user can write the cache folder {cache.path}")]
 
 
-def _for_container(facts: HostFacts, uid: int) -> list[Finding]:
-    cache = facts.cache
-    stated = f"the cache folder {cache.path} ({cache.uid}:{cache.gid}, mode {cache.mode})"
+def _for_container(facts: HostFacts, needs: Needs) -> list[Finding]:
+    cache, uid, stated = facts.cache, container_uid(facts, needs), _stated(facts.cache)
     if user_namespaces(facts.docker):
         return [unknown("cache", stated, cause="Docker maps user ids, so who may write there cannot be told from here")]
+    test = write_test(facts, needs)
+    if test is not None and test.ok is False and test.step != "link" and not _of_no_use(test, needs):
+        return [_tried(facts, needs, test)]
+    if test is None and (doubt := _estimate(facts, needs)) is not None:
+        return [doubt]
+    findings = _sharing(cache, uid) if keeps_modes(cache.disk) else []
+    shown = "any user with group 0 can write" if test is None else f"{uid}:0 wrote and removed a file"
+    return findings or [passed("cache", f"{stated}: {shown}")]
+
+
+def _of_no_use(test: WriteTest, needs: Needs) -> bool:
+    """NVIDIA's images do not know our folder of private caches."""
+    theirs = needs.recipe is not None and needs.recipe.runs == "nim"
+    return theirs and (test.folder or "").split("/")[0] == "engine"
+
+
+def _estimate(facts: HostFacts, needs: Needs) -> Finding | None:
+    """What owner and mode say where nobody could try; None where they let expect that it works."""
+    cache, uid, stated = facts.cache, container_uid(facts, needs), _stated(facts.cache)
     if cache.group_writable is None or cache.mode is None:
-        return [unknown("cache", stated, cause="its permissions could not be told")]
-    mode = _bits(cache.mode)
-    by_owner = cache.uid == uid and mode & 0o300 == 0o300
+        return unknown("cache", stated, cause="its permissions could not be told")
+    by_owner = cache.uid == uid and mode_bits(cache.mode) & 0o300 == 0o300
     if not cache.group_writable and not by_owner:
         cause = f"the container's user is {uid}:0, and group 0 may not write there"
-        return [_refused(cache, cause, f"Run `sudo {_init(cache)}`.", stated)]
-    findings = []
+        return _refused(facts, needs, cause, repair(cache))
+    if on_nfs(cache.disk) and not by_owner:
+        cause = "group 0 may write there, but a server that squashes root, as they do by default, takes that group away"
+        return unknown("cache", stated, cause=cause, fix="`sudo nimctl doctor` tries it as the container's user.")
+    return None
+
+
+def _tried(facts: HostFacts, needs: Needs, test: WriteTest) -> Finding:
+    """The finding for a write test that was refused."""
+    cache, folder = facts.cache, test.folder or "."
+    place = cache.path if folder == "." else f"{cache.path}/{folder}"
+    if test.detail in _FULL:
+        free = cache.disk.free if cache.disk is not None else None
+        left = "" if free is None else f", {human(free)} are said to be free"
+        return failed(
+            "cache",
+            "disk-full",
+            f"the cache folder {cache.path} is full",
+            cause=f"a write of 4 KiB was refused: {test.detail}{left}",
+            fix=f"Free space or inodes there (`df -h {shlex.quote(place)}`), have the quota raised, or name another "
+            "folder with --cache.",
+        )
+    cause = f"a process of {test.uid}:{test.gid} could not {test.step or 'make'} a file in {place}: {test.detail}"
+    if test.detail == _READ_ONLY:
+        return _refused(facts, needs, cause, _OTHER_FOLDER)
+    if folder.startswith("engine/"):
+        fix = f"Remove it, it holds compiled code and nothing else: `sudo rm -r {shlex.quote(place)}`."
+        return _refused(facts, needs, cause, fix)
+    if on_nfs(cache.disk):
+        cause += "; a server that squashes root takes group 0 away" if cache.group_writable else ""
+        fix = f"Export it with `no_root_squash`, or run as its owner, uid {cache.uid}."
+        return _refused(facts, needs, cause, fix)
+    if test.detail == "Operation not permitted":
+        fix = f"See the attributes with `lsattr -d {shlex.quote(place)}`, and take `i` and `a` away with `sudo chattr`."
+        return _refused(facts, needs, cause, fix)
+    return _refused(facts, needs, cause, repair(cache))
+
+
+def _sharing(cache: CacheFacts, uid: int) -> list[Finding]:
+    """What lets one user write and keeps the next one out."""
+    stated, mode, findings = _stated(cache), mode_bits(cache.mode), []
     if mode & _STICKY:
         findings.append(
             warned(
@@ -81,7 +179,7 @@ def _for_container(facts: HostFacts, uid: int) -> list[Finding]:
                 "cache-sticky",
                 f"{stated} has the sticky bit",
                 cause="containers of another user id can neither replace nor delete what the first one wrote",
-                fix=f"Run `sudo {_init(cache)}`, which takes it away.",
+                fix=f"{repair(cache)} It takes the bit away.",
             )
         )
     if not cache.group_writable or cache.gid != 0 or not mode & _SETGID:
@@ -91,80 +189,48 @@ def _for_container(facts: HostFacts, uid: int) -> list[Finding]:
                 "cache-not-shared",
                 f"{stated} works for uid {uid}, and is not set up to be shared",
                 cause="its group is not 0 with the setgid bit, which hands the group down to new folders",
-                fix=f"Run `sudo {_init(cache)}`.",
+                fix=repair(cache),
             )
         )
-    return findings or [passed("cache", f"{stated} can be written by any user with group 0")]
-
-
-def judge_entries(facts: HostFacts, needs: Needs) -> list[Finding]:
-    """What is in the cache can be read and replaced by the container's user."""
-    title, cache = "what the cache holds", facts.cache
-    if not cache.exists or cache.hangs:
-        return [skipped("cache-entries", title, "there is no cache folder to look into")]
-    if needs.runtime == "process":
-        return [skipped("cache-entries", title, "the process runtime reads as this user")]
-    if user_namespaces(facts.docker):
-        return [skipped("cache-entries", title, "Docker maps user ids")]
-    if cache.entries_seen is None:
-        return [unknown("cache-entries", title, cause="the folder could not be looked through")]
-    uid = container_uid(facts, needs)
-    unreadable = [e for e in cache.unreadable_entries if not _owner_may(e, uid, 0o400)]
-    weights = [e for e in unreadable if e.path.endswith(_WEIGHTS) or _CHECKPOINT in e.path]
-    unwritable = [e for e in cache.unwritable_entries if not _owner_may(e, uid, 0o300)]
-    fix = f"Run `sudo {_init(cache)}`."
-    findings = []
-    if weights:
-        findings.append(
-            failed(
-                "cache-entries",
-                "weights-unreadable",
-                f"the container's user {uid}:0 cannot read {_count(weights)} of the weights",
-                cause="files were written with mode 0600, as safetensors does, or by a user of another group; the "
-                "engine would say that they do not exist",
-                fix=fix,
-                evidence=_shown(weights),
-            )
-        )
-    if others := [e for e in (*unreadable, *unwritable) if e not in weights]:
+    if cache.default_acl_writable is False:
         findings.append(
             warned(
-                "cache-entries",
-                "cache-entries-closed",
-                f"the container's user {uid}:0 cannot use {_count(others)} in the cache",
-                cause="folders or files were made by a user of another group, or with a narrow umask",
-                fix=fix,
-                evidence=_shown(others),
+                "cache",
+                "cache-acl",
+                f"{stated} closes new folders to group 0",
+                cause="its default access list gives group 0 no write permission, whatever the umask is",
+                fix=repair(cache),
             )
         )
-    seen = f"{cache.entries_seen} entries of the cache can be used by {uid}:0"
-    return findings or [passed("cache-entries", seen)]
+    return findings
 
 
-def _owner_may(entry: CacheEntry, uid: int, bits: int) -> bool:
-    return entry.uid == uid and _bits(entry.mode) & bits == bits
+def _refused(facts: HostFacts, needs: Needs, cause: str, fix: str) -> Finding:
+    """Nothing can be written: an error, unless all that has to be there is there and can be read."""
+    cache = facts.cache
+    held = cache.held
+    whole = held is not None and held.complete and needs.recipe is not None and held.source == needs.recipe.weights
+    if whole and cache.exists and _may_read(facts, needs):
+        return warned(
+            "cache",
+            "cache-read-only",
+            f"{_stated(cache)} cannot be written, and holds the weights",
+            cause=f"{cause}; the weights can be served, and what the engine compiles is lost with the container",
+            fix=fix,
+        )
+    stated = _stated(cache) if cache.exists else f"the cache folder {cache.path}"
+    return failed("cache", "cache-not-writable", f"{stated} cannot be written", cause=cause, fix=fix)
 
 
-def _bits(mode: str) -> int:
-    """Octal text as bits; none for text that is not octal, which only a file written by hand can hold."""
-    return int(mode, 8) if re.fullmatch("[0-7]{1,7}", mode) else 0
+def _may_read(facts: HostFacts, needs: Needs) -> bool:
+    cache, mode = facts.cache, mode_bits(facts.cache.mode)
+    uid = facts.system.uid if needs.runtime == "process" else container_uid(facts, needs)
+    bits = mode >> 6 if cache.uid == uid else mode >> 3 if cache.gid == 0 else mode
+    return uid == 0 or bits & 0o5 == 0o5
 
 
-def _count(entries: list[CacheEntry]) -> str:
-    return entries[0].path if len(entries) == 1 else f"{len(entries)} files or folders"
-
-
-def _shown(entries: list[CacheEntry]) -> tuple[str, ...]:
-    return tuple(f"{e.path}: {e.uid}:{e.gid}, mode {e.mode}" for e in entries[:8])
-
-
-def _refused(cache: CacheFacts, cause: str, fix: str, stated: str = "") -> Finding:
-    title = f"{stated or f'the cache folder {cache.path}'} cannot be written"
-    return failed("cache", "cache-not-writable", title, cause=cause, fix=fix)
-
-
-def _init(cache: CacheFacts) -> str:
-    return f"nimctl cache init {shlex.quote(cache.path)}"
+def _stated(cache: CacheFacts) -> str:
+    return f"cache {cache.path} ({cache.uid}:{cache.gid}, mode {cache.mode})"
 
 
 CHECKS = (

@@ -3,6 +3,8 @@
 import shlex
 
 from nimctl.core.facts import DiskFacts, HostFacts
+from nimctl.core.recipes import Recipe
+from nimctl.doctor.checks.cache import found_full
 from nimctl.doctor.model import Check, Finding, Needs, failed, passed, skipped, unknown, warned
 from nimctl.doctor.sizes import human
 
@@ -15,7 +17,12 @@ _POOLED = ("btrfs", "zfs")  # several devices, one pool of free space
 
 
 def judge_space(facts: HostFacts, needs: Needs) -> list[Finding]:
-    """The weights fit where the cache is; image and compile caches, an estimate, fit where they go."""
+    """The weights fit where the cache is; image and compile caches, an estimate, fit where they go.
+
+    Where images go on the same filesystem the needs add up. What the cache holds of this model's weights already needs
+    no room any more. With the containerd image store images lie in containerd's folder and not in Docker's data root:
+    https://docs.docker.com/engine/storage/containerd/
+    """
     title, recipe, disk = "disk space", needs.recipe, facts.cache.disk
     if facts.cache.hangs:
         return [skipped("disk", title, "the cache folder does not answer")]
@@ -27,11 +34,14 @@ def judge_space(facts: HostFacts, needs: Needs) -> list[Finding]:
         ]
     weights = recipe.weights_bytes or 0
     rest = max(0, (recipe.disk_bytes or 0) - weights)
-    missing = max(0, weights - needs.cached_bytes)
-    image = 0 if needs.image_cached or needs.runtime == "process" else rest
+    missing = max(0, weights - (_held(facts, recipe) or 0))
+    image = rest if _pulls(facts, needs) else 0
     store = facts.image_store if image else None
     shared = store is not None and is_same(disk, store)
-    findings = [_cache_space(facts, disk, missing, missing + (image if shared else 0), needs)]
+    if found_full(facts, needs):
+        findings = [skipped("disk", "space for the cache", "a write was refused for want of room, see `cache`")]
+    else:
+        findings = [_cache_space(facts, disk, missing, missing + (image if shared else 0), needs)]
     if image and store is None and facts.docker.state == "ok":
         cause = "Docker keeps images where this host cannot see them"
         findings.append(unknown("disk", "space for the image", cause=cause))
@@ -40,10 +50,26 @@ def judge_space(facts: HostFacts, needs: Needs) -> list[Finding]:
     return findings
 
 
+def _held(facts: HostFacts, recipe: Recipe) -> int | None:
+    """Bytes of the weights that are in the cache already; None where nobody counted, or those of another model."""
+    held = facts.cache.held
+    if held is None or held.source != recipe.weights:
+        return None
+    return max(held.size, recipe.weights_bytes or 0) if held.complete else held.size
+
+
+def _pulls(facts: HostFacts, needs: Needs) -> bool:
+    """Whether an image has to be brought, unless it is known to be here."""
+    here = needs.image_cached or (facts.image is not None and facts.image.present)
+    return needs.runtime == "docker" and not here
+
+
 def _cache_space(facts: HostFacts, disk: DiskFacts, sure: int, likely: int, needs: Needs) -> Finding:
     """`sure` bytes of weights have to be written for certain, `likely` counts what else is said to be needed."""
     assert disk.free is not None and needs.recipe is not None  # judge_space has seen to it
-    name, held = needs.recipe.name, facts.cache.entries_bytes or 0
+    name = needs.recipe.name
+    # Where nobody counted this model's files, all that the cache holds may be them.
+    held = (facts.cache.entries_bytes or 0) if _held(facts, needs.recipe) is None else 0
     title = f"{human(disk.free)} free for the cache ({_where(disk)}), {human(likely)} needed for {name}"
     fix = f"Free space there (`df -h {shlex.quote(disk.path)}`), or name a folder on a larger disk with --cache."
     if disk.free >= likely:
@@ -72,39 +98,46 @@ def _image_space(store: DiskFacts, free: int, image: int) -> Finding:
 
 
 def judge_inodes(facts: HostFacts, needs: Needs) -> list[Finding]:
-    """The filesystems can hold more files."""
-    disk = facts.cache.disk
+    """The filesystems can hold more files: a filesystem can be full of them while there is space.
+
+    ext4 makes them when it is formatted, and their number is its limit: https://man7.org/linux/man-pages/man8/mkfs.ext4.8.html
+    """
+    disk, store = facts.cache.disk, facts.image_store if _pulls(facts, needs) else None
     if facts.cache.hangs:
         return [skipped("inodes", "inodes", "the cache folder does not answer")]
-    if disk is None or disk.inodes_free is None:
-        return (
-            [passed("inodes", "the cache's filesystem sets no limit on the number of files")]
-            if disk
-            else [unknown("inodes", "inodes", cause="the cache's filesystem could not be looked at")]
-        )
-    if disk.inodes_free < LEAST_INODES:
-        return [
-            failed(
-                "inodes",
-                "disk-full",
-                f"{disk.inodes_free} inodes free for the cache ({_where(disk)}), {LEAST_INODES} are needed",
-                cause="the filesystem can hold no more files, however much space is free",
-                fix=f"Delete small files there (`df -i {shlex.quote(disk.path)}`), or name another disk with --cache.",
-            )
-        ]
-    store = facts.image_store
-    wants_image = needs.runtime == "docker" and not needs.image_cached
-    if wants_image and store is not None and store.inodes_free is not None and store.inodes_free < IMAGE_INODES:
-        return [
-            warned(
-                "inodes",
-                "inodes-few",
-                f"{store.inodes_free} inodes free for images ({_where(store)})",
-                cause=f"an image with an engine has up to {IMAGE_INODES} files",
-                fix="Remove images that are not used: `docker image prune`.",
-            )
-        ]
-    return [passed("inodes", f"{disk.inodes_free} inodes free for the cache ({_where(disk)})")]
+    if disk is None:
+        return [unknown("inodes", "inodes", cause="the cache's filesystem could not be looked at")]
+    if found_full(facts, needs):
+        return [skipped("inodes", "inodes", "a write was refused for want of room, see `cache`")]
+    shared = store is not None and is_same(disk, store)
+    findings = [_cache_inodes(disk, LEAST_INODES + (IMAGE_INODES if shared else 0))]
+    if store is not None and not shared and store.inodes_free is not None and store.inodes_free < IMAGE_INODES:
+        cause = f"an image with an engine has up to {IMAGE_INODES:,} files"
+        findings.append(_few_inodes(f"{store.inodes_free} inodes free for images ({_where(store)})", cause))
+    return findings
+
+
+def _cache_inodes(disk: DiskFacts, likely: int) -> Finding:
+    if disk.inodes_free is None:
+        return passed("inodes", "the cache's filesystem sets no limit on the number of files")
+    title = f"{disk.inodes_free} inodes free for the cache ({_where(disk)})"
+    if disk.inodes_free >= likely:
+        return passed("inodes", title)
+    if disk.inodes_free >= LEAST_INODES:
+        return _few_inodes(title, f"images go there too, and one with an engine has up to {IMAGE_INODES:,} files")
+    return failed(
+        "inodes",
+        "disk-full",
+        f"{title}, {LEAST_INODES} are needed",
+        cause="the filesystem can hold no more files, however much space is free",
+        fix=f"Delete small files there (`df -i {shlex.quote(disk.path)}`), or name another disk with --cache.",
+    )
+
+
+def _few_inodes(title: str, cause: str) -> Finding:
+    return warned(
+        "inodes", "inodes-few", title, cause=cause, fix="Remove images that are not used: `docker image prune`."
+    )
 
 
 def is_same(one: DiskFacts, other: DiskFacts) -> bool:

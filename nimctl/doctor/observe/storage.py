@@ -3,6 +3,7 @@
 import os
 import stat
 import time
+import tomllib
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -19,9 +20,10 @@ MOST_ENTRIES = 2_000
 # Fifty examples prove a cause as well as two thousand, and fit into a bug report.
 MOST_EXAMPLES = 50
 
-# Where containerd keeps images when it is a service of its own, as Docker's packages install it:
-# https://docs.docker.com/engine/storage/containerd/
+# A containerd that is a service of its own, as Docker's packages install it: its folder unless its configuration names
+# another. https://github.com/containerd/containerd/blob/main/docs/man/containerd-config.toml.5.md
 _CONTAINERD = Path("/var/lib/containerd")
+_CONTAINERD_CONFIG = Path("/etc/containerd/config.toml")
 
 
 def look_at_disk(path: Path, mountinfo: Path = Path("/proc/self/mountinfo")) -> DiskFacts | None:
@@ -46,20 +48,33 @@ def look_at_disk(path: Path, mountinfo: Path = Path("/proc/self/mountinfo")) -> 
     return None
 
 
-def look_at_image_store(docker: DockerFacts, containerd: Path = _CONTAINERD) -> DiskFacts | None:
+def look_at_image_store(
+    docker: DockerFacts, containerd: Path = _CONTAINERD, config: Path = _CONTAINERD_CONFIG
+) -> DiskFacts | None:
     """The filesystem that pulled images take room on, where that is a folder of this host (not for Docker Desktop).
 
-    Docker's own stores lie in its data root. With the containerd image store it is containerd's folder: its own, or
-    one in the data root where Docker starts containerd itself.
+    Docker's own stores lie in its data root. With the containerd image store it is containerd's folder, which is below
+    the data root where Docker starts containerd itself. https://docs.docker.com/engine/storage/containerd/
     """
     if docker.data_root is None or docker.kind == "desktop":
         return None
     root = Path(docker.data_root)
-    places = (root / "containerd" / "daemon", containerd, root) if docker.containerd_store else (root,)
+    places = [root]
+    if docker.containerd_store:
+        services = [] if docker.rootless else [_root_of(config), containerd]
+        places = [*(place for place in services if place is not None), root / "containerd" / "daemon", root]
     for place in places:
         with suppress(OSError):  # a folder that this user may not see
             if place.is_dir():
                 return look_at_disk(place)
+    return None
+
+
+def _root_of(config: Path) -> Path | None:
+    """What containerd's configuration says of its folder."""
+    with suppress(OSError, ValueError):
+        root = tomllib.loads(config.read_text(encoding="utf-8")).get("root")
+        return Path(root) if isinstance(root, str) and root.startswith("/") else None
     return None
 
 

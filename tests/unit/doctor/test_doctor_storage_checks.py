@@ -1,10 +1,12 @@
 """The cache folder, what it holds, and room on the disks."""
 
+from dataclasses import replace
+
 import pytest
 
-from nimctl.core.facts import CacheEntry
+from nimctl.core.facts import CacheEntry, HeldWeights, ImageFacts, WriteTest
 from nimctl.doctor.model import Needs
-from tests.unit.doctor.hosts import DEMO, DISK, GIB, HEALTHY, KIMI, STORE, host, judge, verdicts
+from tests.unit.doctor.hosts import DEMO, DISK, GIB, HEALTHY, KIMI, NIM, STORE, host, judge, verdicts
 
 PROCESS = Needs(recipe=KIMI, runtime="process")
 
@@ -63,6 +65,124 @@ def test_with_mapped_user_ids_permissions_cannot_be_told(docker):
     assert verdicts(judge("cache", facts)) == [("unknown", "cache")]
 
 
+# The write test: what the container's user could really do
+
+OK = WriteTest(1000, 0, ok=True, as_root=True)
+DENIED = replace(OK, ok=False, step="make", folder=".", detail="Permission denied")
+CLOSED = {"uid": 0, "gid": 100, "mode": "0755", "group_writable": False}
+
+
+def tried(test, **changes):
+    return cache(write_test=test, **changes)
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        (tried(OK), ("pass", "cache")),
+        # It goes before what the mode lets expect, both ways.
+        (tried(DENIED), ("fail", "cache-not-writable")),
+        (tried(OK, **CLOSED), ("warn", "cache-not-shared")),
+        (tried(OK, mode=None, group_writable=None), ("warn", "cache-not-shared")),
+        (tried(replace(DENIED, folder="huggingface/hub")), ("fail", "cache-not-writable")),
+        (tried(replace(DENIED, step="rename")), ("fail", "cache-not-writable")),
+        # The kind of filesystem is what is wrong, and its own check says so.
+        (tried(replace(DENIED, step="link")), ("pass", "cache")),
+        # Nobody could try, or somebody else did: the mode decides.
+        (tried(WriteTest(1000, 0, detail="only root can try")), ("pass", "cache")),
+        (tried(WriteTest(1000, 0, detail="only root can try"), **CLOSED), ("fail", "cache-not-writable")),
+        (tried(replace(DENIED, uid=4242)), ("pass", "cache")),
+        (tried(replace(OK, uid=4242), **CLOSED), ("fail", "cache-not-writable")),
+        (tried(replace(DENIED, detail="No space left on device")), ("fail", "disk-full")),
+        (tried(replace(DENIED, detail="Disk quota exceeded")), ("fail", "disk-full")),
+        (tried(replace(DENIED, detail="Read-only file system")), ("fail", "cache-not-writable")),
+    ],
+)
+def test_what_was_tried_goes_before_what_the_mode_says(facts, expected):
+    assert verdicts(judge("cache", facts)) == [expected]
+
+
+def test_a_refusal_names_user_place_and_the_system_s_own_word():
+    (finding,) = judge("cache", tried(replace(DENIED, step="rename", folder="huggingface/hub")))
+    assert "1000:0 could not rename a file in /data/nim/huggingface/hub: Permission denied" in finding.cause
+
+
+@pytest.mark.parametrize(
+    ("test", "changes", "fix"),
+    [
+        (DENIED, {}, "sudo nimctl cache init /data/nim"),
+        (DENIED, {"acl": True}, "sudo setfacl -R -b /data/nim && sudo nimctl cache init /data/nim"),
+        (replace(DENIED, detail="Operation not permitted"), {}, "lsattr -d /data/nim"),
+        (replace(DENIED, folder="engine/1000"), {}, "sudo rm -r /data/nim/engine/1000"),
+        (replace(DENIED, detail="No space left on device"), {}, "df -h /data/nim"),
+        (DENIED, {"disk": replace(DISK, filesystem="nfs4")}, "no_root_squash"),
+    ],
+)
+def test_the_fix_fits_the_refusal(test, changes, fix):
+    (finding,) = judge("cache", tried(test, **changes))
+    assert fix in finding.fix
+
+
+def test_nvidia_s_images_do_not_use_our_private_folder():
+    facts = tried(replace(DENIED, folder="engine/1000"))
+    assert verdicts(judge("cache", facts, Needs(NIM))) == [("pass", "cache")]
+    assert verdicts(judge("cache", facts, Needs(KIMI))) == [("fail", "cache-not-writable")]
+
+
+def test_a_full_cache_fails_once():
+    facts = host(disk(0, store=ROOMY), cache={"write_test": replace(DENIED, detail="No space left on device")})
+    found = [v for check in ("cache", "disk", "inodes") for v in verdicts(judge(check, facts))]
+    assert found == [("fail", "disk-full"), ("skip", "disk"), ("pass", "disk"), ("skip", "inodes")]
+
+
+@pytest.mark.parametrize("refusal", [{"disk": replace(DISK, read_only=True)}, {"write_test": DENIED}])
+def test_a_cache_that_cannot_be_written_can_serve_what_is_whole(refusal):
+    whole = {"held": held(WEIGHTS, complete=True), **refusal}
+    assert verdicts(judge("cache", cache(**whole))) == [("warn", "cache-read-only")]
+    assert verdicts(judge("cache", cache(**whole), Needs(DEMO))) == [("fail", "cache-not-writable")]
+    assert verdicts(judge("cache", cache(**{**whole, "held": held(WEIGHTS)}))) == [("fail", "cache-not-writable")]
+    closed = cache(**whole, uid=0, mode="2700", group_writable=False)
+    assert verdicts(judge("cache", closed)) == [("fail", "cache-not-writable")]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        # A server that squashes root takes group 0 away as well, and from here nobody can tell.
+        ({"uid": 4242}, ("unknown", "cache")),
+        ({}, ("pass", "cache")),  # by its owner
+        ({"uid": 4242, "write_test": OK}, ("pass", "cache")),
+        ({"uid": 4242, "write_test": DENIED}, ("fail", "cache-not-writable")),
+    ],
+)
+def test_group_0_on_a_network_filesystem(changes, expected):
+    assert verdicts(judge("cache", cache(disk=replace(DISK, filesystem="nfs4"), **changes))) == [expected]
+
+
+def test_root_who_may_not_look_cannot_mount_it_for_a_container():
+    facts = cache(exists=None, problem="/data/nim: Permission denied")
+    assert verdicts(judge("cache", facts)) == [("unknown", "cache")]
+    assert verdicts(judge("cache", host(facts, system={"uid": 0}))) == [("fail", "cache-not-writable")]
+
+
+@pytest.mark.parametrize(("writable", "expected"), [(True, "pass"), (None, "pass"), (False, "warn")])
+def test_a_default_access_list_that_closes_what_is_made_later(writable, expected):
+    facts = tried(OK, acl=True, default_acl=writable is not None, default_acl_writable=writable)
+    assert judge("cache", facts)[0].verdict == expected
+
+
+@pytest.mark.parametrize("kind", ["cifs", "vfat", "fuse.gcsfuse"])
+def test_modes_that_a_filesystem_cannot_keep_are_not_missed(kind):
+    facts = tried(OK, disk=replace(DISK, filesystem=kind), uid=0, gid=1000, mode="0777", unreadable_entries=(TOKEN,))
+    assert verdicts(judge("cache", facts)) == [("pass", "cache")]
+    assert verdicts(judge("cache-entries", facts)) == [("skip", "cache-entries")]
+
+
+def test_the_process_runtime_goes_by_a_test_of_its_own_user():
+    assert verdicts(judge("cache", tried(DENIED), PROCESS)) == [("fail", "cache-not-writable")]
+    assert verdicts(judge("cache", tried(replace(DENIED, uid=12345)), PROCESS)) == [("pass", "cache")]
+
+
 @pytest.mark.parametrize(
     ("writable", "expected"),
     [(True, ("pass", "cache")), (False, ("fail", "cache-not-writable")), (None, ("unknown", "cache"))],
@@ -112,11 +232,16 @@ def test_the_process_runtime_reads_as_its_user():
     assert verdicts(judge("cache-entries", facts, PROCESS)) == [("skip", "cache-entries")]
 
 
-def disk(free, *, store=None, device="259:1", entries=0):
+def held(size, *, complete=False):
+    return HeldWeights(KIMI.weights, size, complete)
+
+
+def disk(free, *, store=None, device="259:1", entries=0, held=None):
     return host(
         cache={
             "disk": DISK.__class__("/data", "xfs", device, 4_000 * GIB, free, 10**9, False),
             "entries_bytes": entries,
+            "held": held,
         },
         image_store=store,
     )
@@ -137,7 +262,17 @@ ROOMY = STORE
         (disk(ALL - 1, device=STORE.device, store=ROOMY), Needs(KIMI), [("warn", "disk-tight")]),
         (disk(ALL - 1, device=STORE.device, store=ROOMY), Needs(KIMI, image_cached=True), [("pass", "disk")]),
         # A warm cache needs no second copy.
-        (disk(GIB, store=ROOMY), Needs(KIMI, cached_bytes=WEIGHTS), [("pass", "disk"), ("pass", "disk")]),
+        (disk(GIB, store=ROOMY, held=held(WEIGHTS)), Needs(KIMI), [("pass", "disk"), ("pass", "disk")]),
+        (disk(GIB, store=ROOMY, held=held(0, complete=True)), Needs(KIMI), [("pass", "disk"), ("pass", "disk")]),
+        (disk(GIB, store=ROOMY, held=held(WEIGHTS - GIB)), Needs(KIMI), [("pass", "disk"), ("pass", "disk")]),
+        (disk(GIB, store=ROOMY, held=held(WEIGHTS - GIB - 1)), Needs(KIMI), [("fail", "disk-full"), ("pass", "disk")]),
+        # What was counted for another model says nothing, and what was counted for this one leaves no hope.
+        (
+            disk(GIB, store=ROOMY, held=HeldWeights("hf://a/b", WEIGHTS)),
+            Needs(KIMI),
+            [("fail", "disk-full"), ("pass", "disk")],
+        ),
+        (disk(GIB, store=ROOMY, held=held(0), entries=WEIGHTS), Needs(KIMI), [("fail", "disk-full"), ("pass", "disk")]),
         (disk(GIB, store=ROOMY, entries=WEIGHTS), Needs(KIMI), [("warn", "disk-tight"), ("pass", "disk")]),
         (disk(GIB), PROCESS, [("fail", "disk-full")]),
         (disk(WEIGHTS), PROCESS, [("pass", "disk")]),
@@ -167,21 +302,45 @@ def test_a_pool_of_devices_is_one_filesystem():
     assert len(judge("disk", host(cache={"disk": DISK}, image_store=STORE), needs)) == 2
 
 
+def test_an_image_that_is_here_needs_no_room():
+    small = STORE.__class__("/var/lib/docker", "ext4", "259:2", 50 * GIB, 10 * GIB, 10**7, False)
+    facts = disk(ALL, store=small)
+    assert ("warn", "disk-tight") in verdicts(judge("disk", facts))
+    assert ("warn", "disk-tight") in verdicts(judge("disk", host(facts, image=ImageFacts("x", present=None))))
+    assert verdicts(judge("disk", host(facts, image=ImageFacts("x", present=True)))) == [("pass", "disk")]
+
+
+FEW = ("warn", "inodes-few")
+FINE = ("pass", "inodes")
+
+
 @pytest.mark.parametrize(
-    ("inodes", "store_inodes", "expected"),
+    ("inodes", "store_inodes", "store_device", "expected"),
     [
-        (10**6, 10**6, ("pass", "inodes")),
-        (None, None, ("pass", "inodes")),
-        (999, 10**6, ("fail", "disk-full")),
-        (10**6, 99_999, ("warn", "inodes-few")),
+        (10**6, 10**6, "8:2", [FINE]),
+        (None, None, "8:2", [FINE]),
+        (999, 10**6, "8:2", [("fail", "disk-full")]),
+        (10**6, 99_999, "8:2", [FINE, FEW]),
+        (999, 99_999, "8:2", [("fail", "disk-full"), FEW]),
+        # On one filesystem the needs add up.
+        (101_000, 101_000, "8:1", [FINE]),
+        (100_999, 100_999, "8:1", [FEW]),
+        (999, 999, "8:1", [("fail", "disk-full")]),
     ],
 )
-def test_inodes(inodes, store_inodes, expected):
+def test_inodes(inodes, store_inodes, store_device, expected):
     facts = host(
-        cache={"disk": DISK.__class__("/data", inodes_free=inodes)},
-        image_store=STORE.__class__("/var/lib/docker", inodes_free=store_inodes),
+        cache={"disk": DISK.__class__("/data", device="8:1", inodes_free=inodes)},
+        image_store=STORE.__class__("/var/lib/docker", device=store_device, inodes_free=store_inodes),
     )
-    assert verdicts(judge("inodes", facts)) == [expected]
+    assert verdicts(judge("inodes", facts)) == expected
+
+
+def test_inodes_of_the_image_store_count_only_where_an_image_is_to_come():
+    facts = host(image_store=STORE.__class__("/var/lib/docker", inodes_free=0))
+    assert verdicts(judge("inodes", facts)) == [FINE, FEW]
+    for needs in (Needs(KIMI, image_cached=True), PROCESS):
+        assert verdicts(judge("inodes", facts, needs)) == [FINE]
 
 
 def test_a_filesystem_that_cannot_be_seen():
