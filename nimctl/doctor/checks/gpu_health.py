@@ -2,7 +2,7 @@
 
 from nimctl.core.facts import HostFacts
 from nimctl.core.gpus import Gpu
-from nimctl.doctor.checks.gpu_words import commas, is_data_centre, is_rack, lines, nothing_to_judge, ranges, smi
+from nimctl.doctor.checks.gpu_words import is_data_centre, is_rack, lines, nothing_to_judge, ranges, smi
 from nimctl.doctor.checks.scope import chosen_gpus
 from nimctl.doctor.model import Check, Finding, Needs, failed, passed, skipped, unknown, warned
 
@@ -26,7 +26,7 @@ def judge_ecc(facts: HostFacts, needs: Needs) -> list[Finding]:
                 "gpu-ecc",
                 f"uncorrected memory errors since the last reset: GPU {ranges(worn)}",
                 cause="the memory of the GPU has lost data",
-                fix=f"Reset it (`sudo nvidia-smi --gpu-reset -i {commas(worn)}`), and replace it when they return.",
+                fix=f"Reset it ({smi('--gpu-reset', worn, facts)}), and replace it when they return.",
                 evidence=lines(
                     worn, lambda g: f"{g.ecc_uncorrected}, over its life {g.ecc_uncorrected_aggregate or '?'}"
                 ),
@@ -59,8 +59,8 @@ def judge_rows(facts: HostFacts, needs: Needs) -> list[Finding]:
                 "gpu-row-remap-failed",
                 f"a broken memory row could not be replaced: GPU {ranges(broken)}",
                 cause="the spare rows of that memory bank are used up",
-                fix=f"Leave it out with --gpus, run NVIDIA's field diagnostic and return it: `nvidia-smi -q -i "
-                f"{commas(broken)} -d ROW_REMAPPER` is the evidence.",
+                fix="Leave it out with --gpus, run NVIDIA's field diagnostic and return it: "
+                f"{smi('-q -d ROW_REMAPPER', broken, facts)} is the evidence.",
                 evidence=lines(broken, lambda g: f"{g.rows_remapped} rows replaced"),
             )
         )
@@ -71,7 +71,7 @@ def judge_rows(facts: HostFacts, needs: Needs) -> list[Finding]:
                 "gpu-row-remap-pending",
                 f"a memory row waits to be replaced: GPU {ranges(waiting)}",
                 cause="it is replaced when the GPU is reset; until then its memory is fenced off",
-                fix=f"With nothing running on it: `sudo nvidia-smi --gpu-reset -i {commas(waiting)}`.",
+                fix=f"With nothing running on it: {smi('--gpu-reset', waiting, facts)}.",
             )
         )
     if findings:

@@ -6,7 +6,7 @@ from nimctl.core.facts import HostFacts, IommuFacts
 from nimctl.core.gpus import Gpu, GpuLink
 from nimctl.doctor.checks import gpu_fabric
 from nimctl.doctor.checks.gpu_fabric import fabric_fails, has_switches
-from nimctl.doctor.checks.gpu_words import EVIDENCE, commas, is_rack, is_sxm, lines, nothing_to_judge, ranges
+from nimctl.doctor.checks.gpu_words import EVIDENCE, is_rack, is_sxm, lines, nothing_to_judge, ranges, smi
 from nimctl.doctor.checks.scope import chosen_gpus
 from nimctl.doctor.model import Check, Finding, Needs, passed, skipped, unknown, warned
 
@@ -35,8 +35,8 @@ def judge_nvlink(facts: HostFacts, needs: Needs) -> list[Finding]:
                 "nvlink-down",
                 f"NVLinks of GPU {ranges(down)} are down",
                 cause="a link or its switch port failed; traffic takes the remaining ones, or PCIe",
-                fix=f"`nvidia-smi nvlink -s -i {commas(down)}` names them; reset the GPUs (`sudo nvidia-smi "
-                "--gpu-reset`) or reboot, and look for `SXid` in `sudo dmesg`.",
+                fix=f"{smi('nvlink -s', down, facts)} names them; reset the GPUs (`sudo nvidia-smi --gpu-reset`) "
+                "or reboot, and look for `SXid` in `sudo dmesg`.",
                 evidence=lines(down, lambda g: f"{g.nvlinks_up or 0} up, {g.nvlinks_down or 0} down"),
             )
         ]

@@ -42,24 +42,34 @@ def no_gpu(facts: HostFacts) -> str:
 
 def ranges(gpus: Iterable[Gpu]) -> str:
     """Their indices for people, such as "0-3,7"."""
-    runs: list[list[int]] = []
-    for index in sorted({g.index for g in gpus}):
-        if runs and index == runs[-1][1] + 1:
-            runs[-1][1] = index
-        else:
-            runs.append([index, index])
+    runs = _runs(sorted({g.index for g in gpus}))
     return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
 
 
+def _runs(indices: list[int]) -> list[tuple[int, int]]:
+    """Ascending indices as the first and the last of each unbroken run."""
+    runs: list[tuple[int, int]] = []
+    for index in indices:
+        if runs and index == runs[-1][1] + 1:
+            runs[-1] = (runs[-1][0], index)
+        else:
+            runs.append((index, index))
+    return runs
+
+
 def commas(gpus: Iterable[Gpu]) -> str:
-    """Their indices as nvidia-smi and docker read them, such as "0,1,2,3,7"."""
-    return ",".join(str(g.index) for g in gpus)
+    """Their indices for a command, such as "0,1,2,3,7"; nvidia-smi and docker know no ranges, but the shell does."""
+    indices = sorted({g.index for g in gpus})
+    if len(indices) <= EVIDENCE:
+        return ",".join(map(str, indices))
+    words = (f"{{{first}..{last}}}" if first != last else str(first) for first, last in _runs(indices))
+    return f"$(echo {' '.join(words)} | tr ' ' ,)"
 
 
 def smi(option: str, gpus: Sequence[Gpu], facts: HostFacts) -> str:
-    """The command that sets something on these GPUs; without `-i` nvidia-smi means all of the host."""
+    """The command for these GPUs; without `-i` nvidia-smi means all of the host."""
     only = "" if len(gpus) == len(facts.gpus.gpus) else f" -i {commas(gpus)}"
-    return f"`sudo nvidia-smi{only} {option}`"
+    return f"`sudo nvidia-smi {option}{only}`"
 
 
 def lines(gpus: Iterable[Gpu], say: Callable[[Gpu], object]) -> tuple[str, ...]:

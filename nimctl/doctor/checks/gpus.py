@@ -42,7 +42,7 @@ def judge_inventory(facts: HostFacts, needs: Needs) -> list[Finding]:
     gpus = facts.gpus.gpus
     if not gpus:
         return [_none(facts)]
-    findings = [_lost(gpus, needs), _hidden(facts)]
+    findings = [_lost(facts, needs), _hidden(facts)]
     if healthy := [g for g in gpus if g.error is None]:
         findings.append(passed("gpus", _summary(healthy), evidence=lines(healthy, _describe)))
     return [finding for finding in findings if finding is not None]
@@ -58,7 +58,8 @@ def _none(facts: HostFacts) -> Finding:
     return failed("gpus", "gpu-missing", "no GPU", cause=cause, fix=fix)
 
 
-def _lost(gpus: tuple[Gpu, ...], needs: Needs) -> Finding | None:
+def _lost(facts: HostFacts, needs: Needs) -> Finding | None:
+    gpus = facts.gpus.gpus
     lost = [g for g in gpus if g.error is not None]
     if not lost:
         return None
@@ -70,8 +71,8 @@ def _lost(gpus: tuple[Gpu, ...], needs: Needs) -> Finding | None:
         "gpu-lost",
         f"{len(lost)} of {len(gpus)} GPUs do not answer: {ranges(lost)}",
         cause="they have fallen off the bus or wait for a reset",
-        fix="Look for Xid errors with `sudo dmesg | grep -i NVRM`; reset them (`sudo nvidia-smi --gpu-reset -i "
-        f"{commas(lost)}`) or reboot. Until then leave them out with --gpus.",
+        fix="Look for Xid errors with `sudo dmesg | grep -i NVRM`; reset them "
+        f"({smi('--gpu-reset', lost, facts)}) or reboot. Until then leave them out with --gpus.",
         evidence=lines(lost, lambda g: g.error),
     )
 
@@ -192,7 +193,7 @@ def judge_mig(facts: HostFacts, needs: Needs) -> list[Finding]:
                 "gpu-mig-pending",
                 f"MIG of GPU {ranges(waiting)} will be {after} after the next reset",
                 cause="a change of the mode takes hold when the GPU is reset",
-                fix=f"With nothing running on them: `sudo nvidia-smi --gpu-reset -i {commas(waiting)}`.",
+                fix=f"With nothing running on them: {smi('--gpu-reset', waiting, facts)}.",
             )
         )
     return findings or [passed("gpu-mig", f"MIG is off for GPU {ranges(g for g in chosen if g.mig is False)}")]

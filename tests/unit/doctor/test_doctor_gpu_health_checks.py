@@ -93,7 +93,7 @@ def test_an_exclusive_gpu_that_a_program_has_is_a_proof():
     finding = one("gpu-compute-mode", **busy)
     assert (finding.verdict, finding.id) == ("fail", "gpu-compute-mode")
     assert finding.evidence == ("GPU 1: pid 4711",)
-    assert "`sudo nvidia-smi -i 1 -c DEFAULT`" in finding.fix
+    assert "`sudo nvidia-smi -c DEFAULT -i 1`" in finding.fix
 
 
 @pytest.mark.parametrize(
