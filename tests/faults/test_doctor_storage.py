@@ -1,16 +1,23 @@
-"""Fault: the disk is full, or what lies in the cache is closed to the container's user."""
+"""Fault: the disk is full, odd or dead, or what lies in the cache is closed to the container's user."""
 
 import os
 import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from nimctl.core import cache
+from nimctl.core.facts import DiskFacts
 from nimctl.core.recipes import load
 from nimctl.doctor.model import Needs
 from nimctl.doctor.observe.storage import look_at_cache, look_into_cache
+from nimctl.doctor.observe.write_test import try_to_write
 from nimctl.doctor.runner import Report, errors, run_checks
+from tests.lib.mounts import mounted, tmpfs
 from tests.lib.users import as_user, needs_root, open_folder
 from tests.unit.doctor.hosts import host
 
@@ -28,9 +35,14 @@ def judged(folder: Path) -> Report:
         "entries_bytes": inside.entries_bytes,
         "unreadable_entries": inside.unreadable_entries,
         "unwritable_entries": inside.unwritable_entries,
+        "write_test": try_to_write(folder, 12345, time.monotonic() + 60),
     }
     facts = host(cache=look_at_cache(folder))
     return run_checks(host(facts, cache=parts), NEEDS, only=["storage"])
+
+
+def warnings(report: Report) -> list[str]:
+    return [f.id for f in report.findings if f.verdict == "warn"]
 
 
 def only_error(report: Report):
@@ -86,35 +98,123 @@ def test_the_page_s_chmod_works_and_is_warned_about(folder):
     as_user((folder / "new").touch)
 
 
-def test_a_full_disk(folder):
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,mode=2770,gid=0", "tmpfs", folder], check=True)
-    try:
+def test_a_disk_that_is_too_small(folder):
+    with tmpfs(folder, "size=1m,mode=2770,gid=0"):
         error = only_error(judged(folder))
         assert (error.id, error.exit_code) == ("disk-full", 9)
         assert "1.0 MiB free" in error.message
         assert f"df -h {folder}" in error.fix
-    finally:
-        subprocess.run(["umount", folder], check=True)
 
 
-def test_a_disk_without_inodes(folder):
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "nr_inodes=20,mode=2770,gid=0", "tmpfs", folder], check=True)
-    try:
+def test_a_disk_without_a_free_block_is_full_and_not_closed(folder):
+    with tmpfs(folder, "size=64k,mode=2770,gid=0"):
+        with pytest.raises(OSError, match="No space"):
+            (folder / "filler").write_bytes(b"x" * 10**6)
+        error = only_error(judged(folder))
+        assert error.id == "disk-full"
+        assert "No space left on device" in error.cause
+        assert [p.name for p in folder.iterdir()] == ["filler"], "the test leaves nothing behind"
+
+
+def test_a_disk_with_few_inodes(folder):
+    with tmpfs(folder, "nr_inodes=20,mode=2770,gid=0"):
         error = only_error(judged(folder))
         assert error.id == "disk-full"
         assert "inodes" in error.message
-    finally:
-        subprocess.run(["umount", folder], check=True)
+
+
+def test_a_disk_without_a_free_inode(folder):
+    with tmpfs(folder, "nr_inodes=2,mode=2770,gid=0"):
+        (folder / "filler").touch()
+        error = only_error(judged(folder))
+        assert error.id == "disk-full"
+        assert "No space left on device" in error.cause
 
 
 def test_a_read_only_disk(folder):
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "ro,mode=2770,gid=0", "tmpfs", folder], check=True)
-    try:
+    with tmpfs(folder, "ro,mode=2770,gid=0"):
         error = only_error(judged(folder))
         assert error.id == "cache-not-writable"
         assert "read-only" in error.cause
+
+
+@pytest.mark.parametrize(("options", "told"), [("exec", []), ("noexec,nosuid,nodev", ["cache-noexec"])])
+def test_options_of_the_mount(folder, options, told):
+    with tmpfs(folder, f"size=200m,mode=2770,gid=0,{options}"):
+        report = judged(folder)
+        assert report.exit_code == 0
+        assert warnings(report) == ["cache-in-memory", *told]
+
+
+def test_a_disk_of_its_own_is_silent(folder, tmp_path):
+    image = tmp_path / "image"
+    with image.open("wb") as file:
+        file.truncate(300 * 2**20)
+    subprocess.run(["mkfs.ext4", "-q", "-N", "2000", image], check=True)
+    with mounted(folder, "-o", "loop", str(image)):
+        cache.apply_init(folder)
+        report = judged(folder)
+        assert [(f.check, f.verdict) for f in report.findings if f.verdict not in ("pass", "skip")] == []
+        (disk,) = [f for f in report.findings if f.check == "cache-filesystem"]
+        assert "ext4" in disk.title
+
+
+@contextmanager
+def unserved(place: Path, options: str) -> Iterator[Path]:
+    """A FUSE mount whose server never answers."""
+    place.mkdir(exist_ok=True)
+    device = os.open("/dev/fuse", os.O_RDWR)
+    try:
+        given = f"fd={device},rootmode=40000,{options}"
+        with mounted(place, "-i", "-t", "fuse", "-o", given, "nimctl-test", pass_fds=(device,)):
+            try:
+                yield place
+            finally:
+                os.close(device)  # ends the connection, which frees whoever waits in the kernel
+                device = -1
     finally:
-        subprocess.run(["umount", folder], check=True)
+        if device >= 0:
+            os.close(device)
+
+
+def test_a_filesystem_that_hangs_does_not_hold_up_the_test(folder):
+    with unserved(folder, "user_id=0,group_id=0,allow_other"):
+        test = try_to_write(folder, 12345, time.monotonic() + 0.5)
+    assert test is not None
+    assert (test.ok, test.detail) == (None, "the filesystem did not answer in time")
+
+
+def test_a_fuse_mount_of_another_user_is_closed_to_root_too(folder):
+    with unserved(folder, "user_id=4242,group_id=4242"):
+        test = try_to_write(folder, 12345, time.monotonic() + 60)
+        assert (test.ok, test.detail) == (False, "Permission denied")
+        seen = look_at_cache(folder)
+        assert (seen.exists, seen.problem) == (None, f"{folder}: Permission denied")
+        report = run_checks(host(host(cache=seen), system={"uid": 0}), NEEDS, only=["cache"])
+        error = only_error(report)
+        assert error.id == "cache-not-writable"
+        assert "allow_other" in error.fix
+
+
+def test_a_fuse_mount_for_one_user_is_found_by_that_user(folder):
+    """His own look at it succeeds, and says nothing about the container's user."""
+    with unserved(folder, "user_id=4242,group_id=4242"):
+        options = DiskFacts(str(folder), "fuse.sshfs", options=("user_id=4242", "group_id=4242"))
+        facts = host(cache={"disk": options, "write_test": None})
+        assert only_error(run_checks(facts, NEEDS, only=["cache-filesystem"])).id == "cache-not-writable"
+        with pytest.raises(AssertionError, match="PermissionError"):
+            as_user((folder / "new").touch)
+        shown = replace(options, options=(*options.options, "allow_other"))
+        assert run_checks(host(facts, cache={"disk": shown}), NEEDS, only=["cache-filesystem"]).exit_code == 0
+
+
+def test_what_a_killed_test_leaves_is_removed(folder, monkeypatch):
+    """The child is killed after its file was made: a shell in its place makes the file and kills itself."""
+    cache.apply_init(folder)
+    monkeypatch.setattr("nimctl.doctor.observe.write_test._SCRIPT", ': > "$1/$2"; kill -9 $$')
+    test = try_to_write(folder, 12345, time.monotonic() + 60)
+    assert test.ok is None
+    deadline = time.monotonic() + 30
+    while any(p.name.startswith(".nimctl") for p in folder.iterdir()) and time.monotonic() < deadline:
+        os.sched_yield()
+    assert sorted(p.name for p in folder.iterdir()) == ["engine", "huggingface"]
