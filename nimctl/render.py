@@ -106,7 +106,7 @@ class Output:
     def findings(self, findings: Sequence[Any]) -> None:
         """Doctor's findings: a line each, with cause and fix below those that are not well."""
         for f in findings:
-            style, mark = _VERDICTS[f.verdict]
+            style, mark = ("cyan", "note") if (f.verdict, f.severity) == ("warn", "info") else _VERDICTS[f.verdict]
             self._indented(6, Text(f"{mark:<6}", style), Text.assemble(redact(f.title), (f"  [{f.id}]", "dim")))
             if f.verdict in ("fail", "warn", "unknown"):
                 if f.cause:
@@ -116,9 +116,10 @@ class Output:
 
     def groups(self, verdict: str, groups: Mapping[str, Sequence[str]]) -> None:
         """Names by group, a line each group: `ok    host      os, arch, memory`."""
+        style, mark = _VERDICTS[verdict]
         width = max((len(name) for name in groups), default=0) + 2
         for name, members in groups.items():
-            head = Text.assemble((f"{verdict:<6}", "green"), f"{name:<{width}}")
+            head = Text.assemble((f"{mark:<6}", style), f"{name:<{width}}")
             self._indented(6 + width, head, Text(", ".join(members), "dim"))
 
     def _indented(self, width: int, head: Text, body: Text) -> None:

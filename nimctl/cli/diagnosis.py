@@ -65,11 +65,13 @@ def show(diagnosis: Diagnosis, out: Output, *, verbose: bool) -> None:
         out.text(" · ".join(_WORDS.get(word, "") + value for word, value in describe_host(report.facts)), style="dim")
     out.findings(report.in_order("fail"))
     if out.mode == "human":
-        out.findings(report.in_order("warn", "unknown"))
+        untold = report.in_order("unknown")
+        out.findings([*report.in_order("warn"), *(f for f in untold if f.fix or verbose)])
         if verbose:
             out.findings(report.in_order("pass", "skip"))
         else:
-            out.groups("ok", _by_group(report.in_order("pass")))
+            out.groups("unknown", _by_group([f for f in untold if not f.fix]))
+            out.groups("pass", _by_group(report.in_order("pass")))
     out.text(report.closing)
 
 

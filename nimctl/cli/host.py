@@ -4,7 +4,7 @@ import json
 import os
 from functools import partial
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from nimctl.cli.config import Config
 from nimctl.cli.target import Target, image_for
@@ -40,10 +40,24 @@ def look(
                 environment=os.environ,
                 uid=os.getuid() or USUAL_UID,
                 try_port=try_port,
-                image=partial(_image, target, config) if target and config.text("runtime") == "docker" else None,
-                held=partial(_held, target, config) if target else None,
+                **_questions(target, config),
             )
         )
+
+
+def _questions(target: Target | None, config: Config) -> dict[str, Any]:
+    """What of a `Subject` depends on the model: none of it is asked when there is no model."""
+    if target is None:
+        return {}
+    from nimctl.cli import reaching
+
+    in_docker = config.text("runtime") == "docker"
+    return {
+        "image": partial(_image, target, config) if in_docker else None,
+        "image_access": reaching.image_access(target, config, os.environ) if in_docker else None,
+        "destinations": partial(reaching.destinations, target, config, os.environ),
+        "held": partial(_held, target, config),
+    }
 
 
 def _image(target: Target, config: Config, gpus: GpuInventory) -> ImageFacts | None:

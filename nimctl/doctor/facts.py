@@ -70,8 +70,8 @@ class Subject:
     environment: Mapping[str, str] = field(repr=False)
     uid: int
     try_port: bool = True
-    destinations: tuple[Destination, ...] = ()
-    image_access: Callable[[float], ImageAccess] | None = None
+    destinations: Callable[[], Sequence[Destination]] = tuple
+    image_access: Callable[[float], ImageAccess | None] | None = None
     image: Callable[[GpuInventory], ImageFacts | None] | None = None
     held: Callable[[], HeldWeights | None] | None = None
 
@@ -143,6 +143,7 @@ def gather(
         image=looks.answer("image", None),
         tools=looks.answer("tools", ToolFacts()),
         problems=tuple(redact(line) for line in looks.problems),
+        look_seconds=round(time.monotonic() - started, 3),
     )
 
 
@@ -159,7 +160,7 @@ def _start(
     looks.start("gpus", lambda: name_holders(gpu_inventory()))
     if subject.image_access is not None:
         looks.start("image access", partial(subject.image_access, left))
-    looks.start("destinations", partial(reach, subject.destinations, environment, until))
+    looks.start("destinations", lambda: reach(subject.destinations(), environment, until))
     looks.start("cache", partial(look_at_cache, subject.cache))
     looks.start("cache entries", partial(look_into_cache, subject.cache, until))
     looks.start("cache write", partial(try_to_write, subject.cache, subject.uid, until))

@@ -85,7 +85,7 @@ SCHEMA = "nimctl.facts/1"
 
 @dataclass(frozen=True)
 class HostFacts:
-    """Everything observed on one machine at one time (`taken_at`, ISO 8601 UTC).
+    """Everything observed on one machine at one time (`taken_at`, ISO 8601 UTC), in `look_seconds`.
 
     `problems` are looks that failed or ran out of time, in words, each after the name of the look and a colon.
     """
@@ -111,6 +111,7 @@ class HostFacts:
     image: ImageFacts | None = None
     tools: ToolFacts = field(default_factory=ToolFacts)
     problems: tuple[str, ...] = ()
+    look_seconds: float | None = None
     schema: str = SCHEMA
 
 
