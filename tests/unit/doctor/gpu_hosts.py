@@ -30,6 +30,8 @@ def card(index: int, name: str, gib: int, capability: str, **changes: Any) -> Gp
             "pcie_generation_max": 5,
             "pcie_width": 16,
             "pcie_width_max": 16,
+            "nvlinks_up": None,
+            "nvlinks_down": None,
             **changes,
         },
     )

@@ -1,6 +1,7 @@
 """Hosts to judge: one that is well, and small changes of it."""
 
 from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
 from nimctl.core import recipes
@@ -10,13 +11,15 @@ from nimctl.core.facts import (
     CredentialFacts,
     DiskFacts,
     DockerFacts,
+    FabricManagerFacts,
     HostFacts,
+    NvidiaKernelFacts,
     PortFacts,
     SystemFacts,
     ToolFacts,
     ToolkitFacts,
 )
-from nimctl.core.gpus import Gpu, GpuInventory
+from nimctl.core.gpus import Fabric, Gpu, GpuInventory, GpuLink
 from nimctl.doctor import checks
 from nimctl.doctor.model import Finding, Needs
 
@@ -42,6 +45,13 @@ def gpu(index: int, **changes: Any) -> Gpu:
             ecc_uncorrected=0,
             compute_mode="default",
             persistence=True,
+            row_remap_pending=False,
+            row_remap_failed=False,
+            pcie_width=16,
+            pcie_width_max=16,
+            nvlinks_up=18,
+            nvlinks_down=0,
+            fabric=Fabric("completed", 0),
         ),
         **changes,
     )
@@ -52,7 +62,8 @@ def gpus(count: int = 8, **changes: Any) -> tuple[Gpu, ...]:
 
 
 def inventory(*cards: Gpu, driver: str | None = "580.95.05", cuda: str | None = "13.0") -> GpuInventory:
-    return GpuInventory("ok", driver=driver, cuda=cuda, gpus=cards)
+    links = tuple(GpuLink(a.index, b.index, "node", True, "ok") for a, b in combinations(cards[:16], 2))
+    return GpuInventory("ok", driver=driver, cuda=cuda, gpus=cards, links=links)
 
 
 DISK = DiskFacts("/data", "xfs", "259:1", 4_000 * GIB, 3_000 * GIB, 10**9, read_only=False)
@@ -76,6 +87,17 @@ HEALTHY = HostFacts(
         wsl=False,
     ),
     gpus=inventory(*gpus(8)),
+    nvidia_kernel=NvidiaKernelFacts(
+        nvswitches=4,
+        module="580.95.05",
+        module_open=True,
+        modules=("nvidia", "nvidia_modeset", "nvidia_uvm"),
+        installed="580.95.05",
+        installed_known=True,
+        device_nodes=(*(f"nvidia{i}" for i in range(8)), "nvidia-modeset", "nvidia-uvm", "nvidiactl"),
+        dev_char_links=True,
+    ),
+    fabric_manager=FabricManagerFacts(service="active"),
     docker=DockerFacts(
         "ok",
         endpoint="unix:///var/run/docker.sock",
