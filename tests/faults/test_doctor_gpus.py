@@ -56,12 +56,20 @@ def ids(report, verdict):
         ("mixed", "demo", "all", ["gpus-mixed"], []),
         ("lost", "demo", "all", ["gpu-lost"], []),
         ("mismatch", "demo", "all", ["driver-mismatch"], []),
-        ("not-loaded", "demo", "all", ["driver-missing"], []),
-        ("no-permission", "demo", "all", ["driver-missing"], []),
-        ("driver-550", "demo", "all", ["driver-too-old", "cuda-too-old"], []),
+        ("driver-550", "demo", "all", ["driver-too-old"], []),
         ("mig", "demo", "all", [], ["gpu-mig"]),
         ("busy", "demo", "all", [], ["gpu-busy"]),
-        ("ecc", "demo", "all", [], ["gpu-ecc"]),
+        ("ecc", "demo", "all", [], ["gpu-ecc", "gpu-row-remap-pending"]),
+        ("fabric-down", "demo", "all", ["gpu-fabric-down"], []),
+        ("lost-midway", "demo", "all", ["gpu-lost"], []),
+        ("a100-mig", "demo", "all", [], ["gpu-mig"]),
+        ("4xGB200", "demo", "all", [], []),
+        ("72xGB200", "demo", "all", [], []),
+        ("8xA100", "demo", "all", [], []),
+        ("4xL40S", "demo", "all", [], []),
+        ("8xRTXPRO6000", "demo", "all", [], []),
+        ("1xT4", "demo", "all", [], []),
+        ("1024xH200", "demo", "all", [], []),
     ],
 )
 def test_what_the_doctor_says_of_a_host(folder, profile, model, gpus, fails, warns):
@@ -70,11 +78,43 @@ def test_what_the_doctor_says_of_a_host(folder, profile, model, gpus, fails, war
     assert ids(report, "warn") == warns
 
 
+@pytest.mark.parametrize("profile", ["not-loaded", "no-permission"])
+def test_a_driver_that_does_not_start_is_one_failure(folder, profile):
+    """Which of the reasons it is, kernel and PCI bus tell: those of this machine, which may have no GPU at all."""
+    report = doctor(lab.double_environment(profile, folder))
+    (failure,) = ids(report, "fail")
+    assert failure.startswith(("driver-", "gpu-missing"))
+    assert ids(report, "warn") == []
+
+
 def test_every_gpu_is_described_by_what_nvml_says_of_it(folder):
     report = doctor(lab.double_environment("8xH200", folder))
     assert [f["title"] for f in report["findings"] if f["check"] == "gpus"] == ["8 x NVIDIA H200 (140.4 GiB each)"]
     told = [(g["uuid"], g["pci_id"]) for g in report["facts"]["gpus"]["gpus"]]
     assert told == [(g["uuid"], g["pci_bus_id"]) for g in profiles.profile("8xH200")["gpus"]]
+
+
+def test_a_gpu_that_shares_the_hosts_memory_is_no_broken_one(folder):
+    report = doctor(lab.double_environment("gb10", folder))
+    assert ids(report, "fail") == []
+    assert [f["verdict"] for f in report["findings"] if f["check"] == "gpus"] == ["pass"]
+    (gpu,) = report["facts"]["gpus"]["gpus"]
+    assert (gpu["unified_memory"], gpu["memory_total"], gpu["error"]) == (True, None, None)
+
+
+def test_who_holds_memory_is_told_by_name(folder):
+    environment = lab.double_environment("busy", folder)
+    host = profiles.profile("busy")
+    with subprocess.Popen(["sleep", "300"]) as holder:
+        try:
+            host["gpus"][1]["processes"] = [{"pid": holder.pid, "memory_used": 119_000 * profiles.MIB}]
+            (folder / "held.json").write_text(json.dumps(host))
+            report = doctor({**environment, "NVML_DOUBLE_JSON": str(folder / "held.json")})
+        finally:
+            holder.kill()
+    (told,) = report["facts"]["gpus"]["gpus"][1]["processes"]
+    assert (told["pid"], told["name"]) == (holder.pid, "sleep")
+    assert ids(report, "warn") == ["gpu-busy"]
 
 
 def test_a_driver_that_hangs_in_its_library_holds_up_neither_the_answer_nor_the_end_of_the_program(folder):
