@@ -2,9 +2,11 @@
 
 Docker resolves `nvidia.com/gpu=NAME` from the folders that its daemon reads, and from no others:
 https://docs.docker.com/reference/cli/dockerd/#configure-cdi-devices
+A later folder wins over an earlier one; a name that two files of one folder define cannot be used at all:
+https://github.com/cncf-tags/container-device-interface/blob/main/pkg/cdi/cache.go (refresh)
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nimctl.core.facts import CdiSpec, HostFacts
@@ -16,7 +18,7 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class CdiNames:
-    """The names of the chosen GPUs in `path` (the first specification), or in `problem` why they have none.
+    """The names of the chosen GPUs in `path` (the specification that Docker uses), or in `problem` why they have none.
 
     `names` is the one word `all`, or a name for each GPU. `path` is None when Docker reads no GPU specification.
     """
@@ -27,15 +29,53 @@ class CdiNames:
     problem: str | None = None
 
 
-def usable_specs(facts: HostFacts) -> tuple[CdiSpec, ...]:
-    """GPU specifications that list devices and lie in a folder that Docker reads."""
-    folders = {folder.rstrip("/") for folder in facts.docker.cdi_spec_dirs or ()}
-    return tuple(s for s in gpu_specs(facts) if s.devices and s.path.rpartition("/")[0] in folders)
+@dataclass(frozen=True)
+class CdiDevices:
+    """What Docker makes of the specifications: `used` is name to the file that defines it for Docker.
+
+    `clashes` are names that two files of one folder define, with those files; Docker resolves none of them.
+    """
+
+    used: Mapping[str, CdiSpec]
+    clashes: Mapping[str, tuple[CdiSpec, ...]]
 
 
 def gpu_specs(facts: HostFacts) -> tuple[CdiSpec, ...]:
     """Readable GPU specifications, wherever they lie."""
     return tuple(s for s in facts.cdi if s.problem is None and s.kind == KIND)
+
+
+def usable_specs(facts: HostFacts) -> tuple[CdiSpec, ...]:
+    """GPU specifications that list devices and lie in a folder that Docker reads; the folder that wins comes last."""
+    folders = [_plain(folder) for folder in facts.docker.cdi_spec_dirs or ()]
+    found = {_plain(s.path): s for s in gpu_specs(facts) if s.devices and folder_of(s) in folders}
+    return tuple(sorted(found.values(), key=lambda s: (folders.index(folder_of(s)), s.path)))
+
+
+def folder_of(spec: CdiSpec) -> str:
+    """The folder of a specification, by one name for one folder."""
+    return _plain(spec.path).rpartition("/")[0]
+
+
+def resolve(facts: HostFacts) -> CdiDevices:
+    """Which file defines which GPU for Docker."""
+    used: dict[str, CdiSpec] = {}
+    clashes: dict[str, tuple[CdiSpec, ...]] = {}
+    for spec in usable_specs(facts):
+        for name in dict.fromkeys(spec.devices):
+            other = used.get(name)
+            if other is not None and folder_of(other) == folder_of(spec):
+                clashes[name] = (*clashes.get(name, (other,)), spec)
+            used[name] = spec
+    known = facts.docker.cdi_devices
+    return CdiDevices(
+        {
+            name: spec
+            for name, spec in used.items()
+            if name not in clashes and (known is None or f"{KIND}={name}" in known)
+        },
+        clashes,
+    )
 
 
 def names_of(gpus: Sequence[Gpu], facts: HostFacts) -> CdiNames:
@@ -47,18 +87,39 @@ def names_of(gpus: Sequence[Gpu], facts: HostFacts) -> CdiNames:
     specs = usable_specs(facts)
     if not specs:
         return CdiNames(None, problem=_no_spec(facts))
-    path = specs[0].path
-    listed = {name for spec in specs for name in spec.devices}
+    devices = resolve(facts)
+    listed = devices.used
     everything = len(gpus) == len(facts.gpus.gpus) and ALL in listed
-    if everything and listed == {ALL}:
-        return CdiNames(path, (ALL,))
-    named = [(gpu, next((n for n in (str(gpu.index), gpu.uuid) if n in listed), None)) for gpu in gpus]
+    if everything and set(listed) == {ALL}:
+        return CdiNames(listed[ALL].path, (ALL,))
+    named = [(gpu, next((n for n in _names(gpu) if n in listed), None)) for gpu in gpus]
     if missing := tuple(gpu for gpu, name in named if name is None):
-        where, what = ", ".join(s.path for s in specs), ", ".join(sorted(listed))
-        indices = ", ".join(str(gpu.index) for gpu in missing)
-        why = "it names no single GPU" if listed == {ALL} else "it is stale"
-        return CdiNames(path, (), missing, f"{where} lists {what} and not GPU {indices}: {why}")
-    return CdiNames(path, (ALL,) if everything else tuple(name for _, name in named if name))
+        return CdiNames(specs[-1].path, (), missing, _why_missing(missing, specs, devices))
+    chosen = (ALL,) if everything else tuple(name for _, name in named if name)
+    return CdiNames(listed[chosen[0]].path if chosen else specs[-1].path, chosen)
+
+
+def _names(gpu: Gpu) -> tuple[str | None, ...]:
+    """The names that `nvidia-ctk cdi generate --device-name-strategy` gives to a GPU."""
+    return str(gpu.index), gpu.uuid, f"gpu{gpu.index}"
+
+
+def _why_missing(missing: Sequence[Gpu], specs: Sequence[CdiSpec], devices: CdiDevices) -> str:
+    indices = ", ".join(str(gpu.index) for gpu in missing)
+    clashing = next((c for gpu in missing for n in _names(gpu) if n and (c := devices.clashes.get(n))), None)
+    if clashing:
+        files = " and ".join(dict.fromkeys(spec.path for spec in clashing))
+        return f"{files} both define GPU {indices}, so Docker resolves neither"
+    written = {name for spec in specs for name in spec.devices}
+    where = ", ".join(s.path for s in specs)
+    if all(any(name in written for name in _names(gpu)) for gpu in missing):
+        return f"{where} lists GPU {indices}, and Docker does not know it: its daemon cannot read the file"
+    why = "it names no single GPU" if written == {ALL} else "it is stale"
+    return f"{where} lists {_some(sorted(written))} and not GPU {indices}: {why}"
+
+
+def _some(names: Sequence[str], most: int = 12) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _no_spec(facts: HostFacts) -> str:
@@ -68,3 +129,9 @@ def _no_spec(facts: HostFacts) -> str:
     if facts.docker.cdi_spec_dirs is None:
         return f"there is a CDI specification ({found[0]}), but CDI is off in Docker"
     return f"{found[0]} lies in no folder from which Docker reads CDI ({', '.join(facts.docker.cdi_spec_dirs)})"
+
+
+def _plain(path: str) -> str:
+    """/var/run is a link to /run, and both names are used for the one folder."""
+    path = path.rstrip("/")
+    return path.removeprefix("/var") if path == "/var/run" or path.startswith("/var/run/") else path

@@ -47,3 +47,20 @@ def docker_error(docker: DockerFacts, groups: Sequence[str] = ()) -> NimctlError
         fix = _IN_GROUP
     evidence = tuple(line for line in (docker.endpoint, docker.detail) if line)
     return NimctlError(error_id, message, cause=cause, fix=fix, evidence=evidence)
+
+
+def podman_error(docker: DockerFacts) -> NimctlError | None:
+    """The error of a run with GPUs where Podman answers on Docker's socket; None where it does not.
+
+    Podman's Docker API takes `--gpus` and `--runtime=nvidia`, says nothing and starts the container without GPUs:
+    https://github.com/containers/podman/issues/22645, https://github.com/lablup/backend.ai/issues/13820 (measured).
+    """
+    if docker.state != "ok" or docker.kind != "podman":
+        return None
+    return NimctlError(
+        "docker-is-podman",
+        f"Podman {docker.version or ''} answers in Docker's place".replace("  ", " "),
+        cause="its Docker API ignores what asks for GPUs, so that a container would start without them",
+        fix="Install Docker Engine (https://docs.docker.com/engine/install/), or point DOCKER_HOST at its socket.",
+        evidence=tuple(line for line in (docker.endpoint,) if line),
+    )

@@ -183,7 +183,111 @@ def test_an_old_daemon_is_described_and_its_age_left_to_the_doctor(
         security_options=("name=rootless",),
         buildx=facts.buildx,
     )
-    assert facts.cdi_spec_dirs is None
+    assert (facts.cdi_spec_dirs, facts.kind, facts.containers) == (None, None, None)
+
+
+CANARY = "nvapi-CANARY0123456789abcdef"
+CONTAINER = {
+    "Id": "c" * 64,
+    "Name": "/chat",
+    "Config": {"Image": "vllm/vllm-openai:v0.15.0", "Env": [f"NGC_API_KEY={CANARY}"]},
+    "HostConfig": {"DeviceRequests": [{"Driver": "cdi", "DeviceIDs": ["nvidia.com/gpu=all"]}]},
+}
+
+
+def engine(version: object, info: object, inspect: Behaviour | None = None) -> Behaviour:
+    """A daemon with one running container."""
+
+    def behave(connection: socket.socket, path: str) -> None:
+        if path.endswith("/version"):
+            answer(connection, "200 OK", version)
+        elif path.endswith("/info"):
+            answer(connection, "200 OK", info)
+        elif "/containers/json" in path:
+            answer(connection, "200 OK", [{"Id": CONTAINER["Id"], "Names": ["/chat"], "Image": "x"}])
+        elif inspect is not None:
+            inspect(connection, path)
+        else:
+            answer(connection, "200 OK", CONTAINER)
+
+    return behave
+
+
+def components(*names: str, platform: str = "") -> dict[str, object]:
+    parts = [{"Name": name, "Version": "1.2.3"} for name in names]
+    return {**VERSION, "ApiVersion": "1.45", "Platform": {"Name": platform}, "Components": parts}
+
+
+ENGINE = components("Engine", "containerd", "runc", "docker-init", platform="Docker Engine - Community")
+
+
+def test_everything_that_a_new_engine_says_of_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = {
+        "Driver": "overlayfs",
+        "DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]],
+        "DockerRootDir": "/var/lib/docker",
+        "Runtimes": {"nvidia": {"path": "/gone/nvidia-container-runtime"}, "runc": {"path": "runc"}, "odd": None},
+        "DefaultRuntime": "runc",
+        "CDISpecDirs": ["/etc/cdi", "/var/run/cdi"],
+        "DiscoveredDevices": [{"Source": "cdi", "ID": "nvidia.com/gpu=0"}, {"Source": "other", "ID": "x"}],
+        "CgroupDriver": "systemd",
+        "CgroupVersion": "2",
+        "LiveRestoreEnabled": True,
+        "PidsLimit": True,
+        "HttpProxy": "",
+        "HttpsProxy": f"http://u:{CANARY}@proxy:1",
+        "SecurityOptions": None,
+    }
+    with daemon(tmp_path, monkeypatch, engine(ENGINE, info)):
+        facts = describe_daemon(20.0)
+        alone = describe_daemon(20.0, containers=False)
+    assert (facts.kind, facts.runc, facts.containerd, facts.containerd_store) == ("engine", "1.2.3", "1.2.3", True)
+    assert facts.runtime_paths == {"nvidia": "/gone/nvidia-container-runtime", "runc": "runc"}
+    assert (facts.runtimes, facts.missing_runtimes) == (("nvidia", "odd", "runc"), ("nvidia",))
+    assert facts.cdi_devices == ("nvidia.com/gpu=0",)
+    assert (facts.cgroup_driver, facts.cgroup_version, facts.rootless) == ("systemd", "2", False)
+    assert (facts.live_restore, facts.pids_limit, facts.http_proxy) == (True, True, True)
+    assert facts.containers is not None
+    (container,) = facts.containers
+    assert (container.name, container.gpus, container.key_variables) == ("chat", True, ("NGC_API_KEY",))
+    assert CANARY not in repr(facts)
+    assert alone.containers is None
+
+
+@pytest.mark.parametrize(
+    ("version", "info", "kind"),
+    [
+        (ENGINE, {}, "engine"),
+        (components("Engine", platform="Docker Desktop 4.50.0 (209931)"), {}, "desktop"),
+        (components("Engine"), {"OperatingSystem": "Docker Desktop"}, "desktop"),
+        (components("Engine"), {"DockerRootDir": "/var/snap/docker/common/var-lib-docker"}, "snap"),
+        (components("Podman Engine", "Conmon", "OCI Runtime (crun)", platform="linux/amd64/fedora-42"), {}, "podman"),
+        (components("balena-engine"), {}, "other"),
+        (VERSION, {}, None),
+    ],
+)
+def test_who_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: object, info: object, kind: str | None
+) -> None:
+    with daemon(tmp_path, monkeypatch, engine(version, info)):
+        facts = describe_daemon(20.0)
+    assert (facts.state, facts.kind) == ("ok", kind)
+
+
+def test_a_container_that_cannot_be_inspected_does_not_hide_the_daemon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end = threading.Event()
+
+    def hang(_connection: socket.socket, _path: str) -> None:
+        end.wait(30)
+
+    with daemon(tmp_path, monkeypatch, engine(ENGINE, INFO, inspect=hang)):
+        facts = describe_daemon(2.0)
+        end.set()
+    assert (facts.state, facts.version) == ("ok", "20.10.24")
+    assert facts.containers is not None
+    assert [(c.name, c.gpus) for c in facts.containers] == [("chat", None)]
 
 
 def test_a_daemon_that_dies_after_the_first_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,14 +13,17 @@ DockerKind = Literal["engine", "desktop", "snap", "podman", "other"]
 class DaemonConfig:
     """What Docker's configuration file says of the things that matter here; None where it does not say.
 
-    `exists` is None where this user may not look. `text_hash` tells two versions apart. `default_ulimits` are name to
-    [soft, hard]. Nothing else of the file is kept.
+    `exists` is None where this user may not look. `problem` is why it cannot be read as configuration, `text_hash` the
+    SHA-256 of its bytes, which tells two versions apart. `repeated` are keys that stand in it twice. `default_ulimits`
+    are name to [soft, hard]. Nothing else of the file is kept.
     """
 
     path: str
     exists: bool | None = None
     problem: str | None = None
     text_hash: str | None = None
+    repeated: tuple[str, ...] = ()
+    hosts: bool | None = None  # whether it says where to listen, which a flag of the service unit may say as well
     runtimes: tuple[str, ...] | None = None
     default_runtime: str | None = None
     cdi: bool | None = None
@@ -36,13 +39,14 @@ class DaemonConfig:
 class ContainerFacts:
     """One running container: `gpus` whether it was given GPUs, `ours` whether nimctl started it.
 
-    `key_variables` names the variables of its environment that hold a key; never their values.
+    `gpus` is None where only its name was seen, because there were too many or too little time. `key_variables` names
+    the variables of its environment that hold a key; never their values.
     """
 
     id: str
     name: str
     image: str | None = None
-    gpus: bool = False
+    gpus: bool | None = None
     ours: bool = False
     key_variables: tuple[str, ...] = ()
 
@@ -51,7 +55,9 @@ class ContainerFacts:
 class DockerFacts:
     """The Docker Engine that answers on `endpoint`. `detail` says why `state` is not ok.
 
-    `runtime_paths` is the program of each runtime. `containers` are the running ones, None where they were not listed.
+    `runtime_paths` is the program of each runtime, `missing_runtimes` those whose program is not on this host.
+    `cdi_devices` are the CDI devices that the engine itself knows, None where it does not say (before API 1.50).
+    `containers` are the running ones, None where they were not listed.
     """
 
     state: DockerState
@@ -68,8 +74,10 @@ class DockerFacts:
     data_root: str | None = None
     runtimes: tuple[str, ...] = ()
     runtime_paths: Mapping[str, str] | None = None
+    missing_runtimes: tuple[str, ...] = ()
     default_runtime: str | None = None
     cdi_spec_dirs: tuple[str, ...] | None = None  # None: CDI is off, or the engine is too old to say
+    cdi_devices: tuple[str, ...] | None = None
     cgroup_driver: str | None = None
     cgroup_version: str | None = None
     security_options: tuple[str, ...] = ()

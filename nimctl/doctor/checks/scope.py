@@ -21,6 +21,13 @@ def docker_silent(facts: HostFacts) -> str:
     return "" if facts.docker.state == "ok" else "Docker does not answer"
 
 
+def no_engine(facts: HostFacts) -> str:
+    """Why Docker Engine cannot be judged: it does not answer, or Podman answers in its place."""
+    if facts.docker.state == "ok" and facts.docker.kind == "podman":
+        return "Podman answers in Docker's place"
+    return docker_silent(facts)
+
+
 def look_failed(facts: HostFacts, name: str) -> str:
     """Why the look called `name` saw nothing, so that what is missing in the facts may be there all the same."""
     return next((p for p in facts.problems if p.startswith(f"{name}: ")), "")

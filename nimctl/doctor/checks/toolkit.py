@@ -1,13 +1,12 @@
 """The NVIDIA Container Toolkit, and the ways in which GPUs get into a container."""
 
-from typing import Literal
-
 from nimctl.core import cdi
 from nimctl.core.facts import HostFacts
+from nimctl.core.injection import WORDS, Mode, injection_modes, runtime_uses_cdi, ways
 from nimctl.doctor import minimums
-from nimctl.doctor.checks.scope import chosen_gpus, docker_silent, look_failed, no_docker_wanted, no_gpu_wanted
+from nimctl.doctor.checks.scope import chosen_gpus, look_failed, no_docker_wanted, no_engine, no_gpu_wanted
 from nimctl.doctor.model import Check, Finding, Needs, failed, passed, skipped, unknown, warned
-from nimctl.doctor.versions import at_least, is_rebuilt
+from nimctl.doctor.versions import at_least
 
 _INSTALL = (
     "Install it: https://docs.nvidia.com/datacenter/cloud-native/container-toolkit/latest/install-guide.html, then "
@@ -19,16 +18,9 @@ _ENABLE_CDI = (
     "to /etc/docker/daemon.json and run `sudo systemctl restart docker`."
 )
 
-Mode = Literal["runtime", "gpus", "cdi"]
-_MODE_WORDS = {
-    "runtime": "the nvidia runtime (--runtime=nvidia)",
-    "gpus": "the runtime hook (--gpus)",
-    "cdi": "CDI (--device nvidia.com/gpu=...)",
-}
-
 
 def judge_toolkit(facts: HostFacts, needs: Needs) -> list[Finding]:
-    """The toolkit is there, new enough, and without known holes."""
+    """The toolkit is there and new enough; `advisories-toolkit` says whether it is safe."""
     title = "NVIDIA Container Toolkit"
     if reason := no_docker_wanted(needs) or no_gpu_wanted(needs):
         return [skipped("toolkit", title, reason)]
@@ -42,14 +34,14 @@ def judge_toolkit(facts: HostFacts, needs: Needs) -> list[Finding]:
     if not enough:
         cause = "older versions cannot configure Docker for CDI, and miss fixes of container escapes"
         return [failed("toolkit", "toolkit-too-old", stated, cause=cause, fix=_INSTALL)]
-    return [_safety(version, stated)]
+    return [passed("toolkit", stated)]
 
 
 def _without_version(facts: HostFacts, title: str) -> Finding:
     modes = injection_modes(facts)
     if modes or facts.toolkit.hook:
-        ways = ", ".join(_MODE_WORDS[mode] for mode in modes) or str(facts.toolkit.hook)
-        cause = f"no program or package tells its version, but there is {ways}"
+        found = ", ".join(WORDS[mode] for mode in modes) or str(facts.toolkit.hook)
+        cause = f"no program or package tells its version, but there is {found}"
         return unknown("toolkit", f"{title} of unknown version", cause=cause)
     if problem := look_failed(facts, "toolkit"):
         return unknown("toolkit", title, cause=problem)
@@ -57,105 +49,155 @@ def _without_version(facts: HostFacts, title: str) -> Finding:
     return failed("toolkit", "toolkit-missing", f"no {title}", cause=cause, fix=_INSTALL)
 
 
-def _safety(version: str, stated: str) -> Finding:
-    if at_least(version, minimums.SAFE_TOOLKIT):
-        return passed("toolkit", stated)
-    if is_rebuilt(version):
-        cause = f"a distribution built it, so its number does not tell whether it is safe: {minimums.TOOLKIT_BULLETIN}"
-        return unknown("toolkit", f"{stated}; cannot tell whether it is safe", cause=cause)
-    return warned(
-        "toolkit",
-        "toolkit-vulnerable",
-        f"NVIDIA Container Toolkit {version} works but is not safe ({minimums.SAFE_TOOLKIT} or later is)",
-        cause=f"CVE-2026-24260: a container can gain rights on the host; {minimums.TOOLKIT_BULLETIN}",
-        fix="Update it: `sudo apt-get install --only-upgrade nvidia-container-toolkit`, or your distribution's way.",
-    )
+def judge_configured(facts: HostFacts, needs: Needs) -> list[Finding]:
+    """Docker knows NVIDIA's runtime, and the toolkit's own configuration fits this Docker: without root its hook must
+    not touch control groups, and with root it must.
+    https://docs.nvidia.com/datacenter/cloud-native/container-toolkit/latest/install-guide.html#configuration
+    """
+    check, toolkit, docker = "toolkit-configured", facts.toolkit, facts.docker
+    if reason := no_docker_wanted(needs) or no_gpu_wanted(needs) or no_engine(facts):
+        return [skipped(check, "NVIDIA's runtime in Docker", reason)]
+    if toolkit.version is None and "nvidia" not in docker.runtimes:
+        return [skipped(check, "NVIDIA's runtime in Docker", "no toolkit was found")]
+    findings = _config_file(facts)
+    if "nvidia" in docker.missing_runtimes:
+        path = (docker.runtime_paths or {}).get("nvidia")
+        findings.append(
+            warned(
+                check,
+                "nvidia-runtime-broken",
+                f"the program of Docker's runtime nvidia is not there: {path}",
+                cause="the toolkit was removed or moved after Docker was configured for it",
+                fix=_CONFIGURE,
+            )
+        )
+    elif "nvidia" not in docker.runtimes and needs.recipe and needs.recipe.runtime == "nvidia":
+        findings.append(
+            warned(
+                check,
+                "nvidia-runtime-missing",
+                f"Docker has no runtime nvidia, which the page of {needs.recipe.name} uses",
+                cause="the toolkit is not configured in Docker",
+                fix=_CONFIGURE,
+                severity="info",
+            )
+        )
+    if findings:
+        return findings
+    if "nvidia" not in docker.runtimes:
+        return [passed(check, "Docker has no runtime nvidia, and needs none with the other ways")]
+    default = "; it is the default" if docker.default_runtime == "nvidia" else ""
+    return [passed(check, f"Docker knows NVIDIA's runtime{default}", evidence=_settings(facts))]
+
+
+def _config_file(facts: HostFacts) -> list[Finding]:
+    """What is wrong with the toolkit's config.toml."""
+    toolkit, check = facts.toolkit, "toolkit-configured"
+    if toolkit.config_problem:
+        title = f"{toolkit.config} cannot be read"
+        if "may not read" in toolkit.config_problem:
+            return [unknown(check, title, cause=toolkit.config_problem)]
+        fix = f"Correct it, or write it anew: `sudo nvidia-ctk config default --output={toolkit.config}`."
+        return [warned(check, "toolkit-config-invalid", title, cause=toolkit.config_problem, fix=fix)]
+    if runtime_uses_cdi(facts) or not toolkit.config:
+        return []
+    set_it = "`sudo nvidia-ctk config --in-place --set nvidia-container-cli.no-cgroups={}`"
+    if facts.docker.rootless and not toolkit.no_cgroups:
+        return [
+            warned(
+                check,
+                "toolkit-no-cgroups",
+                "the toolkit is not configured for rootless Docker",
+                cause="its hook sets control groups, which only root may do",
+                fix=f"Run {set_it.format('true')}.",
+            )
+        ]
+    if facts.docker.rootless is False and toolkit.no_cgroups:
+        return [
+            warned(
+                check,
+                "toolkit-no-cgroups",
+                "the toolkit is configured for rootless Docker, and this one runs as root",
+                cause="with no-cgroups its hook does not allow the GPUs to the container",
+                fix=f"Run {set_it.format('false')}.",
+            )
+        ]
+    return []
+
+
+def _settings(facts: HostFacts) -> tuple[str, ...]:
+    toolkit = facts.toolkit
+    said = [f"mode {toolkit.mode}"] if toolkit.mode else []
+    said += [f"features {', '.join(toolkit.features)}"] if toolkit.features else []
+    return (f"{toolkit.config}: {', '.join(said)}",) if toolkit.config and said else ()
 
 
 def judge_injection(facts: HostFacts, needs: Needs) -> list[Finding]:
-    """At least one way into containers is open for the GPUs, and which."""
-    title = "GPUs in containers"
-    if reason := no_docker_wanted(needs) or no_gpu_wanted(needs) or docker_silent(facts):
-        return [skipped("gpu-runtime", title, reason)]
-    findings = [
+    """At least one way into containers is open for the GPUs, and which; for the others, why not. An image whose own
+    CUDA libraries come before the driver's fails with error 803 in some of them, whatever the host is like
+    (https://github.com/gpustack/gpustack/issues/4678): only a container that is started can tell.
+    """
+    check, title = "gpu-runtime", "GPUs in containers"
+    if reason := no_docker_wanted(needs) or no_gpu_wanted(needs) or no_engine(facts):
+        return [skipped(check, title, reason)]
+    every = ways(facts)
+    reasons = tuple(f"not by {WORDS[way.mode]}: {way.problem}" for way in every if way.problem)
+    # Docker looks up the chosen GPUs by name for CDI alone; where they have none, that way is closed for this run.
+    names = cdi.names_of(chosen_gpus(facts, needs), facts)
+    modes = tuple(m for m in injection_modes(facts) if m != "cdi" or not names.missing)
+    if modes:
+        found = passed(check, "GPUs get into containers by " + ", ".join(WORDS[m] for m in modes), evidence=reasons)
+        return [found, *_doubts(facts, modes[0])]
+    if problem := look_failed(facts, "toolkit") or look_failed(facts, "cdi") or look_failed(facts, "docker's cdi"):
+        return [unknown(check, title, cause=problem)]
+    return [_closed(facts, names, reasons)]
+
+
+def _doubts(facts: HostFacts, first: Mode) -> list[Finding]:
+    """A way that is set up, comes before the first that works, and does not work itself."""
+    before = []
+    for way in ways(facts):
+        if way.mode == first:
+            break
+        if way.there and way.problem:
+            before.append(way)
+    if not before:
+        return []
+    return [
         warned(
             "gpu-runtime",
-            "cdi-unreadable",
-            f"the CDI specification {spec.path} cannot be used",
-            cause=spec.problem,
-            fix=f"Write it anew: sudo nvidia-ctk cdi generate --output={spec.path}",
+            "gpu-runtime-doubtful",
+            f"{WORDS[before[0].mode]} is set up and does not work",
+            cause=before[0].problem,
+            fix=f"Nothing needs it here, {WORDS[first]} works; {_CONFIGURE[0].lower()}{_CONFIGURE[1:]}",
+            severity="info",
         )
-        for spec in facts.cdi
-        if spec.problem and "nvidia" in spec.path.lower()
     ]
-    modes = injection_modes(facts)
-    if modes and (stale := _stale(facts, needs)):
-        findings += stale
-        if modes == ("cdi",):
-            return findings
-    if modes:
-        findings.append(
-            passed("gpu-runtime", "GPUs get into containers by " + ", ".join(_MODE_WORDS[m] for m in modes))
-        )
-        if needs.recipe and needs.recipe.runtime == "nvidia" and "runtime" not in modes:
-            findings.append(
-                warned(
-                    "gpu-runtime",
-                    "nvidia-runtime-missing",
-                    f"Docker has no runtime named nvidia, which the page of {needs.recipe.name} uses",
-                    cause="the toolkit is not configured in Docker",
-                    fix=_CONFIGURE,
-                    severity="info",
-                )
-            )
-        return findings
-    if problem := look_failed(facts, "toolkit") or look_failed(facts, "cdi") or look_failed(facts, "docker's cdi"):
-        return [*findings, unknown("gpu-runtime", title, cause=problem)]
+
+
+def _closed(facts: HostFacts, names: cdi.CdiNames, reasons: tuple[str, ...]) -> Finding:
+    """There is no way: the reason of the one that is nearest, and the shortest way out."""
     specs = [spec for spec in cdi.gpu_specs(facts) if spec.devices]
-    if specs:  # none that Docker reads
-        cause = str(cdi.names_of((), facts).problem)
-        fix = _ENABLE_CDI if facts.docker.cdi_spec_dirs is None else _CONFIGURE
+    there = [way for way in ways(facts) if way.there and way.problem]
+    title = "no way for GPUs into containers"
+    if names.missing:
+        title = f"the CDI specification does not know GPU {', '.join(str(g.index) for g in names.missing)}"
+        cause, fix = str(names.problem), f"Write it anew: sudo nvidia-ctk cdi generate --output={names.path}"
+    elif specs and facts.docker.cdi_spec_dirs is None and not any(way.mode != "cdi" for way in there):
+        cause, fix = str(names.problem), _ENABLE_CDI
+    elif there:
+        cause, fix = there[0].problem, _CONFIGURE
     else:
         cause, fix = "Docker has no runtime named nvidia, no GPU hook, and there is no CDI specification", _CONFIGURE
-    if facts.toolkit.version is None and not specs:
+        if facts.docker.kind == "desktop" and ways(facts)[0].problem:
+            cause, fix = ways(facts)[0].problem, "Use Docker Engine: https://docs.docker.com/engine/install/"
+    if facts.toolkit.version is None and not specs and not there:
         fix = _INSTALL
-    return [
-        *findings,
-        failed("gpu-runtime", "gpu-runtime-missing", "no way for GPUs into containers", cause=cause, fix=fix),
-    ]
-
-
-def injection_modes(facts: HostFacts) -> tuple[Mode, ...]:
-    """The ways in which this Docker can give GPUs to a container, in the order in which a run tries them."""
-    modes: list[Mode] = []
-    if "nvidia" in facts.docker.runtimes:
-        modes.append("runtime")
-    if facts.toolkit.hook:
-        modes.append("gpus")
-    if cdi.usable_specs(facts):
-        modes.append("cdi")
-    return tuple(modes)
-
-
-def _stale(facts: HostFacts, needs: Needs) -> list[Finding]:
-    """The chosen GPUs that the specifications do not list."""
-    found = cdi.names_of(chosen_gpus(facts, needs), facts)
-    if not found.missing or found.problem is None:
-        return []
-    last_resort = injection_modes(facts) == ("cdi",)
-    say = failed if last_resort else warned
-    return [
-        say(
-            "gpu-runtime",
-            "gpu-runtime-missing" if last_resort else "cdi-stale",
-            f"the CDI specification does not know GPU {', '.join(str(g.index) for g in found.missing)}",
-            cause=found.problem,
-            fix=f"Write it anew: sudo nvidia-ctk cdi generate --output={found.path}",
-        )
-    ]
+    return failed("gpu-runtime", "gpu-runtime-missing", title, cause=cause, fix=fix, evidence=reasons)
 
 
 CHECKS = (
     Check("toolkit", "docker", f"NVIDIA Container Toolkit {minimums.TOOLKIT} or later", judge_toolkit),
+    Check("toolkit-configured", "docker", "NVIDIA's runtime is configured in Docker", judge_configured),
     Check("gpu-runtime", "docker", "Docker can give GPUs to a container", judge_injection),
 )

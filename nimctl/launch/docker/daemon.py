@@ -70,7 +70,7 @@ def _look(
         try:
             found.append(_facts(where, client.version(api_version=False), client.info()))
             if running is not None:
-                # Half of the time: one that hangs while it is inspected takes a whole read.
+                client.timeout = timeout / 4  # one that hangs while it is inspected costs this much
                 running.append(look_at_running(client, started + timeout / 2))
         finally:
             client.close()

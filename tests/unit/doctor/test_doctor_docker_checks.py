@@ -1,15 +1,24 @@
-"""Docker, the container toolkit, and the ways of GPUs into containers."""
+"""The Docker Engine: there, new enough, of the right kind, and set up for GPUs."""
+
+from dataclasses import replace
 
 import pytest
 
-from nimctl.core.facts import CdiSpec
-from nimctl.doctor.checks.toolkit import injection_modes
+from nimctl.core.docker_state import podman_error
+from nimctl.core.facts import ContainerFacts, DaemonConfig
 from nimctl.doctor.model import Needs
-from tests.unit.doctor.hosts import HEALTHY, KIMI, NIM_PAGE, gpus, host, inventory, judge, verdicts
+from tests.unit.doctor.hosts import HEALTHY, KIMI, host, judge, verdicts
 
-SPEC = CdiSpec("/etc/cdi/nvidia.yaml", "nvidia.com/gpu", (*map(str, range(8)), "all"))
-NO_HOOK = {"hook": None}
-NO_RUNTIME = {"runtimes": ("runc",)}
+NO_GPU = Needs(recipe=KIMI, gpus="none")
+CONFIG = DaemonConfig("/etc/docker/daemon.json", exists=True)
+LEGACY = {"mode": "legacy", "config": "/etc/nvidia-container-runtime/config.toml"}
+
+
+def config(**changes):
+    return {"config": replace(CONFIG, **changes)}
+
+
+# The daemon
 
 
 @pytest.mark.parametrize(
@@ -27,7 +36,8 @@ def test_a_daemon_that_does_not_answer_has_one_cause_and_one_fix(state, error_id
     assert (finding.verdict, finding.id) == ("fail", error_id)
     assert fix in finding.fix
     assert "what the socket said" in finding.evidence
-    for check in ("docker-version", "gpu-runtime"):
+    for check in ("docker-version", "docker-kind", "image-store", "cgroup-driver", "toolkit-configured", "gpu-runtime",
+                  "cdi", "gpu-containers", "keys-in-containers"):  # fmt: skip
         assert verdicts(judge(check, facts)) == [("skip", check)]
 
 
@@ -42,11 +52,15 @@ def test_a_daemon_that_answers():
     assert (finding.verdict, finding.title) == ("pass", "the Docker daemon answers on unix:///var/run/docker.sock")
 
 
-@pytest.mark.parametrize("change", [{"rootless": True}, {"security_options": ("name=userns",)}])
-def test_mapped_user_ids_are_said(change):
-    answers, mapped = judge("docker", host(docker=change))
-    assert answers.verdict == "pass"
-    assert (mapped.verdict, mapped.id, mapped.severity) == ("warn", "docker-user-namespace", "info")
+def test_podman_in_docker_s_place_fails_with_gpus_and_warns_without():
+    podman = host(docker={"kind": "podman", "version": "5.4.2", "runtimes": ("crun", "nvidia")})
+    assert verdicts(judge("docker", podman)) == [("fail", "docker-is-podman")]
+    assert verdicts(judge("docker", podman, NO_GPU)) == [("warn", "docker-is-podman")]
+    for check in ("docker-version", "docker-kind", "gpu-runtime", "cdi", "cgroup-driver"):
+        (finding,) = judge(check, podman)
+        assert (finding.verdict, finding.cause) == ("skip", "Podman answers in Docker's place")
+    assert podman_error(podman.docker).exit_code == 3
+    assert podman_error(HEALTHY.docker) is None
 
 
 @pytest.mark.parametrize(
@@ -67,114 +81,180 @@ def test_docker_version(version, expected):
     assert verdicts(judge("docker-version", host(docker={"version": version}))) == [expected]
 
 
+# Its kind
+
+
 @pytest.mark.parametrize(
-    ("version", "expected"),
+    ("change", "expected"),
     [
-        ("1.19.1", ("pass", "toolkit")),
-        ("1.20.0-rc.1", ("pass", "toolkit")),
-        ("1.19.0", ("warn", "toolkit-vulnerable")),
-        ("1.14.0", ("warn", "toolkit-vulnerable")),
-        ("1.14", ("warn", "toolkit-vulnerable")),
-        ("1.18.1-0ubuntu1.2", ("unknown", "toolkit")),
-        ("1.13.5", ("fail", "toolkit-too-old")),
-        ("1.9.0", ("fail", "toolkit-too-old")),
-        ("unknown", ("unknown", "toolkit")),
+        ({}, [("pass", "docker-kind")]),
+        ({"kind": "other"}, [("unknown", "docker-kind")]),
+        ({"kind": None}, [("unknown", "docker-kind")]),
+        ({"kind": "snap"}, [("warn", "docker-snap")]),
+        ({"kind": "desktop"}, [("warn", "docker-desktop")]),
+        ({"rootless": True}, [("warn", "docker-user-namespace")]),
+        ({"security_options": ("name=userns",)}, [("warn", "docker-user-namespace")]),
+        (
+            {"rootless": True, "cgroup_version": "1", "cgroup_driver": "none"},
+            [("warn", "docker-user-namespace"), ("warn", "docker-rootless-limits")],
+        ),
     ],
 )
-def test_toolkit_version(version, expected):
-    assert verdicts(judge("toolkit", host(toolkit={"version": version}))) == [expected]
+def test_kind_of_docker(change, expected):
+    assert verdicts(judge("docker-kind", host(docker=change))) == expected
 
 
-def test_a_toolkit_that_is_not_safe_is_named_with_its_bulletin():
-    (finding,) = judge("toolkit", host(toolkit={"version": "1.17.8"}))
-    assert "CVE-2026-24260" in finding.cause
-    assert "https://github.com/NVIDIA/product-security/blob/main/2026/5850/5850.md" in finding.cause
+def test_a_rootless_engine_may_not_publish_low_ports():
+    rootless = {"rootless": True}
+    low = judge("docker-kind", host(docker=rootless, port={"port": 443}))
+    assert [f.id for f in low] == ["docker-user-namespace", "docker-rootless-port"]
+    assert "net.ipv4.ip_unprivileged_port_start=443" in low[1].fix
+    assert verdicts(judge("docker-kind", host(port={"port": 443}))) == [("pass", "docker-kind")]
 
 
-def test_no_toolkit_fails_unless_gpus_get_in_anyway():
-    nothing = host(toolkit={"version": None, "hook": None}, docker=NO_RUNTIME, cdi=())
-    assert verdicts(judge("toolkit", nothing)) == [("fail", "toolkit-missing")]
-    for way in ({"docker": HEALTHY.docker}, {"cdi": (SPEC,)}, {"toolkit": {"hook": "/usr/bin/hook"}}):
-        assert verdicts(judge("toolkit", host(nothing, **way))) == [("unknown", "toolkit")]
+def test_a_snap_says_when_it_does_not_see_the_cache():
+    (outside,) = judge("docker-kind", host(docker={"kind": "snap"}))
+    (inside,) = judge("docker-kind", host(docker={"kind": "snap"}, cache={"path": "/home/ann/nim"}))
+    assert "does not see /data/nim" in outside.title
+    assert inside.title == "Docker is a snap"
 
 
-def test_a_toolkit_that_could_not_be_looked_for_is_not_said_to_be_missing():
-    nothing = host(
-        toolkit={"version": None, "hook": None}, docker=NO_RUNTIME, cdi=(), problems=("toolkit: no answer in time",)
-    )
-    assert verdicts(judge("toolkit", nothing)) == [("unknown", "toolkit")]
-    assert verdicts(judge("gpu-runtime", nothing)) == [("unknown", "gpu-runtime")]
+def test_docker_desktop_has_gpus_with_wsl_only():
+    desktop = {"kind": "desktop"}
+    assert [f.severity for f in judge("docker-kind", host(docker=desktop))] == ["warning"]
+    assert [f.severity for f in judge("docker-kind", host(docker=desktop, system={"wsl": True}))] == ["info"]
+    (finding,) = judge("gpu-runtime", host(docker=desktop))
+    assert (finding.id, "virtual machine" in finding.cause) == ("gpu-runtime-missing", True)
+    assert verdicts(judge("gpu-runtime", host(docker=desktop, system={"wsl": True}))) == [("pass", "gpu-runtime")]
+
+
+# Where images lie
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, ("pass", "image-store")),
+        ({"storage_driver": "overlayfs", "containerd_store": True}, ("pass", "image-store")),
+        ({"storage_driver": "vfs"}, ("warn", "docker-storage-vfs")),
+        ({"storage_driver": None}, ("unknown", "image-store")),
+    ],
+)
+def test_image_store(change, expected):
+    assert verdicts(judge("image-store", host(docker=change))) == [expected]
+
+
+# Who manages control groups
 
 
 @pytest.mark.parametrize(
     ("parts", "expected"),
     [
-        ({}, ("runtime", "gpus", "cdi")),
-        ({"docker": NO_RUNTIME}, ("gpus", "cdi")),
-        ({"docker": NO_RUNTIME, "toolkit": NO_HOOK}, ("cdi",)),
-        ({"docker": {"cdi_spec_dirs": None}}, ("runtime", "gpus")),
-        ({"docker": {"cdi_spec_dirs": ("/run/elsewhere",)}}, ("runtime", "gpus")),
-        ({"cdi": (CdiSpec("/etc/cdi/nvidia.yaml", problem="not YAML"),)}, ("runtime", "gpus")),
-        ({"cdi": (CdiSpec("/etc/cdi/other.yaml", "example.com/net", ("all",)),)}, ("runtime", "gpus")),
-        ({"cdi": (CdiSpec("/etc/cdi/nvidia.yaml", "nvidia.com/gpu", ()),)}, ("runtime", "gpus")),
+        ({}, ("pass", "cgroup-driver")),
+        ({"docker": {"cgroup_driver": "cgroupfs"}, "toolkit": LEGACY}, ("pass", "cgroup-driver")),
+        ({"docker": {"cgroup_driver": None}}, ("unknown", "cgroup-driver")),
+        ({"toolkit": LEGACY}, ("warn", "gpus-lost-on-reload")),
+        ({"toolkit": {"version": "1.17.8"}}, ("warn", "gpus-lost-on-reload")),  # its mode "auto" was the hook
+        ({"toolkit": {**LEGACY, "version": "1.17.8", "mode": "cdi"}}, ("pass", "cgroup-driver")),
+        ({"toolkit": {"version": None}}, ("unknown", "cgroup-driver")),
+        ({"toolkit": {"config_problem": "this user may not read it"}}, ("unknown", "cgroup-driver")),
+        ({"docker": {"runtimes": ("runc",)}}, ("warn", "gpus-lost-on-reload")),  # --gpus is left, a hook
+        ({"docker": {"runtimes": ("runc",)}, "toolkit": {"hook": None}}, ("pass", "cgroup-driver")),  # CDI is left
+        ({"docker": {"runtimes": ("runc",)}, "toolkit": {"hook": None}, "cdi": ()}, ("skip", "cgroup-driver")),
     ],
 )
-def test_ways_of_gpus_into_containers(parts, expected):
-    assert injection_modes(host(**parts)) == expected
+def test_gpus_that_a_daemon_reload_takes_away(parts, expected):
+    assert verdicts(judge("cgroup-driver", host(**parts))) == [expected]
 
 
-def test_the_ways_that_are_open_are_named():
-    (finding,) = judge("gpu-runtime", HEALTHY)
-    assert finding.verdict == "pass"
-    assert "--runtime=nvidia" in finding.title
-    assert "--device nvidia.com/gpu" in finding.title
+def test_with_links_in_dev_char_the_hook_is_a_lesser_risk():
+    (finding,) = judge("cgroup-driver", host(toolkit=LEGACY, nvidia_kernel={"dev_char_links": True}))
+    assert (finding.verdict, finding.severity) == ("warn", "info")
 
 
 @pytest.mark.parametrize(
-    ("parts", "fix"),
+    ("runc", "links", "expected"),
     [
-        ({"cdi": ()}, "sudo nvidia-ctk runtime configure --runtime=docker"),
-        ({"cdi": (), "toolkit": {"version": None, "hook": None}}, "install-guide"),
-        ({"docker": {**NO_RUNTIME, "cdi_spec_dirs": None}}, '{"features": {"cdi": true}}'),
+        ("1.1.2", False, "pass"),
+        ("1.1.5", False, "warn"),
+        ("1.1.5", True, "pass"),
+        ("1.1.5", None, "unknown"),
+        ("1.1.5+ds1", False, "unknown"),  # a distribution may have mended it
+        ("1.1.7", False, "pass"),
+        (None, False, "pass"),
     ],
 )
-def test_no_way_for_gpus(parts, fix):
-    (finding,) = judge("gpu-runtime", host(**{"docker": NO_RUNTIME, "toolkit": NO_HOOK, **parts}))
-    assert (finding.verdict, finding.id) == ("fail", "gpu-runtime-missing")
-    assert fix in finding.fix
+def test_some_versions_of_runc_need_links_in_dev_char(runc, links, expected):
+    facts = host(docker={"runc": runc}, nvidia_kernel={"dev_char_links": links})
+    assert [f.verdict for f in judge("cgroup-driver", facts)] == [expected]
 
 
-def test_a_stale_specification_fails_when_it_is_the_only_way_and_warns_otherwise():
-    stale = (CdiSpec("/etc/cdi/nvidia.yaml", "nvidia.com/gpu", ("0", "1", "all")),)
-    only = host(cdi=stale, docker=NO_RUNTIME, toolkit=NO_HOOK, gpus=inventory(*gpus(3)))
-    (finding,) = judge("gpu-runtime", only)
-    assert (finding.verdict, finding.id) == ("fail", "gpu-runtime-missing")
-    assert finding.title == "the CDI specification does not know GPU 2"
-    assert verdicts(judge("gpu-runtime", host(cdi=stale))) == [("warn", "cdi-stale"), ("pass", "gpu-runtime")]
-    assert verdicts(judge("gpu-runtime", only, Needs(recipe=KIMI, gpus="2"))) == [("pass", "gpu-runtime")]
+# The configuration file
 
 
-@pytest.mark.parametrize("devices", [("all",), tuple(f"GPU-{i:08d}" for i in range(8))])
-def test_specifications_by_uuid_or_for_all_gpus_are_not_stale(devices):
-    facts = host(cdi=(CdiSpec("/etc/cdi/nvidia.yaml", "nvidia.com/gpu", devices),))
-    assert verdicts(judge("gpu-runtime", facts)) == [("pass", "gpu-runtime")]
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"config": None}, ("skip", "daemon-config")),
+        (config(exists=False), ("pass", "daemon-config")),
+        (config(exists=None), ("unknown", "daemon-config")),
+        (config(), ("pass", "daemon-config")),
+        (config(problem="Expecting value: line 3"), ("warn", "docker-config-invalid")),
+        (config(repeated=("runtimes",)), ("warn", "docker-config-repeated")),
+        (config(runtimes=("nvidia",)), ("pass", "daemon-config")),
+        ({"runtimes": ("runc",), **config(runtimes=("nvidia",))}, ("warn", "docker-restart-pending")),
+        (config(default_runtime="nvidia"), ("warn", "docker-restart-pending")),
+        (config(cgroup_driver="cgroupfs"), ("warn", "docker-restart-pending")),
+        (config(cgroup_driver="systemd"), ("pass", "daemon-config")),
+        (config(live_restore=True), ("warn", "docker-restart-pending")),
+        (config(cdi=False), ("warn", "docker-restart-pending")),
+        ({"cdi_spec_dirs": None, **config(cdi=True)}, ("warn", "docker-restart-pending")),
+        ({"cdi_spec_dirs": None, "version": "24.0.9", **config(cdi=True)}, ("pass", "daemon-config")),
+        ({"state": "unreachable", **config(hosts=True)}, ("warn", "docker-config-hosts")),
+        ({"state": "unreachable", **config(problem="no")}, ("warn", "docker-config-invalid")),
+        (config(hosts=True), ("pass", "daemon-config")),
+    ],
+)
+def test_configuration_file(change, expected):
+    assert verdicts(judge("daemon-config", host(docker=change))) == [expected]
 
 
-def test_a_broken_specification_of_nvidia_is_said_and_of_others_is_not():
-    broken = CdiSpec("/etc/cdi/nvidia.yaml", problem="line 3: no")
-    other = CdiSpec("/etc/cdi/vendor.yaml", problem="line 1: no")
-    assert verdicts(judge("gpu-runtime", host(cdi=(broken, other)))) == [
-        ("warn", "cdi-unreadable"),
-        ("pass", "gpu-runtime"),
-    ]
+def test_a_restart_says_what_it_stops():
+    running = (ContainerFacts("1", "chat", gpus=True),)
+    pending = {"containers": running, **config(cgroup_driver="cgroupfs")}
+    (finding,) = judge("daemon-config", host(docker=pending))
+    assert "it stops 1 running containers" in finding.fix
+    (finding,) = judge("daemon-config", host(docker={**pending, "live_restore": True}))
+    assert "running containers go on" in finding.fix
+    (finding,) = judge("daemon-config", host(docker={"runtimes": ("runc",), **config(runtimes=("nvidia",))}))
+    assert "systemctl reload docker" in finding.fix
 
 
-def test_a_page_that_uses_the_nvidia_runtime_says_when_there_is_none():
-    found = verdicts(judge("gpu-runtime", host(docker=NO_RUNTIME), Needs(recipe=NIM_PAGE)))
-    assert found == [("pass", "gpu-runtime"), ("warn", "nvidia-runtime-missing")]
-
-
-@pytest.mark.parametrize("check", ["docker", "docker-version", "toolkit", "gpu-runtime"])
+@pytest.mark.parametrize(
+    "check",
+    ["docker", "docker-version", "docker-kind", "image-store", "cgroup-driver", "daemon-config", "toolkit",
+     "toolkit-configured", "gpu-runtime", "cdi", "gpu-containers", "keys-in-containers"],
+)  # fmt: skip
 def test_the_process_runtime_asks_nothing_of_docker(check):
     (finding,) = judge(check, host(docker={"state": "missing"}), Needs(recipe=KIMI, runtime="process"))
     assert (finding.verdict, finding.cause) == ("skip", "the process runtime uses no container")
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"docker": {"version": "29.1.3", "storage_driver": "overlayfs", "containerd_store": True, "runc": "1.3.4"}},
+        {
+            "docker": {"version": "28.5.2", "containerd_store": True, "storage_driver": "overlayfs"},
+            "system": {"os_id": "rocky", "os_version": "9.6", "os_name": "Rocky Linux 9.6 (Blue Onyx)"},
+            "security": {"selinux": "enforcing"},
+        },
+        {"nvidia_kernel": {"dev_char_links": True, "module": "580.95.05"}},
+        {"docker": {"live_restore": True, "default_runtime": "nvidia"}},
+    ],
+    ids=["ubuntu-29", "rocky", "links", "default-runtime"],
+)
+def test_ordinary_healthy_hosts_are_left_in_peace(parts):
+    for check in ("docker", "docker-version", "docker-kind", "image-store", "cgroup-driver", "daemon-config", "toolkit",
+                  "toolkit-configured", "gpu-runtime", "cdi", "gpu-containers", "keys-in-containers"):  # fmt: skip
+        assert verdicts(judge(check, host(**parts))) == [("pass", check)]

@@ -1,0 +1,167 @@
+"""The container toolkit: there, new enough, configured, and the ways of GPUs into containers that it opens."""
+
+import pytest
+
+from nimctl.core.facts import CdiSpec
+from nimctl.core.injection import injection_modes, ways
+from nimctl.doctor.model import Needs
+from tests.unit.doctor.hosts import HEALTHY, KIMI, NIM_PAGE, gpus, host, inventory, judge, verdicts
+
+SPEC = CdiSpec("/etc/cdi/nvidia.yaml", "nvidia.com/gpu", (*map(str, range(8)), "all"))
+NO_HOOK = {"hook": None}
+NO_RUNTIME = {"runtimes": ("runc",)}
+CONFIG = "/etc/nvidia-container-runtime/config.toml"
+
+
+# The toolkit itself
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [
+        ("1.19.1", ("pass", "toolkit")),
+        ("1.20.0-rc.1", ("pass", "toolkit")),
+        ("1.14.0", ("pass", "toolkit")),
+        ("1.14", ("pass", "toolkit")),
+        ("1.18.1-0ubuntu1.2", ("pass", "toolkit")),
+        ("1.13.5", ("fail", "toolkit-too-old")),
+        ("1.9.0", ("fail", "toolkit-too-old")),
+        ("unknown", ("unknown", "toolkit")),
+    ],
+)
+def test_toolkit_version(version, expected):
+    assert verdicts(judge("toolkit", host(toolkit={"version": version}))) == [expected]
+
+
+def test_no_toolkit_fails_unless_gpus_get_in_anyway():
+    nothing = host(toolkit={"version": None, "hook": None}, docker=NO_RUNTIME, cdi=())
+    assert verdicts(judge("toolkit", nothing)) == [("fail", "toolkit-missing")]
+    for way in ({"docker": HEALTHY.docker}, {"cdi": (SPEC,)}, {"toolkit": {"hook": "/usr/bin/hook"}}):
+        assert verdicts(judge("toolkit", host(nothing, **way))) == [("unknown", "toolkit")]
+
+
+def test_a_toolkit_that_could_not_be_looked_for_is_not_said_to_be_missing():
+    nothing = host(
+        toolkit={"version": None, "hook": None}, docker=NO_RUNTIME, cdi=(), problems=("toolkit: no answer in time",)
+    )
+    assert verdicts(judge("toolkit", nothing)) == [("unknown", "toolkit")]
+    assert verdicts(judge("gpu-runtime", nothing)) == [("unknown", "gpu-runtime")]
+
+
+# Its configuration
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ({}, ("pass", "toolkit-configured")),
+        ({"docker": NO_RUNTIME}, ("pass", "toolkit-configured")),
+        ({"docker": NO_RUNTIME, "toolkit": {"version": None}}, ("skip", "toolkit-configured")),
+        ({"docker": {"missing_runtimes": ("nvidia",)}}, ("warn", "nvidia-runtime-broken")),
+        ({"toolkit": {"config": CONFIG, "config_problem": "line 3"}}, ("warn", "toolkit-config-invalid")),
+        (
+            {"toolkit": {"config": CONFIG, "config_problem": "this user may not read it"}},
+            ("unknown", "toolkit-configured"),
+        ),
+        (
+            {"docker": {"rootless": True}, "toolkit": {"config": CONFIG, "mode": "legacy"}},
+            ("warn", "toolkit-no-cgroups"),
+        ),
+        (
+            {"docker": {"rootless": True}, "toolkit": {"config": CONFIG, "mode": "legacy", "no_cgroups": True}},
+            ("pass", "toolkit-configured"),
+        ),
+        # CDI on the fly needs no hook.
+        ({"docker": {"rootless": True}, "toolkit": {"config": CONFIG}}, ("pass", "toolkit-configured")),
+        (
+            {"toolkit": {"config": CONFIG, "version": "1.17.8", "no_cgroups": True}},
+            ("warn", "toolkit-no-cgroups"),
+        ),
+    ],
+)  # fmt: skip
+def test_configuration_of_the_toolkit(parts, expected):
+    assert verdicts(judge("toolkit-configured", host(**parts))) == [expected]
+
+
+def test_a_page_that_uses_the_nvidia_runtime_says_when_there_is_none():
+    (finding,) = judge("toolkit-configured", host(docker=NO_RUNTIME), Needs(recipe=NIM_PAGE))
+    assert (finding.verdict, finding.id, finding.severity) == ("warn", "nvidia-runtime-missing", "info")
+
+
+# The ways in
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ({}, ("runtime", "gpus", "cdi")),
+        ({"docker": NO_RUNTIME}, ("gpus", "cdi")),
+        ({"docker": NO_RUNTIME, "toolkit": NO_HOOK}, ("cdi",)),
+        ({"docker": {"cdi_spec_dirs": None}}, ("runtime", "gpus")),
+        ({"docker": {"cdi_spec_dirs": ("/run/elsewhere",)}}, ("runtime", "gpus")),
+        ({"docker": {"cdi_devices": ("vendor.com/net=eth0",)}}, ("runtime", "gpus")),
+        ({"docker": {"missing_runtimes": ("nvidia",)}}, ("gpus", "cdi")),
+        ({"docker": {"kind": "podman"}}, ()),
+        ({"docker": {"kind": "desktop"}}, ()),
+        ({"toolkit": {"mode": "cdi"}}, ("runtime", "cdi")),
+        ({"toolkit": {"mode": "legacy"}}, ("runtime", "gpus", "cdi")),
+        ({"toolkit": {"mode": "legacy", "no_cgroups": True}}, ("cdi",)),
+        ({"toolkit": {"no_cgroups": True}}, ("runtime", "cdi")),
+        ({"toolkit": {"mode": "legacy", "config": CONFIG}, "docker": {"rootless": True}}, ("cdi",)),
+        ({"toolkit": {"config": CONFIG}, "docker": {"rootless": True}}, ("runtime", "cdi")),
+        ({"cdi": (CdiSpec("/etc/cdi/nvidia.yaml", problem="not YAML"),)}, ("runtime", "gpus")),
+        ({"cdi": (CdiSpec("/etc/cdi/other.yaml", "example.com/net", ("all",)),)}, ("runtime", "gpus")),
+        ({"cdi": (CdiSpec("/etc/cdi/nvidia.yaml", "nvidia.com/gpu", ()),)}, ("runtime", "gpus")),
+    ],
+)
+def test_ways_of_gpus_into_containers(parts, expected):
+    facts = host(**parts)
+    assert injection_modes(facts) == expected
+    assert [way.mode for way in ways(facts)] == ["runtime", "gpus", "cdi"]
+    assert all(way.problem for way in ways(facts) if way.mode not in expected)
+
+
+def test_the_ways_that_are_open_are_named_and_the_others_have_a_reason():
+    (finding,) = judge("gpu-runtime", HEALTHY)
+    assert finding.verdict == "pass"
+    assert "--runtime=nvidia" in finding.title
+    assert "--device nvidia.com/gpu" in finding.title
+    (finding,) = judge("gpu-runtime", host(toolkit=NO_HOOK))
+    assert finding.evidence == (
+        "not by the runtime hook (--gpus): nvidia-container-runtime-hook is not there",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("parts", "fix"),
+    [
+        ({"cdi": ()}, "sudo nvidia-ctk runtime configure --runtime=docker"),
+        ({"cdi": (), "toolkit": {"version": None, "hook": None}}, "install-guide"),
+        ({"docker": {**NO_RUNTIME, "cdi_spec_dirs": None}}, '{"features": {"cdi": true}}'),
+    ],
+)
+def test_no_way_for_gpus(parts, fix):
+    (finding,) = judge("gpu-runtime", host(**{"docker": NO_RUNTIME, "toolkit": NO_HOOK, **parts}))
+    assert (finding.verdict, finding.id) == ("fail", "gpu-runtime-missing")
+    assert fix in finding.fix
+    assert len(finding.evidence) == 3
+
+
+def test_a_way_that_is_set_up_and_broken_is_said_where_another_works():
+    broken = host(
+        docker={"missing_runtimes": ("nvidia",), "runtime_paths": {"nvidia": "/gone/nvidia-container-runtime"}}
+    )
+    passes, doubt = judge("gpu-runtime", broken)
+    assert (passes.verdict, doubt.id, doubt.severity) == ("pass", "gpu-runtime-doubtful", "info")
+    assert "/gone/nvidia-container-runtime" in doubt.cause
+
+
+def test_a_stale_specification_fails_when_it_is_the_only_way():
+    stale = (CdiSpec("/etc/cdi/nvidia.yaml", "nvidia.com/gpu", ("0", "1", "all")),)
+    only = host(cdi=stale, docker=NO_RUNTIME, toolkit=NO_HOOK, gpus=inventory(*gpus(3)))
+    (finding,) = judge("gpu-runtime", only)
+    assert (finding.verdict, finding.id) == ("fail", "gpu-runtime-missing")
+    assert finding.title == "the CDI specification does not know GPU 2"
+    assert verdicts(judge("cdi", only)) == [("skip", "cdi")]  # a cause fails once
+    assert verdicts(judge("gpu-runtime", host(cdi=stale))) == [("pass", "gpu-runtime")]
+    assert verdicts(judge("gpu-runtime", only, Needs(recipe=KIMI, gpus="2"))) == [("pass", "gpu-runtime")]
