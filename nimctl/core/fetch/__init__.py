@@ -18,6 +18,7 @@ from nimctl.core.fetch.manifest import File, Manifest
 from nimctl.core.fetch.protocol import FileProgress, OnProgress, Progress, Source
 from nimctl.core.fetch.retry import DEFAULT, Patience, Stop
 from nimctl.core.fetch.sources import builtin, folder, hub, mirror, ngc, objectstore, override
+from nimctl.core.fetch.sources.opening import Opening
 
 __all__ = [
     "Access",
@@ -35,7 +36,7 @@ __all__ = [
 ]
 
 ANONYMOUS = Access()
-_REMOTE: Mapping[str, Callable[..., Source]] = {
+_REMOTE: Mapping[str, Callable[[str, Opening], Source]] = {
     hub.SCHEME: hub.parse,
     ngc.SCHEME: ngc.parse,
     **dict.fromkeys(objectstore.SCHEMES, objectstore.parse),
@@ -67,7 +68,7 @@ def open_source(
     client = client or http.Client(offline=access.offline)
     for scheme, parse in _REMOTE.items():
         if uri.startswith(scheme):
-            return parse(uri, CachePaths(cache_root), access, client, refresh=refresh, patience=patience)
+            return parse(uri, Opening(CachePaths(cache_root), access, client, refresh, patience))
     raise NimctlError(
         "weights-source-unsupported",
         f"weights cannot be fetched from {without_secrets(uri)}",

@@ -17,6 +17,7 @@ from nimctl.core.fetch.manifest import Manifest
 from nimctl.core.fetch.retry import Patience
 from nimctl.core.fetch.sources import selection
 from nimctl.core.fetch.sources.integrity import require_all_shards, require_readable, require_whole
+from nimctl.core.fetch.sources.opening import Opening
 
 _NO_NETWORK = ("weights-source-unreachable", "proxy-refused")
 # With whole weights at hand, an unreachable source is not worth the minutes that a download would wait for it.
@@ -43,21 +44,18 @@ class Wanted:
         return tuple(filter(None, (known, self.name if self.is_revision else None)))
 
 
-def resolve(
-    wanted: Wanted, ask: Callable[[Patience], Manifest], patience: Patience, *, refresh: bool, offline: bool
-) -> Manifest:
+def resolve(wanted: Wanted, ask: Callable[[Patience], Manifest], opening: Opening) -> Manifest:
     """The manifest of `wanted`: from the cache where that is right, else by `ask`, which asks the source.
 
     Raises `weights-offline`, what `ask` raises, and `weights-unreadable` or `weights-pickle` of what lies in the cache.
     """
-    if not refresh or offline:
-        for revision in wanted.revisions:
-            if manifest := complete(wanted, revision):
-                return manifest
-    if offline:
-        return _left(wanted)
-    if refresh:
+    patience = opening.patience
+    if opening.access.offline:
+        return at_hand(wanted)
+    if opening.refresh:
         return ask(patience)
+    if manifest := _verified(wanted):
+        return manifest
     beside: Manifest | None = None
     with contextlib.suppress(NimctlError):
         beside = _left(wanted)
@@ -69,6 +67,18 @@ def resolve(
         if error.id in _NO_NETWORK:
             return beside
         raise
+
+
+def at_hand(wanted: Wanted) -> Manifest:
+    """The manifest of what the cache alone has of `wanted`, verified or left by others.
+
+    Raises `weights-offline`, `weights-unreadable` and `weights-pickle`.
+    """
+    return _verified(wanted) or _left(wanted)
+
+
+def _verified(wanted: Wanted) -> Manifest | None:
+    return next(filter(None, (complete(wanted, revision) for revision in wanted.revisions)), None)
 
 
 def complete(wanted: Wanted, revision: str) -> Manifest | None:

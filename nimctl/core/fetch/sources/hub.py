@@ -10,15 +10,15 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from nimctl.core.cache import CachePaths, Part
+from nimctl.core.cache import Part
 from nimctl.core.errors import NimctlError
 from nimctl.core.fetch import http, retry
-from nimctl.core.fetch.access import Access
 from nimctl.core.fetch.address import without_secrets
 from nimctl.core.fetch.manifest import File, Manifest
 from nimctl.core.fetch.protocol import RangeStream
 from nimctl.core.fetch.retry import Patience
 from nimctl.core.fetch.sources import cached, hub_errors, listing, selection
+from nimctl.core.fetch.sources.opening import Opening
 
 SCHEME = "hf://"
 _DEFAULT = "main"
@@ -37,28 +37,14 @@ class HubSource:
     part: Part = "huggingface"
     in_place: None = None
 
-    def __init__(
-        self,
-        repo: str,
-        revision: str | None,
-        only: tuple[str, ...],
-        *,
-        paths: CachePaths,
-        access: Access,
-        client: http.Client,
-        refresh: bool,
-        patience: Patience,
-    ) -> None:
+    def __init__(self, repo: str, revision: str | None, only: tuple[str, ...], opening: Opening) -> None:
         self.repo = repo
         self._revision = revision or _DEFAULT
-        source = f"{SCHEME}{repo}" + (f":{revision}" if revision else "")
-        source += "?" + "&".join(f"file={quote(path)}" for path in only) if only else ""
+        source = f"{SCHEME}{repo}" + (f":{revision}" if revision else "") + listing.asking_for(only)
         is_commit = bool(_COMMIT.fullmatch(self._revision))
-        self._wanted = cached.Wanted(paths.repo(repo, self.part), source, self._revision, is_commit, only)
-        self._access = access
-        self._client = client
-        self._refresh = refresh
-        self._patience = patience
+        self._wanted = cached.Wanted(opening.paths.repo(repo, self.part), source, self._revision, is_commit, only)
+        self._opening = opening
+        self._access, self._client = opening.access, opening.client
         self._commit: str | None = self._revision if is_commit else None
         self._targets: dict[str, http.Target] = {}
         self._lock = threading.Lock()
@@ -77,9 +63,7 @@ class HubSource:
         Raises `weights-*`, `key-missing`, `key-refused`, `terms-not-accepted`, `clock-wrong`, `tls-untrusted`,
         `proxy-refused`.
         """
-        manifest = cached.resolve(
-            self._wanted, self._ask, self._patience, refresh=self._refresh, offline=self._access.offline
-        )
+        manifest = cached.resolve(self._wanted, self._ask, self._opening)
         self._commit = manifest.revision
         return manifest
 
@@ -151,19 +135,11 @@ class HubSource:
         return hub_errors.Asked(without_secrets(access.hf_endpoint), self.repo, self._revision, access.hf_token, path)
 
 
-def parse(
-    uri: str,
-    paths: CachePaths,
-    access: Access,
-    client: http.Client,
-    *,
-    refresh: bool = False,
-    patience: Patience = retry.DEFAULT,
-) -> HubSource:
+def parse(uri: str, opening: Opening) -> HubSource:
     """The source that `uri` names; no network is used.
 
     `hf://org/name`, then `:revision` or `@revision` (branch, tag or commit; main where left out), then `?file=path` for
-    single files. `refresh` asks the Hub what the revision is now. Raises `weights-source-unsupported`.
+    single files. Raises `weights-source-unsupported`.
     """
     match = _ADDRESS.fullmatch(uri.removeprefix(SCHEME))
     try:
@@ -172,7 +148,7 @@ def parse(
         if "--" in match["repo"] or ".." in match["repo"]:
             raise ValueError("the Hub has no names with -- or ..")
         only = listing.selected(match["query"] or "")
-        paths.repo(match["repo"]).ref(match["revision"] or _DEFAULT)
+        opening.paths.repo(match["repo"]).ref(match["revision"] or _DEFAULT)
     except ValueError as error:
         raise NimctlError(
             "weights-source-unsupported",
@@ -180,10 +156,7 @@ def parse(
             cause=str(error),
             fix="Correct the address, or pass a folder.",
         ) from error
-    return HubSource(
-        match["repo"], match["revision"], only,
-        paths=paths, access=access, client=client, refresh=refresh, patience=patience,
-    )  # fmt: skip
+    return HubSource(match["repo"], match["revision"], only, opening)
 
 
 def _is_file(entry: Any) -> bool:

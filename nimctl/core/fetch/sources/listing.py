@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, quote, urlsplit
 
 from nimctl.core.errors import NimctlError
 from nimctl.core.fetch import digests
@@ -88,6 +88,11 @@ def selected(query: str) -> tuple[str, ...]:
     if wrong := next((name for name, value in pairs if name != "file" or not value), None):
         raise ValueError(f"{wrong!r:.100} is not `file=NAME`")
     return tuple(dict.fromkeys(value for _, value in pairs))
+
+
+def asking_for(only: Sequence[str]) -> str:
+    """The end of an address that asks for the files of `only`, as `selected` reads it; nothing where there are none."""
+    return "?" + "&".join(f"file={quote(path)}" for path in only) if only else ""
 
 
 def same_origin(one: str, other: str) -> bool:

@@ -14,15 +14,15 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
-from nimctl.core.cache import CachePaths, Part
+from nimctl.core.cache import Part
 from nimctl.core.errors import NimctlError
 from nimctl.core.fetch import http, retry
-from nimctl.core.fetch.access import Access
 from nimctl.core.fetch.manifest import File, Manifest
 from nimctl.core.fetch.protocol import RangeIgnored, RangeStream
 from nimctl.core.fetch.retry import Patience
 from nimctl.core.fetch.sources import cached, checksums, listing, mirror_errors, mirror_pages, selection
 from nimctl.core.fetch.sources.integrity import INDEX
+from nimctl.core.fetch.sources.opening import Opening
 from nimctl.core.secret import Secret
 
 SCHEMES = ("https://", "http://")
@@ -48,26 +48,15 @@ class MirrorSource:
     in_place: None = None
     refs = ("main",)
 
-    def __init__(
-        self,
-        base: str,
-        user: tuple[str, Secret] | None,
-        only: tuple[str, ...],
-        *,
-        paths: CachePaths,
-        access: Access,
-        client: http.Client,
-        refresh: bool,
-        patience: Patience,
-    ) -> None:
+    def __init__(self, base: str, user: tuple[str, Secret] | None, only: tuple[str, ...], opening: Opening) -> None:
         self._base = base  # ends with a slash, holds no user
         self._user = user
         parts = urlsplit(base)
         self.repo = checksums.cache_name(parts.scheme, unquote(f"{parts.netloc}{parts.path}".rstrip("/")))
-        source = base + ("?" + "&".join(f"file={quote(path)}" for path in only) if only else "")
-        self._wanted = cached.Wanted(paths.repo(self.repo, self.part), source, "main", False, only)
-        self._client = client
-        self._offline, self._refresh, self._patience = access.offline, refresh, patience
+        source = base + listing.asking_for(only)
+        self._wanted = cached.Wanted(opening.paths.repo(self.repo, self.part), source, "main", False, only)
+        self._opening = opening
+        self._client = opening.client
         self._lock = threading.Lock()
         self._pins: dict[str, str] = {}  # path: "If-Match: ..." or "If-Unmodified-Since: ..."
         self._targets: dict[str, http.Target] = {}
@@ -80,7 +69,7 @@ class MirrorSource:
 
         Raises `weights-*`, `key-missing`, `key-refused`, `clock-wrong`, `tls-untrusted`, `proxy-refused`.
         """
-        return cached.resolve(self._wanted, self._ask, self._patience, refresh=self._refresh, offline=self._offline)
+        return cached.resolve(self._wanted, self._ask, self._opening)
 
     def open_range(self, file: File, start: int, stop: int) -> RangeStream:
         """The bytes [start, stop) of `file` as it was found; see `protocol.Remote`."""
@@ -228,15 +217,7 @@ class MirrorSource:
         return retry.persist(lambda: self._client.get(url, headers=headers, method=method), url, patience)
 
 
-def parse(
-    uri: str,
-    paths: CachePaths,
-    access: Access,
-    client: http.Client,
-    *,
-    refresh: bool = False,
-    patience: Patience = retry.DEFAULT,
-) -> MirrorSource:
+def parse(uri: str, opening: Opening) -> MirrorSource:
     """The source that `uri` names: `https://[user:password@]host[:port]/folder`, then `?file=path` for single files.
 
     No network is used. Raises `weights-source-unsupported`.
@@ -251,18 +232,16 @@ def parse(
             raise ValueError(wrong)
         wrong = "after a ? there may only be file=NAME"
         only = listing.selected(parts.query)
-    except ValueError as error:
+    except ValueError:  # its words may quote a part of a password
         raise NimctlError(
             "weights-source-unsupported",
             "the address is not a folder of a web server",  # not shown: where it is wrong, a password may be anywhere
             cause=wrong,
             fix="Correct it: it names the folder that holds config.json; / @ : ? # in a password are percent-encoded.",
-        ) from error
+        ) from None
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     base = f"{parts.scheme}://{host}{f':{port}' if port else ''}{parts.path.rstrip('/')}/"
-    return MirrorSource(
-        base, user, only, paths=paths, access=access, client=client, refresh=refresh, patience=patience
-    )  # fmt: skip
+    return MirrorSource(base, user, only, opening)
 
 
 def _each(action: Callable[[File], T], files: Iterable[File]) -> list[T]:

@@ -8,18 +8,17 @@ Catalog: https://docs.nvidia.com/ngc/gpu-cloud/ngc-catalog-user-guide/index.html
 import re
 import threading
 from dataclasses import dataclass
-from urllib.parse import quote
 
-from nimctl.core.cache import CachePaths, Part
+from nimctl.core.cache import Part
 from nimctl.core.errors import NimctlError
-from nimctl.core.fetch import http, retry
-from nimctl.core.fetch.access import Access
+from nimctl.core.fetch import http
 from nimctl.core.fetch.address import without_secrets
 from nimctl.core.fetch.manifest import File, Manifest
 from nimctl.core.fetch.protocol import RangeStream
 from nimctl.core.fetch.retry import Patience
 from nimctl.core.fetch.sources import cached, checksums, listing, ngc_errors, selection
 from nimctl.core.fetch.sources.ngc_api import LATEST, Catalog, Route
+from nimctl.core.fetch.sources.opening import Opening
 from nimctl.core.secret import Secret
 
 SCHEME = "ngc://"
@@ -43,28 +42,13 @@ class NgcSource:
     part: Part = "ngc"
     in_place: None = None
 
-    def __init__(
-        self,
-        model: str,
-        version: str | None,
-        only: tuple[str, ...],
-        *,
-        paths: CachePaths,
-        access: Access,
-        client: http.Client,
-        refresh: bool,
-        patience: Patience,
-    ) -> None:
+    def __init__(self, model: str, version: str | None, only: tuple[str, ...], opening: Opening) -> None:
         self.repo = cache_name(model)
-        source = f"{SCHEME}{model}" + (f":{version}" if version else "")
-        source += "?" + "&".join(f"file={quote(path)}" for path in only) if only else ""
-        repo = paths.repo(self.repo, self.part)
+        source = f"{SCHEME}{model}" + (f":{version}" if version else "") + listing.asking_for(only)
+        repo = opening.paths.repo(self.repo, self.part)
         self._wanted = cached.Wanted(repo, source, version or LATEST, version is not None, only)
-        self._catalog = Catalog(model, access, client)
-        self._access = access
-        self._client = client
-        self._refresh = refresh
-        self._patience = patience
+        self._catalog = Catalog(model, opening.access, opening.client)
+        self._opening = opening
         self._version: str | None = None
         self._ways: dict[str, _Way] = {}
         self._lock = threading.Lock()
@@ -83,9 +67,7 @@ class NgcSource:
         Raises `weights-*`, `key-missing`, `key-refused`, `terms-not-accepted`, `clock-wrong`, `tls-untrusted`,
         `proxy-refused`.
         """
-        manifest = cached.resolve(
-            self._wanted, self._ask, self._patience, refresh=self._refresh, offline=self._access.offline
-        )
+        manifest = cached.resolve(self._wanted, self._ask, self._opening)
         self._version = manifest.revision
         return manifest
 
@@ -98,7 +80,7 @@ class NgcSource:
         for last in (False, False, True):
             way = self._way(version, file)
             try:
-                return self._client.open_range(way.target, start, stop)
+                return self._opening.client.open_range(way.target, start, stop)
             except http.Denied as denied:
                 if last or not self._try_otherwise(file, denied.answer, way):
                     raise ngc_errors.of(denied.answer, self._catalog.asked(version, file.path)) from denied
@@ -107,12 +89,14 @@ class NgcSource:
     def _try_otherwise(self, file: File, answer: http.Answer, way: _Way) -> bool:
         """After a refusal: True where another way is open now."""
         login = self._catalog.login
-        if login is None or not listing.same_origin(answer.url, self._access.ngc_endpoint):
+        if login is None or not listing.same_origin(answer.url, self._opening.access.ngc_endpoint):
             return False
         if not way.route.keyed and answer.status in (401, 403, 404):
             self._catalog.route = self._catalog.member
         elif (
-            answer.status != 401 or way.token is None or login.renewed(way.token, self._patience.amid_transfer) is None
+            answer.status != 401
+            or way.token is None
+            or login.renewed(way.token, self._opening.patience.amid_transfer) is None
         ):
             return False
         with self._lock:
@@ -126,7 +110,7 @@ class NgcSource:
         if known is not None:
             return known
         route = self._catalog.route
-        headers, token = self._catalog.headers(route, self._patience.amid_transfer)
+        headers, token = self._catalog.headers(route, self._opening.patience.amid_transfer)
         target = http.Target(
             route.file_url(version, file.path), size=file.size, headers=headers, exact=file.digest is None
         )
@@ -147,19 +131,11 @@ class NgcSource:
         return Manifest(self._wanted.source, version, chosen)
 
 
-def parse(
-    uri: str,
-    paths: CachePaths,
-    access: Access,
-    client: http.Client,
-    *,
-    refresh: bool = False,
-    patience: Patience = retry.DEFAULT,
-) -> NgcSource:
+def parse(uri: str, opening: Opening) -> NgcSource:
     """The source that `uri` names; no network is used.
 
     `ngc://org/model` or `ngc://org/team/model`, then `:version` (the latest where left out), then `?file=path` for
-    single files. `refresh` asks NGC what the latest version is now. Raises `weights-source-unsupported`.
+    single files. Raises `weights-source-unsupported`.
     """
     match = _ADDRESS.fullmatch(uri.removeprefix(SCHEME))
     try:
@@ -168,7 +144,7 @@ def parse(
         if "--" in match["model"] or match["version"] in (".", ".."):
             raise ValueError("NGC has no such names")
         only = listing.selected(match["query"] or "")
-        paths.repo(match["model"], "ngc")
+        opening.paths.repo(match["model"], "ngc")
     except ValueError as error:
         raise NimctlError(
             "weights-source-unsupported",
@@ -177,10 +153,7 @@ def parse(
             fix="Correct the address, or pass a folder.",
         ) from error
     version = None if match["version"] == LATEST else match["version"]
-    return NgcSource(
-        match["model"], version, only,
-        paths=paths, access=access, client=client, refresh=refresh, patience=patience,
-    )  # fmt: skip
+    return NgcSource(match["model"], version, only, opening)
 
 
 def cache_name(model: str) -> str:

@@ -22,10 +22,9 @@ import obstore
 import obstore.store
 
 from nimctl import __version__
-from nimctl.core.cache import CachePaths, Part
+from nimctl.core.cache import Part
 from nimctl.core.errors import NimctlError
-from nimctl.core.fetch import http, retry
-from nimctl.core.fetch.access import Access
+from nimctl.core.fetch import retry
 from nimctl.core.fetch.manifest import File, Manifest
 from nimctl.core.fetch.protocol import Interrupted, RangeIgnored, RangeStream
 from nimctl.core.fetch.retry import Patience
@@ -33,6 +32,7 @@ from nimctl.core.fetch.sources import cached, checksums, listing, objectstore_er
 from nimctl.core.fetch.sources import objectstore_settings as settings
 from nimctl.core.fetch.sources.objectstore_errors import Asked
 from nimctl.core.fetch.sources.objectstore_stream import ObjectStream
+from nimctl.core.fetch.sources.opening import Opening
 
 SCHEMES = ("s3://", "gs://")
 T = TypeVar("T")
@@ -62,20 +62,16 @@ class ObjectStoreSource:
         bucket: str,
         folder: str,
         only: tuple[str, ...],
-        *,
-        paths: CachePaths,
-        access: Access,
-        refresh: bool,
-        patience: Patience,
+        opening: Opening,
     ) -> None:
         self._scheme, self._bucket, self._folder = scheme, bucket, folder
         self._address = f"{scheme}://{bucket}" + (f"/{folder}" if folder else "")
-        self._settings = settings.read(scheme, access.object_store)
+        self._settings = settings.read(scheme, opening.access.object_store)
         where = f"{bucket}/{folder}" + (f" at {self._settings.endpoint}" if self._settings.endpoint else "")
         self.repo = checksums.cache_name(scheme, where)
-        source = self._address + ("?" + "&".join(f"file={path}" for path in only) if only else "")
-        self._wanted = cached.Wanted(paths.repo(self.repo, self.part), source, "main", False, only)
-        self._offline, self._refresh, self._patience = access.offline, refresh, patience
+        source = self._address + listing.asking_for(only)
+        self._wanted = cached.Wanted(opening.paths.repo(self.repo, self.part), source, "main", False, only)
+        self._opening = opening
         self._lock = threading.Lock()
         self._borrows = False  # the machine's own role signs
         self._store: Store | None = None
@@ -92,13 +88,13 @@ class ObjectStoreSource:
         Raises `weights-*`, `key-missing`, `key-refused`, `config-invalid`, `clock-wrong`, `tls-untrusted`,
         `proxy-refused`.
         """
-        return cached.resolve(self._wanted, self._ask, self._patience, refresh=self._refresh, offline=self._offline)
+        return cached.resolve(self._wanted, self._ask, self._opening)
 
     def open_range(self, file: File, start: int, stop: int) -> RangeStream:
         """The bytes [start, stop) of `file` as it was listed; see `protocol.Remote`."""
         with self._lock:
             if not self._listed:  # the cache answered `resolve`, and now lacks a file
-                self._list(self._patience.amid_transfer)
+                self._list(self._opening.patience.amid_transfer)
             key, pin = self._keys.get(file.path), self._pins.get(file.path)
         if key is None:
             raise objectstore_errors.absent(self._asked, f"it holds no {file.path!r:.200}")
@@ -165,7 +161,9 @@ class ObjectStoreSource:
             try:
                 found = self._persist(self._entries, f"the file list of {self._address}", replace(patience, attempts=1))
             except NimctlError as error:
-                raise (refusal if error.id.startswith("weights-source") else error) from error
+                if error.id.startswith("weights-source"):
+                    raise refusal from error
+                raise
         shown = f"the file list of {self._address}"
         files = [listing.remote_file(path, meta["size"], None, shown) for path, (_, meta) in found.items()]
         self._keys = {path: key for path, (key, _) in found.items()}
@@ -201,7 +199,7 @@ class ObjectStoreSource:
 
     def _persist(self, action: Callable[[Store], T], what: str, patience: Patience) -> T:
         def once() -> T:
-            if self._offline:
+            if self._opening.access.offline:
                 raise NimctlError(
                     "weights-offline",
                     f"{self._address} would have to be asked, and the network must not be used",
@@ -239,15 +237,7 @@ class ObjectStoreSource:
         return self._store
 
 
-def parse(
-    uri: str,
-    paths: CachePaths,
-    access: Access,
-    client: http.Client,
-    *,
-    refresh: bool = False,
-    patience: Patience = retry.DEFAULT,
-) -> ObjectStoreSource:
+def parse(uri: str, opening: Opening) -> ObjectStoreSource:
     """The source that `uri` names: `s3://bucket/folder` or `gs://bucket/folder`, then `?file=path` for single files.
 
     No network is used. A key in a bucket may hold any character, so nothing of the address is decoded. Raises
@@ -269,9 +259,7 @@ def parse(
             fix="Correct the address.",
         ) from error
     scheme = cast('Literal["s3", "gs"]', match["scheme"])
-    return ObjectStoreSource(
-        scheme, match["bucket"], folder, only, paths=paths, access=access, refresh=refresh, patience=patience
-    )
+    return ObjectStoreSource(scheme, match["bucket"], folder, only, opening)
 
 
 def _client_options(chosen: settings.Settings) -> dict[str, Any]:

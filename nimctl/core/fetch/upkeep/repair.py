@@ -20,7 +20,7 @@ from nimctl.core.errors import NimctlError
 from nimctl.core.fetch import digests, install, snapshots, store, verify
 from nimctl.core.fetch.manifest import File, Manifest
 from nimctl.core.fetch.protocol import OnProgress, Source
-from nimctl.core.fetch.retry import DEFAULT, Patience, Stop
+from nimctl.core.fetch.retry import Stop
 from nimctl.core.fetch.sources import builtin, cached, hub, ngc
 from nimctl.core.fetch.sources.integrity import promised_shards
 from nimctl.core.fetch.transfer.meter import Meter
@@ -201,17 +201,13 @@ def _mark(root: Path, job: Job, names: Mapping[str, str]) -> None:
     if manifest is None:
         wanted = cached.Wanted(repo, job.manifest.source, revision, is_revision=True)
         try:
-            manifest = cached.resolve(wanted, _nobody, DEFAULT, refresh=False, offline=True)
+            manifest = cached.at_hand(wanted)
         except NimctlError:
             return  # not a checkpoint that could be served: nothing to mark
     if all(file.key in names for file in manifest.files):
         with _private(root, repo) as private:
             install.snapshot(CachePaths(root), repo, manifest, names, private=private, refs=())
         snapshots.doubt(repo, revision).unlink(missing_ok=True)
-
-
-def _nobody(_: Patience) -> Manifest:
-    raise AssertionError("offline, nobody is asked")
 
 
 @contextlib.contextmanager

@@ -22,14 +22,15 @@ from nimctl.core.cache import CachePaths
 from nimctl.core.errors import NimctlError
 from nimctl.core.fetch import http, store
 from nimctl.core.fetch.access import Access
-from nimctl.core.fetch.manifest import File, Manifest
-from nimctl.core.fetch.protocol import RangeIgnored, RangeStream, Remote
+from nimctl.core.fetch.protocol import RangeIgnored, Remote
 from nimctl.core.fetch.retry import Patience
 from nimctl.core.fetch.sources import checksums, mirror, mirror_pages, objectstore
+from nimctl.core.fetch.sources.opening import Opening
 from nimctl.core.secret import Secret
 from tests.lib.checkpoints import safetensors
 from tests.lib.fault_hub import ForwardProxy
 from tests.lib.fault_hub.certificates import make_certificates
+from tests.lib.reading import error_of, file_of, read_stream
 
 AT_ONCE = Patience(attempts=2, first=0.0, longest=0.0)
 WEIGHTS = safetensors(50_000)[:-50_000] + bytes(n * 7 % 251 for n in range(50_000))
@@ -77,7 +78,7 @@ class Site:
         uri = f"http://{user}127.0.0.1:{self.port}/{place}{query}"
         access = Access(offline=options.pop("offline", False))
         client = http.Client(offline=True) if access.offline else self.client
-        return mirror.parse(uri, self.paths, access, client, patience=AT_ONCE, **options)
+        return mirror.parse(uri, Opening(self.paths, access, client, patience=AT_ONCE, **options))
 
     def asked(self) -> list[str]:
         """The paths of all requests so far. nginx logs in order, and after it has answered."""
@@ -89,6 +90,10 @@ class Site:
 
     def fetch(self, source: mirror.MirrorSource) -> Path:
         return store.ensure(source, source.resolve(), self.paths, lambda _: None, patience=AT_ONCE)
+
+
+def _opening(cache: Path, access: Access | None = None) -> Opening:
+    return Opening(CachePaths(cache), access or Access(), http.Client(), patience=AT_ONCE)
 
 
 @pytest.fixture
@@ -119,23 +124,8 @@ def site(tmp_path: Path) -> Iterator[Site]:
         site.client.close()
 
 
-def _read(stream: RangeStream) -> bytes:
-    buffer, read = memoryview(bytearray(7000)), bytearray()
-    with contextlib.closing(stream):
-        while count := stream.readinto(buffer):
-            read += buffer[:count]
-    return bytes(read)
-
-
-def _file(manifest: Manifest, path: str) -> File:
-    return next(file for file in manifest.files if file.path == path)
-
-
 def _error(action: Callable[[], object]) -> NimctlError:
-    with pytest.raises(NimctlError) as caught:
-        action()
-    assert "canary" not in str(caught.value) + repr(caught.value.__dict__)
-    return caught.value
+    return error_of(action, "canary")
 
 
 def _sums(names: list[str]) -> bytes:
@@ -157,7 +147,7 @@ def test_a_folder_that_lists_itself(site: Site, place: str) -> None:
     assert {name: (snapshot / name).read_bytes() for name in NAMES} == {name: FILES[name] for name in NAMES}
     again = site.source(place, offline=True).resolve()
     assert again.revision == manifest.revision
-    assert _file(again, "model.safetensors").digest == _digest("model.safetensors")
+    assert file_of(again, "model.safetensors").digest == _digest("model.safetensors")
 
 
 def test_a_folder_without_listing_is_found_by_its_index(site: Site) -> None:
@@ -200,7 +190,7 @@ def test_a_manifest_is_enough(site: Site) -> None:
     assert (site.fetch(site.source("bare")) / "model.safetensors").read_bytes() == WEIGHTS
     (site.www / "model.safetensors").unlink()
     assert (
-        _error(lambda: _read(site.source("bare", refresh=True).open_range(manifest.files[1], 0, 9))).id
+        _error(lambda: read_stream(site.source("bare", refresh=True).open_range(manifest.files[1], 0, 9))).id
         == "weights-not-found"
     )
 
@@ -221,8 +211,8 @@ def test_revisions_follow_the_content(site: Site) -> None:
 def test_a_file_that_changes_meanwhile_is_an_error_and_never_a_mix(site: Site) -> None:
     site.put(FILES)
     source = site.source()
-    weights = _file(source.resolve(), "model.safetensors")
-    assert _read(source.open_range(weights, 0, 10)) == WEIGHTS[:10]
+    weights = file_of(source.resolve(), "model.safetensors")
+    assert read_stream(source.open_range(weights, 0, 10)) == WEIGHTS[:10]
     site.put({"model.safetensors": bytes(len(WEIGHTS))})
     os.utime(site.www / "model.safetensors", (1, 1))
     error = _error(lambda: source.open_range(weights, 10, 20))
@@ -233,10 +223,10 @@ def test_a_file_that_changes_meanwhile_is_an_error_and_never_a_mix(site: Site) -
 def test_without_etag_date_and_digest_a_file_is_read_in_one_piece(site: Site) -> None:
     site.put(FILES)
     source = site.source("dateless")
-    weights = _file(source.resolve(), "model.safetensors")
+    weights = file_of(source.resolve(), "model.safetensors")
     with pytest.raises(RangeIgnored):
         source.open_range(weights, 0, 10)
-    assert _read(source.open_range(weights, 0, len(WEIGHTS))) == WEIGHTS
+    assert read_stream(source.open_range(weights, 0, len(WEIGHTS))) == WEIGHTS
 
 
 def test_user_and_password(site: Site) -> None:
@@ -274,7 +264,7 @@ def test_single_files(site: Site) -> None:
     "uri", ["https://", "https://h:canary/x", "https://u:canary/x@h/y", "https://h/#canary", "https://h/?token=canary"]
 )
 def test_addresses_that_are_none(tmp_path: Path, uri: str) -> None:
-    error = _error(lambda: mirror.parse(uri, CachePaths(tmp_path), Access(), http.Client()))
+    error = _error(lambda: mirror.parse(uri, _opening(tmp_path)))
     assert error.id == "weights-source-unsupported"
 
 
@@ -325,7 +315,7 @@ def _serving(handler: type[BaseHTTPRequestHandler]) -> contextlib.AbstractContex
 
 def test_a_listing_cannot_name_a_file_outside(tmp_path: Path) -> None:
     with _serving(_Evil) as host, contextlib.closing(http.Client()) as client:
-        source = mirror.parse(f"http://{host}/m", CachePaths(tmp_path), Access(), client, patience=AT_ONCE)
+        source = mirror.parse(f"http://{host}/m", Opening(CachePaths(tmp_path), Access(), client, patience=AT_ONCE))
         assert _error(source.resolve).id == "weights-unsafe-name"
 
 
@@ -357,11 +347,11 @@ Make = Callable[[str, Path], Remote]
 
 def _s3(url: str, cache: Path) -> Remote:
     access = Access(object_store={"AWS_ENDPOINT_URL": Secret(url), "AWS_SKIP_SIGNATURE": Secret("true")})
-    return objectstore.parse("s3://bucket/m", CachePaths(cache), access, http.Client(), patience=AT_ONCE)
+    return objectstore.parse("s3://bucket/m", _opening(cache, access))
 
 
 def _https(url: str, cache: Path) -> Remote:
-    return mirror.parse(f"{url}/m", CachePaths(cache), Access(), http.Client(), patience=AT_ONCE)
+    return mirror.parse(f"{url}/m", _opening(cache))
 
 
 @pytest.mark.parametrize("make", [_s3, _https])

@@ -18,10 +18,12 @@ from nimctl.core.fetch.access import Access
 from nimctl.core.fetch.manifest import File, Manifest
 from nimctl.core.fetch.retry import Patience
 from nimctl.core.fetch.sources import ngc, ngc_files
+from nimctl.core.fetch.sources.opening import Opening
 from nimctl.core.secret import Secret
 from tests.lib.checkpoints import safetensors
 from tests.lib.fault_hub import KEY, FaultHub, Status
 from tests.lib.fault_hub.messages import Request
+from tests.lib.reading import error_of, read_stream, texts
 
 MODEL = "nim/meta/llama-3.1-8b-instruct"
 URI = f"ngc://{MODEL}:1.0"
@@ -55,20 +57,13 @@ class Bench:
             ngc_key=Secret(key) if key else None, ngc_endpoint=endpoint, ngc_auth_endpoint=endpoint, offline=offline
         )
         client = http.Client(offline=True) if offline else self.client
-        return ngc.parse(uri, self.paths, access, client, patience=AT_ONCE, **options)
+        return ngc.parse(uri, Opening(self.paths, access, client, patience=AT_ONCE, **options))
 
     def error(self, uri: str = URI, **options: Any) -> NimctlError:
-        with pytest.raises(NimctlError) as caught:
-            self.source(uri, **options).resolve()
-        return caught.value
+        return error_of(lambda: self.source(uri, **options).resolve())
 
     def read(self, source: ngc.NgcSource, file: File) -> bytes:
-        buffer = bytearray(file.size)
-        stream, filled = source.open_range(file, 0, file.size), 0
-        while count := stream.readinto(memoryview(buffer)[filled:]):
-            filled += count
-        stream.close()
-        return bytes(buffer)
+        return read_stream(source.open_range(file, 0, file.size))
 
     def read_all(self, source: ngc.NgcSource) -> dict[str, bytes]:
         return {file.path: self.read(source, file) for file in source.resolve().files}
@@ -360,9 +355,9 @@ json_values = st.recursive(
 @given(json_values)
 def test_any_json_is_a_page_or_an_error(document: Any) -> None:
     readers: list[Callable[[Any, str], Any]] = [ngc_files.page, ngc_files.versions]
-    for read in readers:
+    for reader in readers:
         try:
-            read(document, "the list")
+            reader(document, "the list")
         except NimctlError as error:
             assert error.id in ("weights-source-failed", "weights-unsafe-name")
 
@@ -429,15 +424,6 @@ def test_what_a_nim_left_is_found_offline(bench: Bench) -> None:
 # Keys.
 
 
-def texts(error: BaseException) -> str:
-    """All that any output could show of an error and of what caused it."""
-    shown, here = [], error
-    while here is not None:
-        shown += [str(here), repr(here), repr(here.args)]
-        here = here.__cause__ or here.__context__  # type: ignore[assignment]
-    return "\n".join(shown) + (json.dumps(error.to_json()) if isinstance(error, NimctlError) else "")
-
-
 @pytest.mark.parametrize("code", [200, 400, 401, 403, 404, 410, 429, 500])
 @pytest.mark.parametrize("key", [KEY, LEGACY])
 def test_key_and_token_are_never_shown(bench: Bench, key: str, code: int) -> None:
@@ -480,7 +466,7 @@ def test_what_is_no_address_is_refused(bench: Bench, uri: str) -> None:
 def test_no_address_leaves_the_cache(tail: str) -> None:
     paths = CachePaths(Path("/cache"))
     try:
-        source = ngc.parse(f"ngc://org/{tail}", paths, Access(), http.Client(offline=True))
+        source = ngc.parse(f"ngc://org/{tail}", Opening(paths, Access(), http.Client(offline=True)))
     except NimctlError as error:
         assert error.id == "weights-source-unsupported"
     else:

@@ -1,6 +1,5 @@
 """`s3://` against a real S3 server (moto's), `gs://` and misbehaviour against small ones; no store is ever mocked."""
 
-import contextlib
 import hashlib
 import inspect
 import json
@@ -22,13 +21,14 @@ from nimctl.core.cache import CachePaths
 from nimctl.core.errors import NimctlError
 from nimctl.core.fetch import http, store
 from nimctl.core.fetch.access import Access
-from nimctl.core.fetch.manifest import File, Manifest
-from nimctl.core.fetch.protocol import Interrupted, RangeIgnored, RangeStream, Remote
+from nimctl.core.fetch.protocol import Interrupted, RangeIgnored, Remote
 from nimctl.core.fetch.retry import Patience
 from nimctl.core.fetch.sources import checksums, objectstore, objectstore_errors
 from nimctl.core.fetch.sources.objectstore_errors import Asked
+from nimctl.core.fetch.sources.opening import Opening
 from nimctl.core.secret import Secret
 from tests.lib.checkpoints import safetensors
+from tests.lib.reading import error_of, file_of, read_stream
 
 AT_ONCE = Patience(attempts=2, first=0.0, longest=0.0)
 WEIGHTS = safetensors(300_000)[:-300_000] + bytes(n * 7 % 251 for n in range(300_000))
@@ -72,7 +72,7 @@ class Bench:
     def source(self, uri: str | None = None, *, offline: bool = False, refresh: bool = False, **variables: str) -> Any:
         access = _access({"AWS_ENDPOINT_URL": self.url, **KEY, **variables}, offline=offline)
         uri = uri or f"s3://{self.bucket}/m"
-        return objectstore.parse(uri, self.paths, access, http.Client(), refresh=refresh, patience=AT_ONCE)
+        return objectstore.parse(uri, Opening(self.paths, access, http.Client(), refresh, AT_ONCE))
 
     def fetch(self, source: Any) -> Path:
         return store.ensure(source, source.resolve(), self.paths, lambda _: None, patience=AT_ONCE)
@@ -82,31 +82,18 @@ def _access(variables: dict[str, str], *, offline: bool = False) -> Access:
     return Access(object_store={name: Secret(value) for name, value in variables.items() if value}, offline=offline)
 
 
+def _opening(cache: Path, access: Access) -> Opening:
+    return Opening(CachePaths(cache), access, http.Client(), patience=AT_ONCE)
+
+
 @pytest.fixture
 def bench(s3_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> Bench:
     bucket = f"bucket-{sha256_of(request.node.name.encode())[:16]}"
     return Bench(s3_url, bucket, tmp_path / "cache")
 
 
-def _read(stream: RangeStream, chunk: int = 7000) -> bytes:
-    buffer, read = memoryview(bytearray(chunk)), bytearray()
-    with contextlib.closing(stream):
-        while count := stream.readinto(buffer):
-            read += buffer[:count]
-    return bytes(read)
-
-
-def _file(manifest: Manifest, path: str) -> File:
-    return next(file for file in manifest.files if file.path == path)
-
-
 def _error(action: Callable[[], object]) -> NimctlError:
-    with pytest.raises(NimctlError) as caught:
-        action()
-    told = str(caught.value) + repr(caught.value.__dict__)
-    assert "canarySecretCanary" not in told
-    assert "AKIAEXAMPLE" not in told
-    return caught.value
+    return error_of(action, KEY["AWS_SECRET_ACCESS_KEY"], KEY["AWS_ACCESS_KEY_ID"])
 
 
 def test_a_folder_arrives_whole_and_its_second_start_asks_nobody(bench: Bench) -> None:
@@ -121,15 +108,15 @@ def test_a_folder_arrives_whole_and_its_second_start_asks_nobody(bench: Bench) -
     assert {path: (snapshot / path).read_bytes() for path in NAMES} == {path: FILES[path] for path in NAMES}
     again = bench.source(offline=True).resolve()
     assert again.revision == manifest.revision
-    assert _file(again, "model.safetensors").digest == f"sha256:{sha256_of(WEIGHTS)}"
+    assert file_of(again, "model.safetensors").digest == f"sha256:{sha256_of(WEIGHTS)}"
 
 
 def test_ranges_are_exactly_what_was_asked_for(bench: Bench) -> None:
     bench.put(FILES)
     source = bench.source()
-    weights = _file(source.resolve(), "model.safetensors")
+    weights = file_of(source.resolve(), "model.safetensors")
     for start, stop in ((0, 1), (1, 70_001), (weights.size - 3, weights.size), (0, weights.size)):
-        assert _read(source.open_range(weights, start, stop)) == WEIGHTS[start:stop]
+        assert read_stream(source.open_range(weights, start, stop)) == WEIGHTS[start:stop]
     stream = source.open_range(weights, 0, weights.size)
     stream.abort()
     with pytest.raises(Interrupted):
@@ -153,8 +140,8 @@ def test_an_unchanged_folder_keeps_its_revision_and_a_changed_one_gets_another(b
 def test_a_file_that_changes_meanwhile_is_an_error_and_never_a_mix(bench: Bench) -> None:
     bench.put(FILES)
     source = bench.source()
-    weights = _file(source.resolve(), "model.safetensors")
-    assert _read(source.open_range(weights, 0, 10)) == WEIGHTS[:10]
+    weights = file_of(source.resolve(), "model.safetensors")
+    assert read_stream(source.open_range(weights, 0, 10)) == WEIGHTS[:10]
     bench.put({"model.safetensors": bytes(len(WEIGHTS))})
     error = _error(lambda: source.open_range(weights, 10, 20))
     assert error.id == "weights-source-failed"
@@ -206,7 +193,7 @@ def test_the_flat_keys_of_a_bucket_filled_for_nim(bench: Bench) -> None:
     source = bench.source(f"s3://{bench.bucket}/{base}")
     manifest = source.resolve()
     assert [file.path for file in manifest.files] == ["config.json", "model.safetensors", "sub/b.json"]
-    assert _read(source.open_range(_file(manifest, "sub/b.json"), 0, 3)) == b"[1]"
+    assert read_stream(source.open_range(file_of(manifest, "sub/b.json"), 0, 3)) == b"[1]"
     only = bench.source(f"s3://{bench.bucket}/{base}?file=sub/b.json").resolve()
     assert [file.path for file in only.files] == ["sub/b.json"]
 
@@ -314,7 +301,7 @@ def _listing(size: int, etag: str = '"e"') -> bytes:
 def _rude_source(rude: RudeServer, tmp_path: Path, scheme: str = "s3", **variables: str) -> Any:
     endpoint = {"s3": "AWS_ENDPOINT_URL", "gs": "GOOGLE_BASE_URL"}[scheme]
     access = _access({endpoint: rude.url, **variables})
-    return objectstore.parse(f"{scheme}://bucket/m", CachePaths(tmp_path), access, http.Client(), patience=AT_ONCE)
+    return objectstore.parse(f"{scheme}://bucket/m", _opening(tmp_path, access))
 
 
 @pytest.mark.parametrize(
@@ -358,11 +345,11 @@ def test_bodies_that_lie(rude: RudeServer, tmp_path: Path) -> None:
 
     rude.script = script
     source = _rude_source(rude, tmp_path)
-    weights = _file(source.resolve(), "model.safetensors")
+    weights = file_of(source.resolve(), "model.safetensors")
 
     def told(status: int, body: bytes, **headers: str) -> Callable[[], bytes]:
         answer.update(status=status, body=body, headers={"ETag": '"e"', **headers})
-        return lambda: _read(source.open_range(weights, 0, 100))
+        return lambda: read_stream(source.open_range(weights, 0, 100))
 
     assert told(206, bytes(100), Content_Range="bytes 0-99/1000")() == bytes(100)
     assert rude.seen[-1][1]["if-match"] == '"e"'
@@ -383,7 +370,7 @@ def test_bodies_that_lie(rude: RudeServer, tmp_path: Path) -> None:
 def test_without_etag_and_digest_a_file_is_read_in_one_piece(rude: RudeServer, tmp_path: Path) -> None:
     rude.script = lambda request: request.say(200, _listing(1000, etag=""))
     source = _rude_source(rude, tmp_path)
-    weights = _file(source.resolve(), "model.safetensors")
+    weights = file_of(source.resolve(), "model.safetensors")
     with pytest.raises(RangeIgnored):
         source.open_range(weights, 0, 100)
 
@@ -401,13 +388,13 @@ def test_a_reader_of_a_silent_store_can_be_called_off(rude: RudeServer, tmp_path
 
     rude.script = script
     source = _rude_source(rude, tmp_path)
-    stream = source.open_range(_file(source.resolve(), "model.safetensors"), 0, 1000)
+    stream = source.open_range(file_of(source.resolve(), "model.safetensors"), 0, 1000)
     outcome: list[BaseException] = []
 
     def read() -> None:
         reading.set()
         try:
-            _read(stream)
+            read_stream(stream)
         except Interrupted as error:
             outcome.append(error)
 
@@ -426,7 +413,7 @@ def test_no_server_no_name(tmp_path: Path) -> None:
         url = closed.url
     for endpoint in (url, "http://no-such-host.invalid:1"):
         access = _access({"AWS_ENDPOINT_URL": endpoint, **KEY})
-        source = objectstore.parse("s3://bucket/m", CachePaths(tmp_path), access, http.Client(), patience=AT_ONCE)
+        source = objectstore.parse("s3://bucket/m", _opening(tmp_path, access))
         assert _error(source.resolve).id == "weights-source-unreachable"
 
 
@@ -440,7 +427,7 @@ def test_google_speaks_the_same(rude: RudeServer, tmp_path: Path) -> None:
 
     rude.script = script
     source = _rude_source(rude, tmp_path, "gs")
-    assert _read(source.open_range(_file(source.resolve(), "model.safetensors"), 5, 50)) == WEIGHTS[5:50]
+    assert read_stream(source.open_range(file_of(source.resolve(), "model.safetensors"), 5, 50)) == WEIGHTS[5:50]
     assert source.repo.startswith("gs/bucket--m")
     signed = _rude_source(rude, tmp_path, "gs", GOOGLE_BEARER_TOKEN="canarySecretCanary")
     assert signed.resolve().files

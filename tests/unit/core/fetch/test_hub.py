@@ -21,10 +21,12 @@ from nimctl.core.fetch.manifest import File, Manifest
 from nimctl.core.fetch.retry import Patience
 from nimctl.core.fetch.sources import hub, listing
 from nimctl.core.fetch.sources.folder import require_no_links_outside
+from nimctl.core.fetch.sources.opening import Opening
 from nimctl.core.secret import Secret
 from tests.lib.checkpoints import safetensors
 from tests.lib.fault_hub import TOKEN, FaultHub, Status, sha256_of
 from tests.lib.fault_hub.content import InMemory
+from tests.lib.reading import error_of, read_stream, texts
 from tests.lib.users import as_user, needs_root, open_folder
 
 NAME = "org/name"
@@ -68,20 +70,13 @@ class Bench:
             offline=options.pop("offline", False),
         )
         client = http.Client(offline=True) if access.offline else self.client
-        return hub.parse(uri, self.paths, access, client, patience=AT_ONCE, **options)
+        return hub.parse(uri, Opening(self.paths, access, client, patience=AT_ONCE, **options))
 
     def error(self, uri: str = f"hf://{NAME}", **options: Any) -> NimctlError:
-        with pytest.raises(NimctlError) as caught:
-            self.source(uri, **options).resolve()
-        return caught.value
+        return error_of(lambda: self.source(uri, **options).resolve())
 
     def read(self, source: hub.HubSource, file: File, start: int = 0, stop: int | None = None) -> bytes:
-        buffer = bytearray((file.size if stop is None else stop) - start)
-        stream, filled = source.open_range(file, start, start + len(buffer)), 0
-        while count := stream.readinto(memoryview(buffer)[filled:]):
-            filled += count
-        stream.close()
-        return bytes(buffer)
+        return read_stream(source.open_range(file, start, file.size if stop is None else stop))
 
 
 @pytest.fixture
@@ -427,7 +422,7 @@ def test_offline_what_may_not_be_read_is_said_so() -> None:
         lay_down(paths.repo(NAME), COMMIT, LAID)
         for blob in paths.repo(NAME).blobs.iterdir():
             blob.chmod(0o600)
-        source = hub.parse(f"hf://{NAME}", paths, Access(offline=True), http.Client(offline=True))
+        source = hub.parse(f"hf://{NAME}", Opening(paths, Access(offline=True), http.Client(offline=True)))
         with pytest.raises(NimctlError) as caught:
             as_user(source.resolve)
     assert caught.value.id == "weights-unreadable"
@@ -436,8 +431,9 @@ def test_offline_what_may_not_be_read_is_said_so() -> None:
 def test_beside_whole_weights_an_unreachable_source_is_soon_given_up(bench: Bench) -> None:
     lay_down(bench.repo, COMMIT, LAID)
     rule = bench.server.fail("/api/*", Status(503))
-    access = Access(hf_endpoint=bench.server.url)
-    source = hub.parse(f"hf://{NAME}", bench.paths, access, bench.client, patience=replace(AT_ONCE, attempts=9))
+    patient = replace(AT_ONCE, attempts=9)
+    opening = Opening(bench.paths, Access(hf_endpoint=bench.server.url), bench.client, patience=patient)
+    source = hub.parse(f"hf://{NAME}", opening)
     with pytest.raises(NimctlError):
         source.resolve()
     assert rule.hits == 3
@@ -528,15 +524,6 @@ def test_what_is_in_the_cache_does_not_hide_that_the_source_says_no(bench: Bench
 # Keys.
 
 
-def texts(error: BaseException) -> str:
-    """All that any output could show of an error and of what caused it."""
-    shown, here = [], error
-    while here is not None:
-        shown += [str(here), repr(here), repr(here.args)]
-        here = here.__cause__ or here.__context__  # type: ignore[assignment]
-    return "\n".join(shown) + (json.dumps(error.to_json()) if isinstance(error, NimctlError) else "")
-
-
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -598,7 +585,7 @@ def test_no_address_leaves_the_cache(tail: str) -> None:
     paths = CachePaths(Path("/cache"))
     client = http.Client(offline=True)
     try:
-        source = hub.parse(f"hf://org/{tail}", paths, Access(), client)
+        source = hub.parse(f"hf://org/{tail}", Opening(paths, Access(), client))
     except NimctlError as error:
         assert error.id == "weights-source-unsupported"
     else:
