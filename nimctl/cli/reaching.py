@@ -22,8 +22,8 @@ from nimctl.registry.reference import DOCKER_HUB, Reference, is_loopback, parse
 T = TypeVar("T")
 
 NVIDIA = "nvcr.io"
-# Where the layers of an image lie, beside its registry. NVIDIA's, which gives its tokens itself, redirects there; no page
-# of NVIDIA's names the host. Docker's: https://docs.docker.com/desktop/setup/allow-list/
+# Where the layers of an image lie, beside its registry. NVIDIA's, which gives its tokens itself, redirects there, and
+# none of its pages names the host. Docker's: https://docs.docker.com/desktop/setup/allow-list/
 _LAYERS = {NVIDIA: "https://layers.nvcr.io", DOCKER_HUB: "https://production.cloudflare.docker.com"}
 # Where files of the Hub lie: https://huggingface.co/docs/hub/models-downloading#downloading-behind-a-proxy-or-firewall
 _HUB_FILES = "https://us.aws.cdn.hf.co"

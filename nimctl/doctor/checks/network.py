@@ -47,8 +47,9 @@ def judge_proxy(facts: HostFacts, needs: Needs) -> list[Finding]:
     the variables of a shell (https://docs.docker.com/engine/daemon/proxy/).
     """
     named = facts.network.proxies
+    # the later one counts: ALL_PROXY stands in for what has no variable of its own
     used = {
-        scheme: name for scheme in ("HTTPS", "HTTP") for name in (f"{scheme}_PROXY", "ALL_PROXY") if named.get(name)
+        scheme: name for scheme in ("HTTPS", "HTTP") for name in ("ALL_PROXY", f"{scheme}_PROXY") if named.get(name)
     }
     if not used:
         return [skipped("proxy", "proxies", "none is set")]
@@ -125,15 +126,11 @@ def judge_clock(facts: HostFacts, needs: Needs) -> list[Finding]:
     """The clock agrees with those of other hosts: certificates, tokens and signatures are refused at a wrong time, by
     S3 from 15 minutes on (https://docs.aws.amazon.com/AmazonS3/latest/API/RESTAuthentication.html).
     """
-    if facts.network.reached is None:
-        if problem := look_failed(facts, "destinations"):
-            return [unknown("clock", "clock not compared", cause=problem)]
-        return [skipped("clock", "clock", "no host was asked for the time")]
     skew = skew_of(facts)
     if skew is None:
-        return [unknown("clock", "clock not compared", cause="no host that was asked told its time")]
+        return [_clock_untold(facts)]
     off = f"{duration(abs(skew))} {'ahead' if skew > 0 else 'behind'}"
-    told = tuple(f"{h.url}: {h.skew:+.0f} s" for h in facts.network.reached if h.skew is not None)
+    told = tuple(f"{h.url}: {h.skew:+.0f} s" for h in facts.network.reached or () if h.skew is not None)
     signed = bool(needs.recipe and needs.recipe.weights.startswith("s3://")) and abs(skew) > SKEW_OF_S3
     if clock_is_wrong(facts) or signed:
         cause = "S3 refuses signatures of another time" if signed else "certificates are refused because of it"
@@ -142,6 +139,17 @@ def judge_clock(facts: HostFacts, needs: Needs) -> list[Finding]:
         cause = "by the Date of the hosts that answered; tokens and signatures may be refused"
         return [warned("clock", "clock-skew", f"the clock is {off}", cause=cause, fix=_SET_CLOCK, evidence=told)]
     return [passed("clock", f"the clock agrees with that of {_counted(told)}")]
+
+
+def _clock_untold(facts: HostFacts) -> Finding:
+    """Why no other clock is known."""
+    if facts.network.reached is None:
+        if problem := look_failed(facts, "destinations"):
+            return unknown("clock", "clock not compared", cause=problem)
+        return skipped("clock", "clock", "no host was asked for the time")
+    if any(host.state in ("ok", "clock") for host in facts.network.reached):
+        return unknown("clock", "clock not compared", cause="no host that was asked told its time")
+    return skipped("clock", "clock", "no host answered that could tell the time")
 
 
 def duration(seconds: float) -> str:
