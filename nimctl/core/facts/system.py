@@ -53,10 +53,13 @@ class LimitFacts:
 class SecurityFacts:
     """What confines programs here: `selinux` is enforcing, permissive or disabled; `apparmor` whether it is on.
 
-    `lockdown` is the kernel's lockdown mode (none, integrity, confidentiality), `secure_boot` what the firmware says.
+    `selinux_devices` tells whether its policy lets containers use devices that they were given, such as GPUs:
+    https://github.com/containers/container-selinux/pull/306. `lockdown` is the kernel's lockdown mode (none, integrity,
+    confidentiality), `secure_boot` what the firmware says.
     """
 
     selinux: Literal["enforcing", "permissive", "disabled"] | None = None
+    selinux_devices: bool | None = None
     apparmor: bool | None = None
     secure_boot: bool | None = None
     lockdown: str | None = None
@@ -77,6 +80,8 @@ class NvidiaKernelFacts:
     `installed_known` is False where that could not be told: the module index cannot be read, or a file is there that
     does not tell its version cheaply.
 
+    `library` is the version in the name of the driver's library on disk (libnvidia-ml.so), whether it works or not.
+
     `device_nodes` are the names below /dev, `nodes_denied` those of them that this user may not open; `dev_char_links`
     whether each has its link in /dev/char, which systemd needs:
     https://github.com/NVIDIA/nvidia-container-toolkit/issues/48
@@ -94,6 +99,7 @@ class NvidiaKernelFacts:
     installed: str | None = None
     installed_path: str | None = None
     installed_known: bool = False
+    library: str | None = None
     device_nodes: tuple[str, ...] | None = None
     nodes_denied: tuple[str, ...] | None = None
     dev_char_links: bool | None = None

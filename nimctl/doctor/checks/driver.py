@@ -1,76 +1,87 @@
-"""The NVIDIA driver and the CUDA version that it supports."""
+"""The NVIDIA driver: whether it answers, its version and branch, its kernel module, and the CUDA that it supports."""
 
 from nimctl.core.facts import HostFacts
 from nimctl.doctor import minimums
+from nimctl.doctor.checks.driver_silent import INSTALL, INSTALL_OPEN, INSTALL_WSL, why
 from nimctl.doctor.checks.scope import no_gpu_wanted
-from nimctl.doctor.model import Check, Finding, Needs, failed, passed, skipped, unknown
-from nimctl.doctor.versions import at_least
-
-_INSTALL = "Install driver 580 or later: https://docs.nvidia.com/datacenter/tesla/driver-installation-guide/"
-_INSTALL_WSL = "Install the NVIDIA driver in Windows, and none inside WSL: https://docs.nvidia.com/cuda/wsl-user-guide/"
-
-# What each state of the inventory that is not "ok" means: error id, title, cause, fix.
-_STATES = {
-    "no-library": (
-        "driver-missing",
-        "no NVIDIA driver",
-        "libnvidia-ml.so.1, which comes with the driver, is not installed",
-        _INSTALL,
-    ),
-    "driver-not-loaded": (
-        "driver-missing",
-        "the NVIDIA driver is installed but not loaded",
-        "the kernel module does not answer: it was not built for this kernel, nouveau holds the GPUs, or Secure Boot "
-        "refused an unsigned module",
-        "Load it with `sudo modprobe nvidia`; when that fails, `sudo dmesg | grep -iE 'nvidia|nouveau|lockdown'` "
-        "says why.",
-    ),
-    "mismatch": (
-        "driver-mismatch",
-        "driver library and kernel module differ in version",
-        "the driver was updated while the old kernel module stayed loaded",
-        "Reboot, or stop what uses the GPUs and reload the module: `sudo rmmod nvidia_uvm nvidia_drm nvidia_modeset "
-        "nvidia && sudo modprobe nvidia`.",
-    ),
-    "no-permission": (
-        "driver-missing",
-        "this user may not use the NVIDIA driver",
-        "NVML refused access to /dev/nvidiactl",
-        "Make the device files readable (`ls -l /dev/nvidia*`), or add your user to the group that owns them.",
-    ),
-    "failed": (
-        "driver-missing",
-        "the NVIDIA driver does not work",
-        "NVML answered with an error, or did not answer at all",
-        "Look for Xid errors with `sudo dmesg | grep -i NVRM`, then reboot or reset the GPU.",
-    ),
-}
+from nimctl.doctor.driver_branches import BRANCHES, NEEDS_OPEN, SOURCE, has_ended, is_blackwell
+from nimctl.doctor.model import Check, Finding, Needs, failed, passed, skipped, unknown, warned
+from nimctl.doctor.versions import at_least, numbers
 
 
 def judge_driver(facts: HostFacts, needs: Needs) -> list[Finding]:
-    """A driver answers, and is new enough."""
-    title = "NVIDIA driver"
+    """A driver answers. When none does, kernel, PCI bus and disk tell why: nouveau or a virtual machine holds the GPUs,
+    the module was not built, not signed or not loaded, its library or device nodes are missing, or they differ in
+    version. https://docs.nvidia.com/datacenter/tesla/driver-installation-guide/
+    """
     if reason := no_gpu_wanted(needs):
-        return [skipped("driver", title, reason)]
+        return [skipped("driver", "NVIDIA driver", reason)]
     if facts.gpus.state != "ok":
-        error_id, what, cause, fix = _STATES[facts.gpus.state]
-        if facts.system.wsl and facts.gpus.state == "no-library":
-            fix = _INSTALL_WSL
-        evidence = (facts.gpus.detail,) if facts.gpus.detail else ()
-        return [failed("driver", error_id, what, cause=cause, fix=fix, evidence=evidence)]
+        return [why(facts)]
+    where = " (Windows')" if facts.system.wsl else ""
+    return [passed("driver", f"driver {facts.gpus.driver or 'of unknown version'} answers{where}")]
+
+
+def judge_version(facts: HostFacts, needs: Needs) -> list[Finding]:
+    """The driver is 580 or later, which the images' pages ask for, also where NVIDIA's forward-compatibility package
+    would let an older one start; and its branch still gets fixes.
+    https://docs.nvidia.com/datacenter/tesla/drivers/supported-drivers-and-cuda-toolkit-versions.html
+    """
+    title = "version of the driver"
+    if reason := no_gpu_wanted(needs) or _no_driver(facts):
+        return [skipped("driver-version", title, reason)]
     version = facts.gpus.driver
     enough = at_least(version, minimums.DRIVER)
     if enough is None:
-        return [unknown("driver", f"driver version {version or 'not told'}", cause="its number cannot be read")]
-    needed = f"driver {version} ({minimums.DRIVER} or later is needed)"
-    if enough:
-        return [passed("driver", needed)]
-    cause = f"CUDA {minimums.CUDA}, which the images are built with, needs driver {minimums.DRIVER}"
-    return [failed("driver", "driver-too-old", needed, cause=cause, fix=_INSTALL_WSL if facts.system.wsl else _INSTALL)]
+        return [unknown("driver-version", f"driver version {version or 'not told'}", cause="it cannot be read")]
+    if not enough:
+        cause = f"CUDA {minimums.CUDA}, which the images are built with, needs driver {minimums.DRIVER}"
+        fix = INSTALL_WSL if facts.system.wsl else INSTALL
+        title = f"driver {version} ({minimums.DRIVER} or later is needed)"
+        return [failed("driver-version", "driver-too-old", title, cause=cause, fix=fix)]
+    number = (numbers(version) or (0,))[0]
+    branch = BRANCHES.get(number)
+    if facts.system.wsl or branch is None:  # Windows counts its branches on: 581 belongs to R580
+        return [passed("driver-version", f"driver {version} ({minimums.DRIVER} or later is needed)")]
+    until = f"until {branch.until}" if branch.until else "no longer listed"
+    named = f"driver {version}, R{number}: {branch.kind} branch, {until}"
+    if not has_ended(branch, facts.taken_at[:7]):
+        return [passed("driver-version", named)]
+    cause = f"NVIDIA no longer fixes branch R{number}, not even what attackers can use"
+    fix = f"Move to a branch that is supported: {SOURCE}"
+    return [warned("driver-version", "driver-branch-ended", named, cause=cause, fix=fix, severity="info")]
+
+
+def judge_module(facts: HostFacts, needs: Needs) -> list[Finding]:
+    """The kernel module is of the kind that the GPUs need: Blackwell and Grace Hopper work with the open modules only,
+    GPUs older than Turing with the proprietary ones only, others with either.
+    https://developer.nvidia.com/blog/nvidia-transitions-fully-towards-open-source-gpu-kernel-modules/
+    """
+    title, kernel = "kernel module of the driver", facts.nvidia_kernel
+    if reason := no_gpu_wanted(needs) or _no_driver(facts):
+        return [skipped("driver-module", title, reason)]
+    if facts.system.wsl:
+        return [skipped("driver-module", title, "the driver is in Windows")]
+    if kernel.module_open is None:
+        return [unknown("driver-module", title, cause="/proc/driver/nvidia/version could not be read")]
+    kind = "open" if kernel.module_open else "proprietary"
+    answering = [g for g in facts.gpus.gpus if g.error is None]
+    picky = [g for g in answering if g.architecture in NEEDS_OPEN or "GH200" in (g.name or "")]
+    hidden = any(is_blackwell(device) for device in kernel.gpu_ids or ()) and len(answering) < (kernel.pci_gpus or 0)
+    if kernel.module_open or not (picky or hidden):
+        return [passed("driver-module", f"{kind} kernel module {kernel.module or ''}".rstrip())]
+    cause = "Blackwell and Grace Hopper are supported by the open kernel modules only"
+    if hidden and not answering:
+        wrong = f"the proprietary kernel module does not drive the {kernel.pci_gpus} GPUs"
+        return [failed("driver-module", "driver-module-wrong", wrong, cause=cause, fix=INSTALL_OPEN)]
+    wrong = f"proprietary kernel module with {(picky or answering)[0].name or 'these GPUs'}"
+    return [warned("driver-module", "driver-module-wrong", wrong, cause=cause, fix=INSTALL_OPEN)]
 
 
 def judge_cuda(facts: HostFacts, needs: Needs) -> list[Finding]:
-    """The driver supports the CUDA version of the images."""
+    """The driver supports CUDA 12.9, with which the images are built: a container brings its own CUDA libraries, and
+    the host's driver bounds which of them start. https://docs.nvidia.com/deploy/cuda-compatibility/
+    """
     title = "CUDA version of the driver"
     if reason := no_gpu_wanted(needs) or _no_driver(facts):
         return [skipped("cuda", title, reason)]
@@ -80,11 +91,10 @@ def judge_cuda(facts: HostFacts, needs: Needs) -> list[Finding]:
     needed = f"CUDA {facts.gpus.cuda} ({minimums.CUDA} or later is needed)"
     if enough:
         return [passed("cuda", needed)]
-    return [
-        failed(
-            "cuda", "cuda-too-old", needed, cause="CUDA in a container is bounded by the host's driver", fix=_INSTALL
-        )
-    ]
+    if at_least(facts.gpus.driver, minimums.DRIVER) is False:
+        return [skipped("cuda", title, "the driver is too old")]
+    cause, fix = "CUDA in a container is bounded by the host's driver", INSTALL_WSL if facts.system.wsl else INSTALL
+    return [failed("cuda", "cuda-too-old", needed, cause=cause, fix=fix)]
 
 
 def _no_driver(facts: HostFacts) -> str:
@@ -92,6 +102,8 @@ def _no_driver(facts: HostFacts) -> str:
 
 
 CHECKS = (
-    Check("driver", "gpu", f"the NVIDIA driver answers and is {minimums.DRIVER} or later", judge_driver),
+    Check("driver", "gpu", "the NVIDIA driver answers", judge_driver),
+    Check("driver-version", "gpu", f"the driver is {minimums.DRIVER} or later, of a supported branch", judge_version),
+    Check("driver-module", "gpu", "the driver's kernel module is of the kind that the GPUs need", judge_module),
     Check("cuda", "gpu", f"the driver supports CUDA {minimums.CUDA} or later", judge_cuda),
 )

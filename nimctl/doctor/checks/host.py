@@ -13,47 +13,75 @@ PROGRAM_BYTES = 4 * 2**30
 
 
 def judge_system(facts: HostFacts, needs: Needs) -> list[Finding]:
-    """The distribution, told and never refused; NVIDIA recommends one, and others work."""
+    """The distribution, told and never refused: NVIDIA recommends Ubuntu 22.04 or later, and others work.
+    https://docs.nvidia.com/nim/large-language-models/latest/turbo/get-started-kimi-k2-5-turbo.html
+    """
     system = facts.system
     name = system.os_name or " ".join(part for part in (system.os_id, system.os_version) if part)
     if not name:
         return [unknown("os", "operating system", cause="/etc/os-release could not be read")]
     validated = system.os_id == "ubuntu" and at_least(system.os_version, minimums.UBUNTU)
-    remark = "" if validated else f"; NVIDIA has validated Ubuntu {minimums.UBUNTU} and later"
-    inside = "; WSL 2: the driver is Windows'" if system.wsl else ""
-    return [passed("os", f"{name}, kernel {system.kernel or 'unknown'}{inside}{remark}")]
+    remark = () if validated else (f"NVIDIA has validated Ubuntu {minimums.UBUNTU} and later",)
+    machine = (f"machine: {system.product}",) if system.product else ()
+    return [passed("os", f"{name}, kernel {system.kernel or 'unknown'}", evidence=(*machine, *remark))]
 
 
 def judge_architecture(facts: HostFacts, needs: Needs) -> list[Finding]:
-    """There are images for this processor."""
+    """There are images for the processor, and the image on this host is for it: one for another kind of processor ends
+    at once with "exec format error", or runs under emulation, where no GPU can be used.
+    https://docs.docker.com/build/building/multi-platform/
+    """
     arch = (facts.docker.architecture if needs.runtime == "docker" else None) or facts.system.arch
     if arch is None:
         return [unknown("arch", "processor architecture", cause="neither the system nor Docker names it")]
-    if known := _ARCHITECTURES.get(arch.lower()):
+    known = _ARCHITECTURES.get(arch.lower())
+    if known is None:
+        return [
+            failed(
+                "arch",
+                "image-incompatible",
+                f"processor architecture {arch}",
+                cause="the images exist for amd64 and arm64",
+                fix="Use a host with such a processor.",
+            )
+        ]
+    image = facts.image if needs.runtime == "docker" else None
+    if image is None or not image.present or image.architecture is None:
         return [passed("arch", f"processor architecture {known}")]
+    if _ARCHITECTURES.get(image.architecture.lower(), image.architecture) == known:
+        return [passed("arch", f"processor architecture {known}, as the image's")]
     return [
         failed(
             "arch",
             "image-incompatible",
-            f"processor architecture {arch}",
-            cause="the images exist for amd64 and arm64",
-            fix="Use a host with such a processor.",
+            f"processor architecture {known}, and the image is for {image.architecture}",
+            cause=f"{image.reference} was pulled or built for another kind of processor",
+            fix=f"Remove it (`docker rmi {image.reference}`), and bring it for this host with `nimctl pull` or `nimctl "
+            f"build --platform linux/{known}`.",
         )
     ]
 
 
 def judge_memory(facts: HostFacts, needs: Needs) -> list[Finding]:
-    """Host memory holds the program, its shared memory, and on the CPU the weights."""
+    """Host memory holds the program, its shared memory, and on the CPU the weights; where a control group allows the
+    process runtime less than the machine has, that is what counts. https://docs.kernel.org/admin-guide/cgroup-v2.html
+    """
     total, free, recipe = facts.system.memory_total, facts.system.memory_available, needs.recipe
     if total is None:
         return [unknown("memory", "host memory", cause="/proc/meminfo could not be read")]
+    limit = facts.system.memory_limit if needs.runtime == "process" else None
     stated = f"host memory {human(total)}" + (f", {human(free)} available" if free is not None else "")
+    if limit is not None and limit < total:
+        total, free = limit, min(limit, free) if free is not None else limit
+        stated += f", {human(limit)} of it allowed here"
     on_cpu = bool(no_gpu_wanted(needs))
     weights = (recipe.weights_bytes or 0) if recipe and on_cpu else 0
     if recipe is not None and weights > total:
         cause = f"on the CPU the weights of {recipe.name} ({human(weights)}) are held in host memory"
         return [failed("memory", "no-layout", stated, cause=cause, fix="Use GPUs, a larger host, or a smaller model.")]
     shared = recipe.shm_bytes if recipe and not on_cpu else 0
+    if free is not None and free < shared:
+        shared = 0  # the check `shm` says so
     wanted = weights + PROGRAM_BYTES + shared
     if free is not None and free < wanted:
         cause = f"the server may use {human(wanted)}: the program, shared memory" + (", weights" if weights else "")
@@ -62,8 +90,48 @@ def judge_memory(facts: HostFacts, needs: Needs) -> list[Finding]:
     return [passed("memory", stated)]
 
 
+def judge_wsl(facts: HostFacts, needs: Needs) -> list[Finding]:
+    """Whether this is Windows' subsystem for Linux, where the driver belongs to Windows, pinned memory is bounded, and
+    MIG, the switch fabric and part of NVML do not exist: told, and no fault.
+    https://docs.nvidia.com/cuda/wsl-user-guide/
+    """
+    if facts.system.wsl is None:
+        return [unknown("wsl", "WSL", cause="the kernel does not tell its name")]
+    if not facts.system.wsl:
+        return [skipped("wsl", "WSL", "this is not Windows")]
+    return [
+        passed(
+            "wsl",
+            "WSL 2: the driver and its updates are Windows'",
+            evidence=(
+                "pinned host memory is bounded, so that moving weights or KV blocks to the host may fail",
+                "NVML tells less: no processes of other machines, no MIG, no fabric",
+                "memory and disk are what .wslconfig gives to this machine; a cache below /mnt is slow",
+            ),
+        )
+    ]
+
+
+def judge_inside(facts: HostFacts, needs: Needs) -> list[Finding]:
+    """nimctl looks at the host itself: inside a container /proc, disks and limits are the container's, paths mean other
+    folders to the host's Docker, and the driver is seen only where it was passed in.
+    https://systemd.io/CONTAINER_INTERFACE/
+    """
+    inside = facts.system.container
+    if inside is None:
+        return [unknown("inside-container", "inside a container or not", cause="/proc could not be read")]
+    if inside == "none":
+        return [passed("inside-container", "nimctl runs on the host itself")]
+    title = f"nimctl runs inside a container ({inside})"
+    if needs.runtime == "process":
+        return [passed("inside-container", f"{title}, as the process runtime will")]
+    cause = "disks, memory and folders are judged as this container sees them, and Docker's may be others"
+    fix = "Run nimctl on the host, or use --runtime process to serve in this container."
+    return [warned("inside-container", "inside-container", title, cause=cause, fix=fix, severity="info")]
+
+
 def judge_nginx(facts: HostFacts, needs: Needs) -> list[Finding]:
-    """The process runtime finds its front."""
+    """The process runtime finds nginx, which is the front that clients reach. https://nginx.org/en/docs/"""
     if needs.runtime != "process":
         return [skipped("front", "nginx", "it is in the image")]
     if facts.tools.nginx:
@@ -76,7 +144,9 @@ def judge_nginx(facts: HostFacts, needs: Needs) -> list[Finding]:
 
 
 def judge_engine(facts: HostFacts, needs: Needs) -> list[Finding]:
-    """The process runtime finds its engine."""
+    """The process runtime finds vLLM, its engine, in the Python that runs nimctl.
+    https://docs.vllm.ai/en/latest/getting_started/installation/
+    """
     if needs.runtime != "process":
         return [skipped("engine", "vLLM", "it is in the image")]
     if facts.tools.vllm:
@@ -90,8 +160,10 @@ def judge_engine(facts: HostFacts, needs: Needs) -> list[Finding]:
 
 CHECKS = (
     Check("os", "host", f"the operating system (Ubuntu {minimums.UBUNTU} or later is recommended)", judge_system),
-    Check("arch", "host", "the processor is amd64 or arm64", judge_architecture),
+    Check("arch", "host", "the processor is amd64 or arm64, as the image", judge_architecture),
     Check("memory", "host", "host memory is enough", judge_memory),
+    Check("wsl", "host", "this is Windows' subsystem for Linux", judge_wsl),
+    Check("inside-container", "host", "nimctl runs on the host, not in a container", judge_inside),
     Check("front", "process", "nginx is installed (process runtime)", judge_nginx),
     Check("engine", "process", "vLLM is installed (process runtime)", judge_engine),
 )

@@ -6,6 +6,7 @@ import re
 import stat
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +21,9 @@ _MODULES = re.compile(
 )
 _VERSION = re.compile(r"\s(\d+\.\d+(?:\.\d+)*)\s")
 _VIRTUAL_MACHINES = re.compile(r"qemu|kvm|vmware|virtual|xen|openstack|google compute|bochs|parallels", re.I)
+# Where distributions keep libraries; the driver's own installer uses the same.
+_LIBRARIES = ("usr/lib/x86_64-linux-gnu", "usr/lib/aarch64-linux-gnu", "usr/lib64", "usr/lib", "lib64")
+_LIBRARY = re.compile(r"libnvidia-ml\.so\.(\d+\.\d[\d.]*)$")
 
 
 def node_number(path: Path) -> tuple[int, int] | None:
@@ -55,6 +59,7 @@ def look_at_nvidia_kernel(
         installed=on_disk.version,
         installed_path=on_disk.path,
         installed_known=on_disk.known,
+        library=_library(root),
         device_nodes=nodes,
         nodes_denied=None if nodes is None else tuple(n for n in nodes if not _may_open(root / "dev" / n)),
         dev_char_links=_have_links(root / "dev", nodes or (), number_of),
@@ -72,6 +77,15 @@ def look_at_iommu(root: Path = Path("/")) -> IommuFacts:
         acs_bridges=None if devices is None else redirecting_bridges(gpus),
         virtual=_is_virtual(root),
     )
+
+
+def _library(root: Path) -> str | None:
+    """The version of the library that programs load, by the link that names it: libnvidia-ml.so.1 -> ....580.95.05."""
+    for folder in _LIBRARIES:
+        with suppress(OSError):
+            if found := _LIBRARY.search((root / folder / "libnvidia-ml.so.1").readlink().name):
+                return found[1]
+    return None
 
 
 def _modules(root: Path) -> tuple[str, ...] | None:

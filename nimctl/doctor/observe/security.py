@@ -10,6 +10,8 @@ from nimctl.doctor.observe.files import is_there, names, read
 # The variable of UEFI's that says whether Secure Boot is on: 4 bytes of attributes, then 0 or 1.
 # https://www.kernel.org/doc/html/latest/filesystems/efivarfs.html
 _SECURE_BOOT = "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
+# Either of them lets containers use the device nodes of GPUs, which the policy otherwise keeps for X servers.
+_DEVICES = ("container_use_devices", "container_use_xserver_devices")
 
 
 def look_at_security(root: Path = Path("/")) -> SecurityFacts:
@@ -17,6 +19,7 @@ def look_at_security(root: Path = Path("/")) -> SecurityFacts:
     lockdown = re.search(r"\[(\w+)\]", read(root / "sys/kernel/security/lockdown") or "")
     return SecurityFacts(
         selinux=_selinux(root),
+        selinux_devices=_selinux_devices(root / "sys/fs/selinux/booleans"),
         apparmor=_apparmor(root),
         secure_boot=_secure_boot(root),
         lockdown=lockdown[1] if lockdown else None,
@@ -31,6 +34,12 @@ def _selinux(root: Path) -> Literal["enforcing", "permissive", "disabled"] | Non
     if filesystems and "selinuxfs" not in filesystems.split():  # the kernel has none, or it was turned off at boot
         return "disabled"
     return None
+
+
+def _selinux_devices(booleans: Path) -> bool | None:
+    """Each of these files holds the value that is in force, and the one that waits to be committed."""
+    values = [text.split()[0] for name in _DEVICES if (text := read(booleans / name))]
+    return "1" in values if values else None
 
 
 def _apparmor(root: Path) -> bool | None:

@@ -28,64 +28,6 @@ from tests.unit.doctor.hosts import (
 CPU = Needs(recipe=DEMO, gpus="none")
 
 
-@pytest.mark.parametrize(
-    ("version", "expected"),
-    [
-        ("580.95.05", ("pass", "driver")),
-        ("580", ("pass", "driver")),
-        ("610.12", ("pass", "driver")),
-        ("579.99", ("fail", "driver-too-old")),
-        ("535.309.01", ("fail", "driver-too-old")),
-        (None, ("unknown", "driver")),
-        ("r580-custom", ("unknown", "driver")),
-    ],
-)
-def test_driver_version(version, expected):
-    assert verdicts(judge("driver", host(gpus={"driver": version}))) == [expected]
-
-
-@pytest.mark.parametrize(
-    ("state", "error_id", "fix"),
-    [
-        ("no-library", "driver-missing", "driver-installation-guide"),
-        ("driver-not-loaded", "driver-missing", "sudo modprobe nvidia"),
-        ("mismatch", "driver-mismatch", "sudo rmmod nvidia_uvm"),
-        ("no-permission", "driver-missing", "/dev/nvidia"),
-        ("failed", "driver-missing", "sudo dmesg"),
-    ],
-)
-def test_a_driver_that_does_not_answer_has_one_cause_and_one_fix(state, error_id, fix):
-    (finding,) = judge("driver", host(gpus=without_gpus(state)))
-    assert (finding.verdict, finding.id) == ("fail", error_id)
-    assert fix in finding.fix
-    assert finding.evidence == ("NVML says no",)
-
-
-def test_every_state_of_the_inventory_is_judged_and_the_rest_waits_for_the_driver():
-    facts = host(gpus=without_gpus())
-    for check in ("cuda", "gpus", "gpu-choice", "gpu-memory", "gpu-fit"):
-        assert verdicts(judge(check, facts)) == [("skip", check)]
-
-
-def test_under_wsl_the_driver_belongs_into_windows():
-    (finding,) = judge("driver", host(gpus=without_gpus(), system={"wsl": True}))
-    assert "Windows" in finding.fix
-
-
-@pytest.mark.parametrize(
-    ("version", "expected"),
-    [
-        ("12.9", ("pass", "cuda")),
-        ("13.0", ("pass", "cuda")),
-        ("12.10", ("pass", "cuda")),
-        ("12.8", ("fail", "cuda-too-old")),
-        (None, ("unknown", "cuda")),
-    ],
-)
-def test_cuda_version(version, expected):
-    assert verdicts(judge("cuda", host(gpus={"cuda": version}))) == [expected]
-
-
 def test_inventory_names_models_and_memory():
     (finding,) = judge("gpus", HEALTHY)
     assert finding.verdict == "pass"

@@ -152,6 +152,20 @@ def test_selinux(tmp_path, files, expected):
 @pytest.mark.parametrize(
     ("files", "expected"),
     [
+        ({"container_use_devices": "0 0", "container_use_xserver_devices": "1 1"}, True),
+        ({"container_use_devices": "0 1"}, False),
+        ({"container_use_dri_devices": "1 1"}, None),
+        ({}, None),
+    ],
+)
+def test_whether_selinux_lets_containers_use_devices(tmp_path, files, expected):
+    put(tmp_path / "sys/fs/selinux/booleans", files)
+    assert look_at_security(tmp_path).selinux_devices is expected
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
         ({"sys/module/apparmor/parameters/enabled": "Y\n"}, True),
         ({"sys/module/apparmor/parameters/enabled": "N\n"}, False),
         ({"sys/module/nvidia/version": ""}, False),
@@ -230,8 +244,10 @@ def test_devices_modules_and_nodes_of_a_host_with_switches(tmp_path):
             "dev/nvidiactl": "",
             "dev/nvidia-caps/nvidia-cap1": "",
             "dev/char/195:0": "",
+            "usr/lib/x86_64-linux-gnu/libnvidia-ml.so.580.95.05": "",
         },
     )
+    (tmp_path / "usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1").symlink_to("libnvidia-ml.so.580.95.05")
     seen = look_at_nvidia_kernel(tmp_path, number_of=lambda node: (195, 0 if node.name == "nvidia0" else 255))
     assert seen == NvidiaKernelFacts(
         pci_gpus=8,
@@ -245,6 +261,7 @@ def test_devices_modules_and_nodes_of_a_host_with_switches(tmp_path):
         installed="580.95.05",
         installed_path="updates/dkms/nvidia.ko.zst",
         installed_known=True,
+        library="580.95.05",
         device_nodes=("nvidia0", "nvidiactl"),
         nodes_denied=(),
         dev_char_links=False,
