@@ -1,10 +1,11 @@
 """Which GPUs a run gets, and how docker is asked for them. Pure."""
 
 from nimctl.core import cdi
-from nimctl.core.docker_state import docker_error
+from nimctl.core.docker_state import docker_error, podman_error
 from nimctl.core.errors import NimctlError
 from nimctl.core.facts import HostFacts
 from nimctl.core.gpus import Gpu, select
+from nimctl.core.injection import injection_modes, ways
 from nimctl.core.recipes import Recipe
 from nimctl.launch.model import GpuRequest
 
@@ -38,19 +39,20 @@ def request_gpus(gpus: tuple[Gpu, ...], facts: HostFacts) -> GpuRequest:
     In this order: the `nvidia` runtime as on NVIDIA's pages, docker's own `--gpus` where the toolkit's hook is on the
     PATH, a CDI specification. Docker refuses `--gpus` without that hook ("could not select device driver"), so the
     runtime then learns its GPUs from NVIDIA_VISIBLE_DEVICES. Raises the `docker-*` error of a docker that cannot be
-    used, and `gpu-runtime-missing` when there is no way, or when CDI does not list a GPU that is asked for.
+    used, and `gpu-runtime-missing` when there is no way, or when CDI does not list a GPU that is asked for. A way that
+    is set up and cannot work is passed over, as the doctor's check `gpu-runtime` says.
     """
     if not gpus:
         return GpuRequest("none", (), 0, "no GPU is used")
-    if error := docker_error(facts.docker, facts.system.groups):
+    if error := docker_error(facts.docker, facts.system.groups) or podman_error(facts.docker):
         raise error
-    devices = device_names(gpus, facts)
-    if "nvidia" in facts.docker.runtimes:
+    devices, modes = device_names(gpus, facts), injection_modes(facts)
+    if "runtime" in modes:
         if facts.toolkit.hook:
             return GpuRequest("runtime", devices, len(gpus), "docker has the nvidia runtime registered")
         why = "docker has the nvidia runtime registered, and --gpus would need nvidia-container-runtime-hook"
         return GpuRequest("runtime-env", devices, len(gpus), why)
-    if facts.toolkit.hook:
+    if "gpus" in modes:
         return GpuRequest("gpus", devices, len(gpus), f"docker's --gpus works through {facts.toolkit.hook}")
     return _through_cdi(gpus, facts)
 
@@ -65,11 +67,11 @@ def device_names(gpus: tuple[Gpu, ...], facts: HostFacts) -> tuple[str, ...]:
 def _through_cdi(gpus: tuple[Gpu, ...], facts: HostFacts) -> GpuRequest:
     found = cdi.names_of(gpus, facts)
     if found.path is None:
+        reasons = [way.problem for way in ways(facts) if way.mode != "cdi"]
         raise NimctlError(
             "gpu-runtime-missing",
             "docker on this host cannot hand GPUs to a container",
-            cause="no nvidia runtime is registered, no nvidia-container-runtime-hook is on the PATH, "
-            f"and {found.problem}",
+            cause="; ".join(dict.fromkeys([*reasons, str(found.problem)])),
             fix="Install the NVIDIA Container Toolkit, run `sudo nvidia-ctk runtime configure --runtime=docker` "
             "and restart docker.",
         )

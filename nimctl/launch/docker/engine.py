@@ -63,7 +63,7 @@ class Engine:
     @classmethod
     def connect(cls, timeout: float = 5.0) -> "Engine":
         """The daemon of this user's environment. Raises a `docker-*` error within `timeout` seconds."""
-        facts = describe_daemon(timeout)
+        facts = describe_daemon(timeout, containers=False)
         if error := docker_error(facts):
             raise error
         with _asking("opening a connection to docker"):

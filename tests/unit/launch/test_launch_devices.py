@@ -89,3 +89,19 @@ def test_a_specification_without_devices_or_of_another_kind_is_no_way() -> None:
         facts = replace(host(*TWO), cdi=(spec,))
         assert "there is no CDI specification" in refused(facts).cause
         assert [f.verdict for f in doctor("gpu-runtime", facts)] == ["fail"]
+
+
+def test_a_way_that_is_set_up_and_cannot_work_is_passed_over() -> None:
+    well = host(*TWO, runtime=True, hook=True, cdi=("0", "1", "all"))
+    gone = replace(well, docker=replace(well.docker, missing_runtimes=("nvidia",)))
+    assert request_gpus(TWO, gone).mode == "gpus"
+    refusing = replace(gone, toolkit=replace(gone.toolkit, mode="cdi"))
+    assert request_gpus(TWO, refusing).mode == "cdi"
+    assert [f.verdict for f in doctor("gpu-runtime", refusing)][0] == "pass"
+
+
+def test_podman_gives_no_gpus_whatever_it_says() -> None:
+    well = host(*TWO, runtime=True, hook=True)
+    podman = replace(well, docker=replace(well.docker, kind="podman"))
+    assert refused(podman).id == "docker-is-podman"
+    assert [f.id for f in doctor("docker", podman)] == ["docker-is-podman"]
