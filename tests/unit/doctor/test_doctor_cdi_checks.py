@@ -14,7 +14,7 @@ def spec(path="/etc/cdi/nvidia.yaml", devices=NAMES, **more):
 
 
 def check(*specs, **parts):
-    return judge("cdi", host(cdi=specs, **{"nvidia_kernel": {"module": "580.95.05"}, **parts}))
+    return judge("cdi", host(cdi=specs, **{"nvidia_kernel": {"module": "580.159.03"}, **parts}))
 
 
 @pytest.mark.parametrize(
@@ -45,11 +45,11 @@ def test_a_broken_specification_of_nvidia_is_said_and_of_others_is_not():
     ("changes", "parts", "title"),
     [
         ({"devices": ("0", "1", "all")}, {}, "the CDI specification does not know GPU 2, 3, 4, 5, 6, 7"),
-        ({"driver": "570.86.15"}, {}, "/etc/cdi/nvidia.yaml is of driver 570.86.15, and 580.95.05 is loaded"),
+        ({"driver": "570.86.15"}, {}, "/etc/cdi/nvidia.yaml is of driver 570.86.15, and 580.159.03 is loaded"),
         (
-            {"driver": "580.95.05"},
+            {"driver": "580.159.03"},
             {"nvidia_kernel": {"module": "580.105.08"}},
-            "/etc/cdi/nvidia.yaml is of driver 580.95.05, and 580.105.08 is loaded",
+            "/etc/cdi/nvidia.yaml is of driver 580.159.03, and 580.105.08 is loaded",
         ),
         ({"missing": ("/usr/lib/libcuda.so.1",)}, {}, "/etc/cdi/nvidia.yaml names files that are not there"),
     ],
@@ -61,8 +61,8 @@ def test_a_specification_of_another_driver_or_other_gpus_is_stale(changes, parts
 
 
 def test_the_current_driver_is_not_stale():
-    (finding,) = check(spec(driver="580.95.05"))
-    assert (finding.verdict, "driver 580.95.05" in finding.title) == ("pass", True)
+    (finding,) = check(spec(driver="580.159.03"))
+    assert (finding.verdict, "driver 580.159.03" in finding.title) == ("pass", True)
 
 
 def test_two_files_of_one_folder_clash_and_of_two_folders_do_not():
