@@ -154,7 +154,11 @@ HEALTHY = HostFacts(
         disk=DISK,
     ),
     port=PortFacts("127.0.0.1", 8000, free=True),
-    credentials=CredentialFacts({"NGC_API_KEY": True, "HF_TOKEN": True}, logins=("nvcr.io",)),
+    credentials=CredentialFacts(
+        {"NGC_API_KEY": True, "HF_TOKEN": True},
+        {"NGC_API_KEY": "personal", "HF_TOKEN": "hugging-face"},
+        logins=("nvcr.io",),
+    ),
     tools=ToolFacts("/usr/sbin/nginx", "1.24.0", "0.32.0"),
 )
 
