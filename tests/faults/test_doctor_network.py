@@ -1,5 +1,6 @@
 """Fault: the network between this host and what the model needs. Each is told apart, as the download itself does."""
 
+import socket
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -83,10 +84,7 @@ def test_a_private_ca_that_is_known_here(secure, monkeypatch):
     assert download(secure.url, environment, monkeypatch) is None
 
 
-def test_a_certificate_of_another_name(secure):
-    port = secure.url.rpartition(":")[2]
-    reached = ask(f"https://127.0.0.1.nip.invalid:{port}", {})
-    assert reached.state == "dns"
+def test_a_certificate_of_another_name():
     with FaultHub(hosts={"hub": "127.0.0.9"}) as other:  # an address that the certificate does not name
         url = other.listen("hub", "127.0.0.9", tls=True)
         reached = ask(url, trusting(other))
@@ -191,6 +189,10 @@ def test_nobody_listens(monkeypatch):
 
 
 def test_a_name_that_nobody_knows(monkeypatch):
+    def unknown(*args, **kwargs):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
     reached = ask("https://nothing.invalid", {})
     assert reached.state == "dns"
     ended = download("https://nothing.invalid", {}, monkeypatch)

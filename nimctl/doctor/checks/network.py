@@ -58,8 +58,8 @@ def judge_proxy(facts: HostFacts, needs: Needs) -> list[Finding]:
         findings += _daemon_without_proxy(facts, needs, used["HTTPS"])
     if findings:
         return findings
-    shown = ", ".join(f"{name} {named[name]}" for name in sorted(set(used.values())))
-    return [passed("proxy", f"proxies: {shown}")]
+    values = list(dict.fromkeys(named[name] for name in used.values()))
+    return [passed("proxy", f"through {' and '.join(values)}")]
 
 
 def _malformed(name: str, value: str) -> list[Finding]:

@@ -93,7 +93,15 @@ def test_a_bundle_that_cannot_be_used_stops_every_request(secure, tmp_path, purp
         assert found.state == "tls" and str(path) in (found.detail or "")
 
 
-def test_a_name_that_is_none():
+def test_a_name_that_is_none(monkeypatch):
+    real = socket.getaddrinfo
+
+    def unknown(host, *args, **kwargs):
+        if host == "nothing.invalid":
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return real(host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
     found = ask("https://nothing.invalid", "https://" + "a" * 64 + ".test", "https://")
     assert [h.state for h in found[:2]] == ["dns", "dns"]
     assert found[2].state != "ok"
