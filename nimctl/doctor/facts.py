@@ -80,7 +80,7 @@ def gather(
     subject: Subject,
     *,
     docker_facts: Callable[[float], DockerFacts] = describe_daemon,
-    gpu_inventory: Callable[[], GpuInventory] = read_inventory,
+    gpu_inventory: Callable[[], GpuInventory] | None = None,
     limit: float = LIMIT,
     after_docker: float = AFTER_DOCKER,
 ) -> HostFacts:
@@ -152,12 +152,13 @@ def _start(
     subject: Subject,
     left: float,
     docker_facts: Callable[[float], DockerFacts],
-    gpu_inventory: Callable[[], GpuInventory],
+    gpu_inventory: Callable[[], GpuInventory] | None,
 ) -> None:
     """Start all looks that depend on no other; the slowest first."""
     environment, until = subject.environment, time.monotonic() + left
     looks.start("docker", partial(docker_facts, left))
-    looks.start("gpus", lambda: name_holders(gpu_inventory()))
+    ask_nvml = gpu_inventory or partial(read_inventory, until)  # until then it goes on without a GPU that hangs
+    looks.start("gpus", lambda: name_holders(ask_nvml()))
     if subject.image_access is not None:
         looks.start("image access", partial(subject.image_access, left))
     looks.start("destinations", lambda: reach(subject.destinations(), environment, until))

@@ -117,6 +117,16 @@ def test_who_holds_memory_is_told_by_name(folder):
     assert ids(report, "warn") == ["gpu-busy"]
 
 
+def test_a_gpu_that_hangs_does_not_hide_the_others(folder):
+    report = doctor(lab.double_environment("hangs", folder), limit=4.0)
+    assert ids(report, "fail") == ["gpu-lost"]
+    gpus = report["facts"]["gpus"]["gpus"]
+    assert [gpu["index"] for gpu in gpus if gpu["error"]] == [5]
+    assert [gpu["memory_total"] is not None for gpu in gpus].count(True) == 7
+    assert len(report["facts"]["gpus"]["links"]) == 7 * 6 // 2
+    assert report["facts"]["problems"] == []
+
+
 def test_a_driver_that_hangs_in_its_library_holds_up_neither_the_answer_nor_the_end_of_the_program(folder):
     environment = lab.double_environment("2xH200", folder)
     host = folder / "hangs.json"
