@@ -43,7 +43,7 @@ def test_ids_and_groups_are_unique_words():
 
 def test_only_and_skip_take_checks_and_groups():
     assert {f.check for f in run_checks(HEALTHY, NEEDS, only=["port", "storage"]).findings} == {
-        "port", "cache", "cache-entries", "disk", "inodes",
+        "port", "cache", "cache-entries", "cache-filesystem", "image-filesystem", "disk", "inodes",
     }  # fmt: skip
     left = {f.check for f in run_checks(HEALTHY, NEEDS, skip=["gpu", "key"]).findings}
     assert not left & {"driver", "cuda", "gpus", "key"}
