@@ -2,7 +2,8 @@
 
 Docker resolves `nvidia.com/gpu=NAME` from the folders that its daemon reads, and from no others:
 https://docs.docker.com/reference/cli/dockerd/#configure-cdi-devices
-A later folder wins over an earlier one; a name that two files of one folder define cannot be used at all:
+A later folder wins over an earlier one; a name that two files of one folder define cannot be used at all, whatever a
+later folder says (seen with Engine 26.1):
 https://github.com/cncf-tags/container-device-interface/blob/main/pkg/cdi/cache.go (refresh)
 """
 

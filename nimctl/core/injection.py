@@ -139,4 +139,7 @@ def _cdi_problem(facts: HostFacts) -> str:
         return "two CDI specifications of one folder define the same GPUs"
     if not devices.used:
         return "Docker does not know the GPUs of the CDI specification"
+    for spec in dict.fromkeys(devices.used.values()):
+        if spec.missing:  # the engine refuses a missing device node, runc a missing mount or hook
+            return f"{spec.path} names files that are not there: {spec.missing[0]}"
     return ""

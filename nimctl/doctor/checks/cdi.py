@@ -34,9 +34,9 @@ def judge_cdi(facts: HostFacts, needs: Needs) -> list[Finding]:
     if devices.clashes:
         findings.append(_duplicated(devices.clashes))
     in_use = tuple(dict.fromkeys(devices.used.values()))
-    # Where CDI is the only way in, a GPU that it does not list is what `gpu-runtime` fails for.
+    # Where CDI is the only way in, `gpu-runtime` fails for a GPU that is not listed and for a file that is gone.
     only_way = injection_modes(facts) in (("cdi",), ())
-    if (stale := _stale(facts, needs, in_use)) and not (only_way and stale[0] == _MISSING_GPU):
+    if (stale := _stale(facts, needs, in_use)) and not (only_way and stale[0] != _OLD_DRIVER):
         findings.append(stale[1])
     if findings:
         return findings

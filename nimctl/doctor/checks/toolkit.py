@@ -185,6 +185,8 @@ def _closed(facts: HostFacts, names: cdi.CdiNames, reasons: tuple[str, ...]) -> 
         cause, fix = str(names.problem), f"Write it anew: sudo nvidia-ctk cdi generate --output={names.path}"
     elif specs and facts.docker.cdi_spec_dirs is None and not any(way.mode != "cdi" for way in there):
         cause, fix = str(names.problem), _ENABLE_CDI
+    elif [way.mode for way in there] == ["cdi"] and names.path:
+        cause, fix = there[0].problem, f"Write it anew: sudo nvidia-ctk cdi generate --output={names.path}"
     elif there:
         cause, fix = there[0].problem, _CONFIGURE
     else:

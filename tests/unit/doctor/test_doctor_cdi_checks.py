@@ -82,6 +82,21 @@ def test_a_clash_closes_the_way_and_takes_only_the_names_that_clash():
     assert (finding.verdict, "both define GPU 0" in finding.cause) == ("fail", True)
 
 
+def test_a_clash_counts_also_where_a_later_folder_defines_the_name():
+    facts = host(cdi=(spec(), spec("/etc/cdi/b.yaml", ("0",)), spec("/var/run/cdi/nvidia.yaml")))
+    assert "0" not in cdi.resolve(facts).used
+    assert cdi.resolve(facts).used["1"].path == "/var/run/cdi/nvidia.yaml"
+
+
+def test_files_that_are_gone_close_the_way():
+    facts = host(cdi=(spec(missing=("/gone",)),), docker={"runtimes": ("runc",)}, toolkit={"hook": None})
+    (finding,) = judge("gpu-runtime", facts)
+    assert (finding.verdict, finding.id) == ("fail", "gpu-runtime-missing")
+    assert finding.fix == "Write it anew: sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml"
+    assert "/gone" in finding.cause
+    assert verdicts(judge("cdi", facts)) == [("skip", "cdi")]
+
+
 def test_the_later_folder_wins():
     facts = host(cdi=(spec("/var/run/cdi/nvidia.yaml", ("0", "all")), spec()))
     used = cdi.resolve(facts).used
