@@ -34,10 +34,10 @@ def has_ended(branch: Branch, month: str) -> bool:
     return month > (branch.until or READ)
 
 
-# Blackwell and what follows it work with the open kernel modules only, older than Turing with the proprietary ones:
+# Blackwell and what follows it work with the open kernel modules only:
 # https://developer.nvidia.com/blog/nvidia-transitions-fully-towards-open-source-gpu-kernel-modules/
+# https://download.nvidia.com/XFree86/Linux-x86_64/595.58.03/README/kernel_open.html
 NEEDS_OPEN = ("blackwell", "rubin")
-NEEDS_PROPRIETARY = ("maxwell", "pascal", "volta")
 # PCI device ids of Blackwell's chips, from and to:
 # https://github.com/NVIDIA/gpu-admin-tools/blob/main/gpu/devid_chips.py; GB10 (2e12) is in none of its ranges.
 _BLACKWELL = ((0x2900, 0x29FF), (0x2B80, 0x2C7F), (0x2D00, 0x2DFF), (0x2E12, 0x2E12), (0x2F00, 0x2F7F))

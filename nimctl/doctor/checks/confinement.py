@@ -60,8 +60,9 @@ def _gpu_devices(facts: HostFacts, needs: Needs) -> Finding | None:
 
 
 def judge_apparmor(facts: HostFacts, needs: Needs) -> list[Finding]:
-    """Where the kernel has AppArmor, Docker confines containers with it; it leaves that out without a word when the
-    program apparmor_parser is missing. https://docs.docker.com/engine/security/apparmor/
+    """Where the kernel has AppArmor, Docker confines containers with it; it leaves that out, and says so in its log
+    only, when the program apparmor_parser is missing. https://docs.docker.com/engine/security/apparmor/ and
+    https://github.com/moby/moby/pull/44902
     """
     title = "AppArmor"
     if reason := no_docker_wanted(needs) or docker_silent(facts):
@@ -74,7 +75,7 @@ def judge_apparmor(facts: HostFacts, needs: Needs) -> list[Finding]:
         return [unknown("apparmor", title, cause="/sys/module could not be read")]
     if not facts.security.apparmor:
         return [passed("apparmor", "AppArmor is off")]
-    cause = "the kernel has AppArmor, and Docker does not use it: apparmor_parser is missing"
+    cause = "the kernel has AppArmor, and Docker found no apparmor_parser when it started"
     fix = "Install the package (`sudo apt-get install apparmor`), and restart Docker when no container runs."
     return [
         warned(
