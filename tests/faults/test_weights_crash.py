@@ -4,7 +4,6 @@ import fcntl
 import os
 import signal
 import sys
-import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -36,17 +35,6 @@ def quick_hearts(monkeypatch):
     monkeypatch.setattr(writers, "BEAT", 0.01)
     monkeypatch.setattr(writers, "_STILL", 0.1)
     monkeypatch.setattr(writers, "_POLL", 0.01)
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """In memory where possible: a kill leaves the same files there, and hundreds of fsyncs cost nothing."""
-    memory = Path("/dev/shm")
-    if not os.access(memory, os.W_OK):
-        yield tmp_path
-        return
-    with tempfile.TemporaryDirectory(dir=memory, prefix="nimctl-test-") as name:
-        yield Path(name)
 
 
 @pytest.fixture

@@ -4,28 +4,19 @@ import json
 import os
 import signal
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from nimctl.core.fetch.transfer.blocks import BLOCK
-from tests.lib.fault_hub import FaultHub, Ledger, Slow, Sparse, Stall
+from tests.lib.fault_hub import UNREAD, FaultHub, Ledger, Slow, Sparse, Stall
 from tests.lib.fetcher import QUICK, Fetchers
 from tests.lib.web_checkpoints import Served, serve
 
 SHARDS = {f"model-{n:05d}-of-00004.safetensors": Sparse(9 * BLOCK + 77 * n, n) for n in range(1, 5)}
 FILES = {"config.json": b"{}", **SHARDS}
 WEIGHTS = "*.safetensors"
-KERNEL = 2**20  # bytes of one connection that the server sent and no client ever read, at most
-
-
-@pytest.fixture
-def hub() -> Iterator[FaultHub]:
-    with FaultHub(send_buffer=2**16) as hub:
-        yield hub
 
 
 @pytest.fixture
@@ -33,21 +24,9 @@ def served(hub) -> Served:
     return serve(hub, FILES)
 
 
-@pytest.fixture(scope="module")
-def fetchers() -> Iterator[Fetchers]:
-    with Fetchers() as fetchers:
-        yield fetchers
-
-
 @pytest.fixture
-def cache(tmp_path) -> Iterator[Path]:
-    """In memory where possible, as these tests write a lot."""
-    memory = Path("/dev/shm")
-    if not os.access(memory, os.W_OK):
-        yield tmp_path / "cache"
-        return
-    with tempfile.TemporaryDirectory(dir=memory, prefix="nimctl-test-") as name:
-        yield Path(name) / "cache"
+def cache(folder) -> Path:
+    return folder / "cache"
 
 
 def sent(count: float):
@@ -74,7 +53,7 @@ def test_killed_at_a_quarter_a_half_and_three_quarters(hub, served, fetchers, ca
     assert served.faults_of(cache) == []
     twice = fetched_twice(hub)
     sys.stdout.write(f"killed 3 times: {twice / 2**20:.1f} MiB twice over {connections} connections\n")
-    assert twice <= connections * (BLOCK + KERNEL)
+    assert twice <= connections * (BLOCK + UNREAD)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -93,7 +72,7 @@ def test_ended_while_the_server_says_nothing(hub, served, fetchers, cache, numbe
     hub.heal()
     assert fetchers.run(cache, served.wanted).code == 0
     assert served.faults_of(cache) == []
-    assert fetched_twice(hub) <= 8 * (BLOCK + KERNEL)
+    assert fetched_twice(hub) <= 8 * (BLOCK + UNREAD)
 
 
 def test_slow_connections_are_not_taken_for_stalled(hub, fetchers, cache):

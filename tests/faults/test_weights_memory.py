@@ -1,9 +1,7 @@
 """Fault: little memory. What a fetch holds is bounded, whatever the source."""
 
 import json
-import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +12,6 @@ from nimctl.core.fetch.sources import checksums
 from nimctl.core.fetch.transfer.blocks import BLOCK
 from nimctl.core.fetch.transfer.limit import MOST
 from tests.lib.fault_hub import Content, FaultHub, InMemory, Slow, Sparse, StoredFile, sha256_of
-from tests.lib.fetcher import Fetchers
 
 MOST_MEMORY = 256 * 1024  # KiB
 SHARDS = {f"model-{n:05d}-of-{MOST:05d}.safetensors": Sparse(6 * BLOCK + n, n) for n in range(1, MOST + 1)}
@@ -35,19 +32,9 @@ def hub() -> Iterator[FaultHub]:
         yield hub
 
 
-@pytest.fixture(scope="module")
-def fetchers() -> Iterator[Fetchers]:
-    with Fetchers() as fetchers:
-        yield fetchers
-
-
 @pytest.fixture
-def cache(tmp_path) -> Iterator[Path]:
-    """On a disk in memory where possible: it is not the fetching process's own, and quick."""
-    memory = Path("/dev/shm")
-    place = memory if os.access(memory, os.W_OK) else tmp_path
-    with tempfile.TemporaryDirectory(dir=place, prefix="nimctl-test-") as name:
-        yield Path(name) / "cache"
+def cache(folder) -> Path:
+    return folder / "cache"
 
 
 def from_a_mirror(hub: FaultHub) -> tuple[str, dict[str, str]]:

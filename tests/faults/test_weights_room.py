@@ -13,8 +13,8 @@ from nimctl.core.cache import CachePaths
 from nimctl.core.errors import NimctlError
 from nimctl.core.fetch import store
 from nimctl.core.fetch.transfer.blocks import BLOCK
-from tests.lib.fault_hub import FaultHub, Slow, Sparse
-from tests.lib.fetcher import Ended, Fetchers, WebSource
+from tests.lib.fault_hub import UNREAD, Slow, Sparse
+from tests.lib.fetcher import Ended, WebSource
 from tests.lib.mounts import mounted, tmpfs
 from tests.lib.users import needs_root
 from tests.lib.web_checkpoints import Served, serve
@@ -26,25 +26,12 @@ SHARDS = {f"model-{n:05d}-of-00012.safetensors": Sparse(BLOCK + 2**18 + 77 * n, 
 FILES = {"config.json": b"{}", **SHARDS}
 WEIGHTS = "*.safetensors"
 ONCE = sum(shard.size for shard in SHARDS.values())
-KERNEL = 2**20  # bytes of one connection that the server sent and no client ever read, at most
 STRANGER = 12345
-
-
-@pytest.fixture
-def hub() -> Iterator[FaultHub]:
-    with FaultHub(send_buffer=2**16) as hub:
-        yield hub
 
 
 @pytest.fixture
 def served(hub) -> Served:
     return serve(hub, FILES)
-
-
-@pytest.fixture(scope="module")
-def fetchers() -> Iterator[Fetchers]:
-    with Fetchers() as fetchers:
-        yield fetchers
 
 
 @pytest.fixture
@@ -114,7 +101,7 @@ def test_a_disk_that_fills_up_meanwhile_keeps_what_was_fetched(hub, served, fetc
         assert served.faults_of(disk / "cache") == []
         twice = hub.bytes_sent(WEIGHTS) - ONCE
         sys.stdout.write(f"{kind}: {twice / 2**20:.1f} MiB twice over {len(requests)} connections\n")
-        assert twice <= len(requests) * (BLOCK + KERNEL)
+        assert twice <= len(requests) * (BLOCK + UNREAD)
         assert hub.bytes_sent(WEIGHTS) < 1.9 * ONCE, "what was fetched is used"
 
 

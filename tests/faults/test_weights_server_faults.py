@@ -1,8 +1,6 @@
 """Fault: the server misbehaves. Every fetch ends with the right content or with the right error, at any size."""
 
-import os
 import random
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -84,17 +82,6 @@ def hub(server) -> Iterator[FaultHub]:
 def client() -> Iterator[http.Client]:
     with closing(http.Client(timeouts=TIMEOUTS)) as made:
         yield made
-
-
-@pytest.fixture
-def folder(tmp_path) -> Iterator[Path]:
-    """In memory where possible: what is tested is the network's side, and hundreds of fsyncs would cost a minute."""
-    memory = Path("/dev/shm")
-    if not os.access(memory, os.W_OK):
-        yield tmp_path
-        return
-    with tempfile.TemporaryDirectory(dir=memory, prefix="nimctl-test-") as name:
-        yield Path(name)
 
 
 @pytest.fixture

@@ -1,18 +1,15 @@
 """Fault: many processes fetch into one cache, and some of them die, stand still, or have locks that mean nothing."""
 
-import os
 import signal
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from nimctl.core import cache as cache_folder
 from nimctl.core.fetch.transfer.blocks import BLOCK
-from tests.lib.fault_hub import FaultHub, Slow, Sparse
-from tests.lib.fetcher import QUICK, Child, Fetchers
+from tests.lib.fault_hub import UNREAD, FaultHub, Slow, Sparse
+from tests.lib.fetcher import QUICK, Child
 from tests.lib.users import needs_root
 from tests.lib.web_checkpoints import Served, serve
 
@@ -20,14 +17,7 @@ SHARDS = {f"model-{n:05d}-of-00003.safetensors": Sparse(5 * BLOCK + 77 * n, n) f
 FILES = {"config.json": b"{}", **SHARDS}
 WEIGHTS = "*.safetensors"
 ONCE = sum(shard.size for shard in SHARDS.values())
-KERNEL = 2**20  # bytes of one connection that the server sent and no client ever read, at most
 ALL = 8
-
-
-@pytest.fixture
-def hub() -> Iterator[FaultHub]:
-    with FaultHub(send_buffer=2**16) as hub:
-        yield hub
 
 
 @pytest.fixture
@@ -35,21 +25,12 @@ def served(hub) -> Served:
     return serve(hub, FILES)
 
 
-@pytest.fixture(scope="module")
-def fetchers() -> Iterator[Fetchers]:
-    with Fetchers() as fetchers:
-        yield fetchers
-
-
 @pytest.fixture
-def cache() -> Iterator[Path]:
-    """Where every user may go; in memory where possible, as these tests write a lot."""
-    memory = Path("/dev/shm")
-    place = memory if os.access(memory, os.W_OK) else None
-    with tempfile.TemporaryDirectory(dir=place, prefix="nimctl-test-", ignore_cleanup_errors=True) as name:
-        Path(name).chmod(0o755)
-        cache_folder.apply_init(Path(name) / "cache")
-        yield Path(name) / "cache"
+def cache(folder) -> Path:
+    """Where every user may go."""
+    folder.chmod(0o755)
+    cache_folder.apply_init(folder / "cache")
+    return folder / "cache"
 
 
 def ended_well(served: Served, cache: Path, children: list[Child]) -> None:
@@ -85,7 +66,7 @@ def test_one_of_them_is_killed_in_the_middle(hub, served, fetchers, cache):
     hub.heal()
     ended_well(served, cache, others)
     tell(f"8 processes, one killed with {connections} connections", hub)
-    assert hub.bytes_sent(WEIGHTS) - ONCE <= connections * (BLOCK + KERNEL)
+    assert hub.bytes_sent(WEIGHTS) - ONCE <= connections * (BLOCK + UNREAD)
 
 
 def test_where_locks_mean_nothing_all_end_right(hub, served, fetchers, cache):
@@ -103,7 +84,7 @@ def test_where_locks_mean_nothing_and_one_is_killed(hub, served, fetchers, cache
     hub.heal()
     ended_well(served, cache, [fetchers.start(cache, served.wanted, locks=False)])
     tell("locks that do nothing, one killed and one after it", hub)
-    assert hub.bytes_sent(WEIGHTS) - ONCE <= connections * (BLOCK + KERNEL), "the dead one's blocks are used"
+    assert hub.bytes_sent(WEIGHTS) - ONCE <= connections * (BLOCK + UNREAD), "the dead one's blocks are used"
 
 
 @pytest.mark.parametrize("locks", [True, False], ids=["real locks", "no locks"])
@@ -190,7 +171,7 @@ def test_any_uid_of_group_0_goes_on_with_what_another_left(hub, served, fetchers
     hub.heal()
     assert fetchers.run(cache, served.wanted, uid=999, umask=umask).code == 0
     assert served.faults_of(cache) == []
-    assert hub.bytes_sent(WEIGHTS) - ONCE <= connections * (BLOCK + KERNEL)
+    assert hub.bytes_sent(WEIGHTS) - ONCE <= connections * (BLOCK + UNREAD)
     mark = hub.ledger.mark()
     assert fetchers.run(cache, served.wanted, uid=4242, umask=umask).code == 0
     assert hub.requests(since=mark) == []

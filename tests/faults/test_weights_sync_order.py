@@ -32,12 +32,6 @@ def served() -> Iterator[Served]:
         yield serve(hub, FILES, undigested=("unknown.json",))
 
 
-@pytest.fixture(scope="module")
-def fetchers() -> Iterator[Fetchers]:
-    with Fetchers() as fetchers:
-        yield fetchers
-
-
 @dataclass
 class Disk:
     """What a crash would leave of one repository, as the recorded calls tell it one by one."""

@@ -24,12 +24,6 @@ CONTENTS = {"a.safetensors": SMALL, "b.safetensors": LARGE}
 
 
 @pytest.fixture
-def hub() -> Iterator[FaultHub]:
-    with FaultHub(send_buffer=2**16) as hub:
-        yield hub
-
-
-@pytest.fixture
 def client() -> Iterator[http.Client]:
     with closing(http.Client(timeouts=http.Timeouts(5, 20))) as client:
         yield client

@@ -38,7 +38,7 @@ from tests.lib.fault_hub.header_faults import (
     WrongEtag,
     WrongTotal,
 )
-from tests.lib.fault_hub.hub import FaultHub
+from tests.lib.fault_hub.hub import SEND_BUFFER, UNREAD, FaultHub
 from tests.lib.fault_hub.hugging_face import TOKEN
 from tests.lib.fault_hub.ledger import Entry, Ledger
 from tests.lib.fault_hub.ngc import KEY
@@ -48,7 +48,9 @@ from tests.lib.fault_hub.rules import Rule
 __all__ = [
     "KEY",
     "PASSWORD",
+    "SEND_BUFFER",
     "TOKEN",
+    "UNREAD",
     "USER",
     "ChangedEtag",
     "Content",

@@ -27,6 +27,10 @@ HOSTS = {"hub": "127.0.0.1", "cdn": "127.0.0.2", "xfiles": "127.0.0.3", "foreign
 _CERTIFIED = (*sorted(set(HOSTS.values())), "127.0.0.4", "127.0.0.5")
 
 
+SEND_BUFFER = 2**16
+UNREAD = 2**20  # with such a `send_buffer`: bytes of one connection that are sent and no client ever reads, at most
+
+
 class FaultHub:
     """Every listener answers every address: "hub" is meant for APIs, "cdn" and "xfiles" for presigned addresses of the
     Hub and of NGC, "foreign" for nobody. With `tls` all of them speak HTTPS under `ca_file`; `valid` is the

@@ -9,7 +9,6 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from nimctl.core.errors import NimctlError
 from nimctl.core.fetch.protocol import Interrupted, RangeIgnored, RangeStream, Remote
@@ -27,14 +26,6 @@ _SLOW = 0.1  # of the median rate of the others, over
 _SLOW_SECONDS = 10.0
 _MOST_RESCUES = 2
 _PARTING = 1.5  # seconds for the workers to end
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a transfer cost: requests that were repeated, and files that had to be fetched anew."""
-
-    retries: int
-    restarts: int
 
 
 class Transfer:
@@ -67,7 +58,7 @@ class Transfer:
         self._corrupt: set[str] = set()  # keys of files that arrived with wrong bytes once
         self._lock = threading.Lock()
 
-    def run(self) -> Outcome:
+    def run(self) -> None:
         """Fetch, verify and deliver every file.
 
         Raises the first NimctlError or OSError that ends it; what has arrived by then is kept. Returns early, with
@@ -102,7 +93,6 @@ class Transfer:
                     partial.close()
         if self._error is not None:
             raise self._error
-        return Outcome(self._retries, sum(self._restarts.values()))
 
     def _guarded(self, action: Callable[..., None], *arguments: int) -> Callable[[], None]:
         """`action` with its exception handed to the caller's thread."""
