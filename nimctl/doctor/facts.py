@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -12,7 +11,6 @@ from nimctl import __version__
 from nimctl.core.facts import (
     CacheFacts,
     CredentialFacts,
-    DiskFacts,
     DockerFacts,
     FabricManagerFacts,
     HeldWeights,
@@ -43,7 +41,7 @@ from nimctl.doctor.observe.packages import look_at_packages
 from nimctl.doctor.observe.processes import name_holders
 from nimctl.doctor.observe.reach import Destination, is_offline, reach
 from nimctl.doctor.observe.security import look_at_security
-from nimctl.doctor.observe.storage import look_at_cache, look_at_disk, look_into_cache
+from nimctl.doctor.observe.storage import look_at_cache, look_at_image_store, look_into_cache
 from nimctl.doctor.observe.system import look_at_system
 from nimctl.doctor.observe.tools import look_at_tools
 from nimctl.doctor.observe.write_test import try_to_write
@@ -108,7 +106,7 @@ def gather(
     )
     # These have to know what Docker said, and have most of the time left unless Docker itself hung.
     looks.allow_until(time.monotonic() + after_docker)
-    looks.start("image store", partial(_image_store, daemon))
+    looks.start("image store", partial(look_at_image_store, daemon))
     looks.start("docker's cdi", partial(look_at_cdi, _extra_cdi_folders(daemon)))
     looks.start("docker's configuration", partial(look_at_daemon_config, daemon))
     credentials = looks.answer("credentials", CredentialFacts())
@@ -180,16 +178,6 @@ def _start(
     looks.start("credentials", partial(look_at_credentials, environment))
     looks.start("authorities", partial(look_at_authorities, environment))
     looks.start("port", partial(look_at_port if subject.try_port else PortFacts, subject.host, subject.port))
-
-
-def _image_store(docker: DockerFacts) -> DiskFacts | None:
-    """The filesystem of Docker's data root, where that is a folder of this host (it is none for Docker Desktop)."""
-    if docker.data_root is None:
-        return None
-    with suppress(OSError):  # a folder that this user may not see
-        if Path(docker.data_root).is_dir():
-            return look_at_disk(Path(docker.data_root))
-    return None
 
 
 def _extra_cdi_folders(docker: DockerFacts) -> Sequence[str]:

@@ -63,12 +63,16 @@ class Needs:
 
 @dataclass(frozen=True)
 class Check:
-    """One question about the host. `judge` is pure, and answers with at least one finding."""
+    """One question about the host. `judge` is pure, and answers with at least one finding.
+
+    `says` are the ids of the findings with which it fails or warns; they stay the same from version to version.
+    """
 
     id: str
     group: str
     title: str
     judge: Callable[[HostFacts, Needs], list[Finding]]
+    says: tuple[str, ...] = ()
 
 
 def passed(check: str, title: str, *, evidence: tuple[str, ...] = ()) -> Finding:

@@ -223,14 +223,14 @@ def _number(version: str) -> str:
     return number.removeprefix("v")
 
 
-def _check(subject: _Subject, judge: Callable[[HostFacts, Needs], list[Finding]]) -> Check:
-    return Check(subject.check, "security", f"{subject.name} without known holes", judge)
+def _check(subject: _Subject, judge: Callable[[HostFacts, Needs], list[Finding]], hole: str) -> Check:
+    return Check(subject.check, "security", f"{subject.name} without known holes", judge, (hole,))
 
 
 CHECKS: tuple[Check, ...] = (
-    _check(_DRIVER, judge_driver),
-    _check(_TOOLKIT, judge_toolkit),
-    _check(_DOCKER, judge_docker),
-    _check(_RUNC, judge_runc),
-    _check(_VLLM, judge_vllm),
+    _check(_DRIVER, judge_driver, "driver-vulnerable"),
+    _check(_TOOLKIT, judge_toolkit, "toolkit-vulnerable"),
+    _check(_DOCKER, judge_docker, "docker-vulnerable"),
+    _check(_RUNC, judge_runc, "runc-vulnerable"),
+    _check(_VLLM, judge_vllm, "vllm-vulnerable"),
 )

@@ -234,6 +234,27 @@ def _stated(cache: CacheFacts) -> str:
 
 
 CHECKS = (
-    Check("cache", "storage", "the cache folder can be written by the container's user", judge_folder),
-    Check("cache-entries", "storage", "the container's user can read what the cache holds", judge_entries),
+    Check(
+        "cache",
+        "storage",
+        "the cache folder can be written by the container's user",
+        judge_folder,
+        (
+            "cache-acl",
+            "cache-missing",
+            "cache-not-shared",
+            "cache-not-writable",
+            "cache-read-only",
+            "cache-sticky",
+            "cache-unreachable",
+            "disk-full",
+        ),
+    ),
+    Check(
+        "cache-entries",
+        "storage",
+        "the container's user can read what the cache holds",
+        judge_entries,
+        ("cache-entries-closed", "weights-unreadable"),
+    ),
 )

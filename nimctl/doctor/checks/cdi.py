@@ -115,4 +115,12 @@ def _stale_because(path: str, title: str, cause: str, evidence: tuple[str, ...] 
     return warned(_CHECK, "cdi-stale", title, cause=cause, fix=fix, evidence=evidence)
 
 
-CHECKS = (Check(_CHECK, "docker", "CDI specifications are of this driver, and list each GPU once", judge_cdi),)
+CHECKS = (
+    Check(
+        _CHECK,
+        "docker",
+        "CDI specifications are of this driver, and list each GPU once",
+        judge_cdi,
+        ("cdi-duplicated", "cdi-stale", "cdi-unreadable"),
+    ),
+)

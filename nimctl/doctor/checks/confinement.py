@@ -95,6 +95,14 @@ def _has(facts: HostFacts, name: str) -> bool:
 
 
 CHECKS = (
-    Check("selinux", "host", "SELinux lets containers use the cache and the GPUs", judge_selinux),
-    Check("apparmor", "host", "AppArmor confines containers where the kernel has it", judge_apparmor),
+    Check(
+        "selinux",
+        "host",
+        "SELinux lets containers use the cache and the GPUs",
+        judge_selinux,
+        ("selinux-cache-label", "selinux-gpu-devices"),
+    ),
+    Check(
+        "apparmor", "host", "AppArmor confines containers where the kernel has it", judge_apparmor, ("apparmor-unused",)
+    ),
 )

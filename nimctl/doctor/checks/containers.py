@@ -81,5 +81,11 @@ def _found(container: ContainerFacts, names: tuple[str, ...]) -> Finding:
 
 CHECKS = (
     Check("gpu-containers", "docker", "which running containers have GPUs", judge_gpu_containers),
-    Check("keys-in-containers", "docker", "no key is in the environment of a running container", judge_keys),
+    Check(
+        "keys-in-containers",
+        "docker",
+        "no key is in the environment of a running container",
+        judge_keys,
+        ("keys-in-environment",),
+    ),
 )

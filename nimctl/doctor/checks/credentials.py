@@ -199,9 +199,34 @@ def _some(text: str | None) -> tuple[str, ...]:
 
 
 CHECKS = (
-    Check("key", "credentials", "the API key is present", judge_key),
-    Check("key-kind", "credentials", "the API key is of a kind that is accepted", judge_key_kind),
-    Check("key-file", "credentials", "key files are closed to other users", judge_key_file),
-    Check("image-access", "credentials", "the registry gives the image to this key", judge_image_access),
-    Check("docker-login", "credentials", "Docker's logins are well kept", judge_docker_login),
+    Check("key", "credentials", "the API key is present", judge_key, ("key-absent", "key-missing")),
+    Check(
+        "key-kind",
+        "credentials",
+        "the API key is of a kind that is accepted",
+        judge_key_kind,
+        ("key-legacy", "key-mistaken"),
+    ),
+    Check("key-file", "credentials", "key files are closed to other users", judge_key_file, ("key-file-open",)),
+    Check(
+        "image-access",
+        "credentials",
+        "the registry gives the image to this key",
+        judge_image_access,
+        (
+            "image-not-found",
+            "image-pull-failed",
+            "key-missing",
+            "key-refused",
+            "payment-required",
+            "terms-not-accepted",
+        ),
+    ),
+    Check(
+        "docker-login",
+        "credentials",
+        "Docker's logins are well kept",
+        judge_docker_login,
+        ("credential-helper-missing", "docker-config-broken", "login-plaintext", "login-readable"),
+    ),
 )

@@ -153,6 +153,6 @@ def _where(disk: DiskFacts) -> str:
 
 
 CHECKS = (
-    Check("disk", "storage", "weights and image fit on their filesystems", judge_space),
-    Check("inodes", "storage", "the filesystems can hold more files", judge_inodes),
+    Check("disk", "storage", "weights and image fit on their filesystems", judge_space, ("disk-full", "disk-tight")),
+    Check("inodes", "storage", "the filesystems can hold more files", judge_inodes, ("disk-full", "inodes-few")),
 )

@@ -149,8 +149,20 @@ def user_namespaces(docker: DockerFacts) -> bool:
 
 
 CHECKS = (
-    Check("docker", "docker", "the Docker daemon answers this user without sudo", judge_docker),
-    Check("docker-version", "docker", f"Docker Engine {minimums.DOCKER} or later", judge_version),
-    Check("docker-kind", "docker", "Docker is the engine, and not a snap, a desktop or rootless", judge_kind),
+    Check(
+        "docker",
+        "docker",
+        "the Docker daemon answers this user without sudo",
+        judge_docker,
+        ("docker-hangs", "docker-is-podman", "docker-missing", "docker-permission", "docker-unreachable"),
+    ),
+    Check("docker-version", "docker", f"Docker Engine {minimums.DOCKER} or later", judge_version, ("docker-too-old",)),
+    Check(
+        "docker-kind",
+        "docker",
+        "Docker is the engine, and not a snap, a desktop or rootless",
+        judge_kind,
+        ("docker-desktop", "docker-rootless-limits", "docker-rootless-port", "docker-snap", "docker-user-namespace"),
+    ),
     *SETUP_CHECKS,
 )

@@ -195,7 +195,25 @@ def _restart(config: DaemonConfig, docker: DockerFacts, pending: tuple[tuple[str
 
 
 CHECKS = (
-    Check("image-store", "docker", "Docker keeps images in a way that fits large ones", judge_image_store),
-    Check("cgroup-driver", "docker", "containers keep their GPUs when systemd is reloaded", judge_cgroup_driver),
-    Check("daemon-config", "docker", "Docker's configuration is valid and in use", judge_daemon_config),
+    Check(
+        "image-store",
+        "docker",
+        "Docker keeps images in a way that fits large ones",
+        judge_image_store,
+        ("docker-storage-vfs",),
+    ),
+    Check(
+        "cgroup-driver",
+        "docker",
+        "containers keep their GPUs when systemd is reloaded",
+        judge_cgroup_driver,
+        ("gpus-lost-on-reload",),
+    ),
+    Check(
+        "daemon-config",
+        "docker",
+        "Docker's configuration is valid and in use",
+        judge_daemon_config,
+        ("docker-config-hosts", "docker-config-invalid", "docker-config-repeated", "docker-restart-pending"),
+    ),
 )

@@ -102,8 +102,39 @@ def _no_driver(facts: HostFacts) -> str:
 
 
 CHECKS = (
-    Check("driver", "gpu", "the NVIDIA driver answers", judge_driver),
-    Check("driver-version", "gpu", f"the driver is {minimums.DRIVER} or later, of a supported branch", judge_version),
-    Check("driver-module", "gpu", "the driver's kernel module is of the kind that the GPUs need", judge_module),
-    Check("cuda", "gpu", f"the driver supports CUDA {minimums.CUDA} or later", judge_cuda),
+    Check(
+        "driver",
+        "gpu",
+        "the NVIDIA driver answers",
+        judge_driver,
+        (
+            "driver-library-missing",
+            "driver-mismatch",
+            "driver-missing",
+            "driver-module-wrong",
+            "driver-no-permission",
+            "driver-nodes-missing",
+            "driver-not-built",
+            "driver-not-loaded",
+            "driver-not-signed",
+            "gpu-missing",
+            "gpu-passthrough",
+            "nouveau-loaded",
+        ),
+    ),
+    Check(
+        "driver-version",
+        "gpu",
+        f"the driver is {minimums.DRIVER} or later, of a supported branch",
+        judge_version,
+        ("driver-branch-ended", "driver-too-old"),
+    ),
+    Check(
+        "driver-module",
+        "gpu",
+        "the driver's kernel module is of the kind that the GPUs need",
+        judge_module,
+        ("driver-module-wrong",),
+    ),
+    Check("cuda", "gpu", f"the driver supports CUDA {minimums.CUDA} or later", judge_cuda, ("cuda-too-old",)),
 )

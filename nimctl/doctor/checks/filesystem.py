@@ -202,6 +202,30 @@ def judge_image_store(facts: HostFacts, needs: Needs) -> list[Finding]:
 
 
 CHECKS = (
-    Check("cache-filesystem", "storage", "the cache's kind of filesystem can hold weights", judge_cache),
-    Check("image-filesystem", "storage", "the image store's kind of filesystem can hold layers", judge_image_store),
+    Check(
+        "cache-filesystem",
+        "storage",
+        "the cache's kind of filesystem can hold weights",
+        judge_cache,
+        (
+            "cache-in-bucket",
+            "cache-in-layer",
+            "cache-in-memory",
+            "cache-nfs-soft",
+            "cache-noexec",
+            "cache-not-writable",
+            "cache-on-windows",
+            "cache-root-squashed",
+            "cache-shared-folder",
+            "cache-without-links",
+            "cache-without-modes",
+        ),
+    ),
+    Check(
+        "image-filesystem",
+        "storage",
+        "the image store's kind of filesystem can hold layers",
+        judge_image_store,
+        ("images-copied", "images-in-memory", "images-on-odd-filesystem"),
+    ),
 )

@@ -228,7 +228,19 @@ def _is_ampere(gpus: Sequence[Gpu]) -> bool:
 
 
 CHECKS = (
-    Check("ib-umad", "gpu", "HGX B200 and B300: the module ib_umad is loaded", judge_ib_umad),
-    Check("fabric-manager", "gpu", "boards with NVSwitches: the fabric manager runs", judge_fabric_manager),
-    Check("fabric", "gpu", "the GPUs have joined their NVLink fabric", judge_fabric),
+    Check("ib-umad", "gpu", "HGX B200 and B300: the module ib_umad is loaded", judge_ib_umad, ("ib-umad-missing",)),
+    Check(
+        "fabric-manager",
+        "gpu",
+        "boards with NVSwitches: the fabric manager runs",
+        judge_fabric_manager,
+        ("fabric-manager-down", "fabric-manager-mismatch"),
+    ),
+    Check(
+        "fabric",
+        "gpu",
+        "the GPUs have joined their NVLink fabric",
+        judge_fabric,
+        ("gpu-fabric-down", "gpu-fabric-error", "gpu-fabric-unhealthy"),
+    ),
 )

@@ -197,9 +197,21 @@ def judge_pcie(facts: HostFacts, needs: Needs) -> list[Finding]:
 
 
 CHECKS = (
-    Check("gpu-ecc", "gpu", "no uncorrected memory errors", judge_ecc),
-    Check("gpu-rows", "gpu", "no broken memory row waits or is left", judge_rows),
-    Check("gpu-compute-mode", "gpu", "the compute mode lets CUDA programs start", judge_compute_mode),
-    Check("gpu-persistence", "gpu", "the driver keeps idle GPUs ready", judge_persistence),
-    Check("gpu-pcie", "gpu", "the GPUs have all their PCIe lanes", judge_pcie),
+    Check("gpu-ecc", "gpu", "no uncorrected memory errors", judge_ecc, ("gpu-ecc",)),
+    Check(
+        "gpu-rows",
+        "gpu",
+        "no broken memory row waits or is left",
+        judge_rows,
+        ("gpu-row-remap-failed", "gpu-row-remap-pending"),
+    ),
+    Check(
+        "gpu-compute-mode",
+        "gpu",
+        "the compute mode lets CUDA programs start",
+        judge_compute_mode,
+        ("gpu-compute-mode",),
+    ),
+    Check("gpu-persistence", "gpu", "the driver keeps idle GPUs ready", judge_persistence, ("gpu-persistence-off",)),
+    Check("gpu-pcie", "gpu", "the GPUs have all their PCIe lanes", judge_pcie, ("gpu-pcie-narrow",)),
 )

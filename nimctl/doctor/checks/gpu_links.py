@@ -171,7 +171,13 @@ def _pairs(facts: HostFacts, chosen: dict[int, Gpu]) -> list[GpuLink]:
 
 CHECKS = (
     *gpu_fabric.CHECKS,
-    Check("nvlink", "gpu", "all NVLinks are up", judge_nvlink),
-    Check("p2p", "gpu", "the GPUs have direct access to each other", judge_p2p),
-    Check("acs", "gpu", "nothing on the PCI bus turns back traffic between GPUs", judge_acs),
+    Check("nvlink", "gpu", "all NVLinks are up", judge_nvlink, ("nvlink-down",)),
+    Check("p2p", "gpu", "the GPUs have direct access to each other", judge_p2p, ("p2p-missing",)),
+    Check(
+        "acs",
+        "gpu",
+        "nothing on the PCI bus turns back traffic between GPUs",
+        judge_acs,
+        ("acs-redirects", "iommu-translates"),
+    ),
 )

@@ -145,6 +145,6 @@ def _fit(recipe: Recipe, chosen: tuple[Gpu, ...], total: int) -> Finding:
 
 CHECKS = (
     Check("gpu-unified", "gpu", "whether the GPU shares the host's memory", judge_unified),
-    Check("gpu-memory", "gpu", "the memory of the chosen GPUs is free", judge_memory),
-    Check("gpu-fit", "gpu", "the weights fit into the chosen GPUs", judge_fit),
+    Check("gpu-memory", "gpu", "the memory of the chosen GPUs is free", judge_memory, ("gpu-busy",)),
+    Check("gpu-fit", "gpu", "the weights fit into the chosen GPUs", judge_fit, ("no-layout",)),
 )

@@ -264,9 +264,15 @@ def _describe(gpu: Gpu) -> str:
 
 
 CHECKS = (
-    Check("gpus", "gpu", "every GPU answers", judge_inventory),
-    Check("gpu-choice", "gpu", "the GPUs that --gpus asks for exist and are of one model", judge_choice),
-    Check("gpu-capability", "gpu", "the engine's build knows these GPUs", judge_capability),
-    Check("gpu-mig", "gpu", "the chosen GPUs are whole, not slices (MIG)", judge_mig),
+    Check("gpus", "gpu", "every GPU answers", judge_inventory, ("gpu-hidden", "gpu-lost", "gpu-missing")),
+    Check(
+        "gpu-choice",
+        "gpu",
+        "the GPUs that --gpus asks for exist and are of one model",
+        judge_choice,
+        ("gpu-spec-invalid", "gpus-mixed"),
+    ),
+    Check("gpu-capability", "gpu", "the engine's build knows these GPUs", judge_capability, ("gpu-unsupported",)),
+    Check("gpu-mig", "gpu", "the chosen GPUs are whole, not slices (MIG)", judge_mig, ("gpu-mig", "gpu-mig-pending")),
     *gpu_room.CHECKS,
 )

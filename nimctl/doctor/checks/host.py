@@ -160,10 +160,12 @@ def judge_engine(facts: HostFacts, needs: Needs) -> list[Finding]:
 
 CHECKS = (
     Check("os", "host", f"the operating system (Ubuntu {minimums.UBUNTU} or later is recommended)", judge_system),
-    Check("arch", "host", "the processor is amd64 or arm64, as the image", judge_architecture),
-    Check("memory", "host", "host memory is enough", judge_memory),
+    Check("arch", "host", "the processor is amd64 or arm64, as the image", judge_architecture, ("image-incompatible",)),
+    Check("memory", "host", "host memory is enough", judge_memory, ("memory-low", "no-layout")),
     Check("wsl", "host", "this is Windows' subsystem for Linux", judge_wsl),
-    Check("inside-container", "host", "nimctl runs on the host, not in a container", judge_inside),
-    Check("front", "process", "nginx is installed (process runtime)", judge_nginx),
-    Check("engine", "process", "vLLM is installed (process runtime)", judge_engine),
+    Check(
+        "inside-container", "host", "nimctl runs on the host, not in a container", judge_inside, ("inside-container",)
+    ),
+    Check("front", "process", "nginx is installed (process runtime)", judge_nginx, ("front-missing",)),
+    Check("engine", "process", "vLLM is installed (process runtime)", judge_engine, ("engine-missing",)),
 )

@@ -154,4 +154,21 @@ def _through(group: Sequence[HostReach]) -> str:
     return f" through {' and '.join(proxies)}" if proxies else ""
 
 
-CHECKS = (Check("hosts", "network", "the hosts that the model needs answer", judge_hosts),)
+CHECKS = (
+    Check(
+        "hosts",
+        "network",
+        "the hosts that the model needs answer",
+        judge_hosts,
+        (
+            "clock-wrong",
+            "host-unreachable",
+            "image-pull-failed",
+            "proxy-refused",
+            "tls-untrusted",
+            "weights-offline",
+            "weights-source-failed",
+            "weights-source-unreachable",
+        ),
+    ),
+)

@@ -148,8 +148,8 @@ def _count(limit: int | None) -> str:
 
 
 CHECKS = (
-    Check("shm", "host", "shared memory is enough for the ranks", judge_shm),
-    Check("memlock", "host", "enough memory may be locked for RDMA", judge_memlock),
-    Check("open-files", "host", "the server may open enough files", judge_files),
-    Check("pids", "host", "enough processes and threads may run", judge_pids),
+    Check("shm", "host", "shared memory is enough for the ranks", judge_shm, ("shm-small",)),
+    Check("memlock", "host", "enough memory may be locked for RDMA", judge_memlock, ("memlock-low",)),
+    Check("open-files", "host", "the server may open enough files", judge_files, ("open-files-few",)),
+    Check("pids", "host", "enough processes and threads may run", judge_pids, ("pids-few",)),
 )

@@ -169,9 +169,21 @@ def _counted(told: Sequence[str]) -> str:
 
 
 CHECKS = (
-    Check("port", "network", "the port is free", judge_port),
-    Check("proxy", "network", "proxies can be used, by the Docker daemon too", judge_proxy),
-    Check("ca", "network", "CA bundles that the environment names are there", judge_ca),
-    Check("clock", "network", "the clock agrees with other hosts", judge_clock),
+    Check("port", "network", "the port is free", judge_port, ("port-in-use",)),
+    Check(
+        "proxy",
+        "network",
+        "proxies can be used, by the Docker daemon too",
+        judge_proxy,
+        ("docker-without-proxy", "proxy-malformed"),
+    ),
+    Check(
+        "ca",
+        "network",
+        "CA bundles that the environment names are there",
+        judge_ca,
+        ("ca-bundle-missing", "tls-untrusted"),
+    ),
+    Check("clock", "network", "the clock agrees with other hosts", judge_clock, ("clock-skew", "clock-wrong")),
     *hosts.CHECKS,
 )

@@ -199,7 +199,25 @@ def _closed(facts: HostFacts, names: cdi.CdiNames, reasons: tuple[str, ...]) -> 
 
 
 CHECKS = (
-    Check("toolkit", "docker", f"NVIDIA Container Toolkit {minimums.TOOLKIT} or later", judge_toolkit),
-    Check("toolkit-configured", "docker", "NVIDIA's runtime is configured in Docker", judge_configured),
-    Check("gpu-runtime", "docker", "Docker can give GPUs to a container", judge_injection),
+    Check(
+        "toolkit",
+        "docker",
+        f"NVIDIA Container Toolkit {minimums.TOOLKIT} or later",
+        judge_toolkit,
+        ("toolkit-missing", "toolkit-too-old"),
+    ),
+    Check(
+        "toolkit-configured",
+        "docker",
+        "NVIDIA's runtime is configured in Docker",
+        judge_configured,
+        ("nvidia-runtime-broken", "nvidia-runtime-missing", "toolkit-config-invalid", "toolkit-no-cgroups"),
+    ),
+    Check(
+        "gpu-runtime",
+        "docker",
+        "Docker can give GPUs to a container",
+        judge_injection,
+        ("gpu-runtime-doubtful", "gpu-runtime-missing"),
+    ),
 )

@@ -73,10 +73,13 @@ def test_facts_survive_the_way_through_json(facts):
 @given(FACTS, NEEDS)
 def test_every_check_answers_for_any_facts(facts, needs):
     report = run_checks(facts, needs)
-    assert {f.check for f in report.findings} == {c.id for c in checks.ALL}
+    declared = {c.id: c.says for c in checks.ALL}
+    assert {f.check for f in report.findings} == set(declared)
     for finding in report.findings:
         assert finding.id != "check-crashed", finding.cause
         assert finding.title
+        if finding.verdict in ("fail", "warn"):
+            assert finding.id in declared[finding.check], finding
         if finding.verdict == "fail":
             assert finding.id in CATALOGUE
         if finding.verdict in ("fail", "warn"):
