@@ -70,12 +70,14 @@ def _image(target: Target, config: Config, gpus: GpuInventory) -> ImageFacts | N
 
 def _held(target: Target, config: Config) -> HeldWeights | None:
     """What is here already needs no room: a folder, or what the cache holds, parts too."""
-    from nimctl.cli import weights
-
     recipe = target.recipe
     if target.folder is not None:
         return HeldWeights(recipe.weights, recipe.weights_bytes or 0, complete=True)
-    return weights.held(recipe.weights, config) if recipe.weights else None
+    if not recipe.weights or recipe.weights.startswith("builtin://"):  # these come with the container
+        return None
+    from nimctl.cli import weights  # brings the room of the network, which costs a tenth of a second
+
+    return weights.held(recipe.weights, config)
 
 
 def save(facts: HostFacts, path: Path) -> None:
