@@ -15,6 +15,8 @@ _MOST_EVIDENCE = 8
 # Where CVSS begins to call a hole more than "low": https://www.first.org/cvss/v3-1/specification-document, section 5.
 _MEDIUM = 4.0
 
+_WINDOWS_HOLES = "https://www.nvidia.com/en-us/security/"
+
 _DRIVER_PACKAGES = (
     "nvidia-driver*",
     "nvidia-open*",
@@ -89,6 +91,10 @@ def judge_driver(facts: HostFacts, needs: Needs) -> list[Finding]:
     """
     if reason := no_gpu_wanted(needs) or ("" if facts.gpus.driver else "the driver's version is not known"):
         return [skipped(_DRIVER.check, "known holes of the driver", reason)]
+    if facts.system.wsl:
+        title = f"NVIDIA driver {facts.gpus.driver} of Windows: cannot tell whether it is safe"
+        cause = "Windows' drivers are counted in another way than Linux's, of which the known holes are listed"
+        return [unknown(_DRIVER.check, title, cause=cause, evidence=(_WINDOWS_HOLES,))]
     return say(_DRIVER, "driver-vulnerable", facts, facts.gpus.driver)
 
 

@@ -97,6 +97,8 @@ def _stale(facts: HostFacts, needs: Needs, specs: Sequence[CdiSpec]) -> tuple[st
         title = f"the CDI specification does not know GPU {gpus}"
         return _MISSING_GPU, _stale_because(found.path, title, found.problem)
     loaded = facts.nvidia_kernel.module or facts.gpus.driver
+    if facts.gpus.state == "mismatch":
+        loaded = None  # it is of the libraries, and the module that runs is what has to go: `driver` fails for that
     for spec in specs:
         if spec.driver and loaded and spec.driver != loaded:
             title = f"{spec.path} is of driver {spec.driver}, and {loaded} is loaded"

@@ -23,6 +23,8 @@ def why(facts: HostFacts) -> Finding:
         return _mismatch(facts)
     if state == "no-permission":
         return _no_permission(facts)
+    if state == "hangs":
+        return _hangs(facts)
     if state == "failed":
         return _broken(facts)
     if facts.system.wsl:
@@ -157,12 +159,22 @@ def _no_permission(facts: HostFacts) -> Finding:
     return _say(facts, "driver-no-permission", "this user may not use the NVIDIA driver", cause, fix)
 
 
+def _hangs(facts: HostFacts) -> Finding:
+    # https://docs.nvidia.com/deploy/driver-persistence/
+    cause = "it hangs, or has to start every GPU because persistence mode is off, which takes seconds for each"
+    fix = (
+        "Turn persistence on (`sudo nvidia-smi -pm 1`) and try again; if that hangs too, look for Xid errors with "
+        "`sudo dmesg | grep -i NVRM`, then reboot."
+    )
+    return _say(facts, "driver-hangs", "the NVIDIA driver does not answer in time", cause, fix)
+
+
 def _broken(facts: HostFacts) -> Finding:
     kernel = facts.nvidia_kernel
     if kernel.module_open is False and any(is_blackwell(device) for device in kernel.gpu_ids or ()):
         cause = "Blackwell GPUs work with the open kernel modules only, and the proprietary ones are loaded"
         return _say(facts, "driver-module-wrong", "the kernel module does not support these GPUs", cause, INSTALL_OPEN)
-    cause = "NVML answered with an error, or did not answer at all"
+    cause = "NVML answered with an error"
     fix = "Look for Xid errors with `sudo dmesg | grep -i NVRM`, then reboot or reset the GPU."
     return _say(facts, "driver-missing", "the NVIDIA driver does not work", cause, fix)
 
@@ -172,6 +184,14 @@ def _wsl(facts: HostFacts) -> Finding:
     if facts.nvidia_kernel.dxg is False:
         cause = "/dev/dxg does not exist: this is WSL 1, or its kernel is too old"
         fix = "In Windows: `wsl --update`, and `wsl --set-version DISTRIBUTION 2` where `wsl -l -v` says 1."
+        return _say(facts, "driver-missing", title, cause, fix)
+    if inside := facts.nvidia_kernel.library:
+        title = f"a Linux driver {inside} inside WSL hides that of Windows"
+        cause = "programs find its library before the one in /usr/lib/wsl/lib, and WSL has no kernel module for it"
+        fix = (
+            "Remove it inside WSL (`sudo apt-get purge '^libnvidia-compute-.*' '^nvidia-driver-.*' "
+            "'^nvidia-utils-.*'`), then run `wsl --shutdown` in Windows: https://docs.nvidia.com/cuda/wsl-user-guide/"
+        )
         return _say(facts, "driver-missing", title, cause, fix)
     cause = "libnvidia-ml.so.1, which Windows' driver brings to /usr/lib/wsl/lib, is not there or does not answer"
     return _say(facts, "driver-missing", title, cause, INSTALL_WSL)

@@ -1,9 +1,10 @@
 """The memory of the GPUs: whether it is free, whether the weights fit, and what it means to share it with the host."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from nimctl.core.errors import NimctlError
-from nimctl.core.facts import HostFacts
+from nimctl.core.facts import ContainerFacts, HostFacts
 from nimctl.core.gpus import Gpu, GpuProcess
 from nimctl.core.layout import MEMORY_UTILIZATION, choose_layout
 from nimctl.core.recipes import Recipe
@@ -57,7 +58,7 @@ def judge_memory(facts: HostFacts, needs: Needs) -> list[Finding]:
             "gpu-busy",
             f"memory of GPU {ranges(g for g, _, _ in busy)} is in use",
             cause=f"vLLM reserves {MEMORY_UTILIZATION:.0%} of a GPU and does not start when less is free",
-            fix=_way_out([p for g, _, _ in busy for p in g.processes], least),
+            fix=_way_out([p for g, _, _ in busy for p in g.processes], facts.docker.containers, least),
             evidence=tuple(_held(g, free, total) for g, free, total in busy[:EVIDENCE]),
         )
     ]
@@ -70,16 +71,24 @@ def _with_host_memory(gpu: Gpu, facts: HostFacts) -> Gpu:
     return replace(gpu, memory_total=facts.system.memory_total, memory_free=facts.system.memory_available)
 
 
-def _way_out(holders: list[GpuProcess], least: float) -> str:
-    containers = list(dict.fromkeys(p.container for p in holders if p.container))[:4]
+def _way_out(holders: list[GpuProcess], running: Sequence[ContainerFacts] | None, least: float) -> str:
+    # What outlives its container is out of Docker's reach: https://github.com/vllm-project/vllm-omni/issues/2317
+    gone = [p for p in holders if p.container and running is not None and not _runs(p.container, running)]
+    containers = list(dict.fromkeys(p.container for p in holders if p.container and p not in gone))[:4]
     others = list(dict.fromkeys(str(p.pid) for p in holders if not p.container and not p.graphics))[:4]
+    left = list(dict.fromkeys(str(p.pid) for p in gone))[:4]
     commands = [f"`docker stop {' '.join(containers)}`"] if containers else []
     commands += [f"`kill {' '.join(others)}`"] if others else []
+    commands += [f"`sudo kill -9 {' '.join(left)}`, in no container that Docker runs"] if left else []
     if not commands and any(p.graphics for p in holders):
         commands = ["`sudo systemctl isolate multi-user.target` ends the desktop"]
     stop = f" ({', '.join(commands)})" if commands else " (`sudo fuser -v /dev/nvidia*` names them)"
     lower = f"--gpu-memory-utilization {int(least * 100) / 100:.2f}" if least >= 0.05 else "--gpu-memory-utilization"
     return f"Stop the programs that hold it{stop}, choose other GPUs with --gpus, or lower {lower}."
+
+
+def _runs(container: str, running: Sequence[ContainerFacts]) -> bool:
+    return any(known.id.startswith(container) or container.startswith(known.id) for known in running)
 
 
 def _held(gpu: Gpu, free: int, total: int) -> str:

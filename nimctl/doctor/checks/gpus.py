@@ -6,6 +6,7 @@ from nimctl.core.errors import NimctlError
 from nimctl.core.facts import HostFacts
 from nimctl.core.gpus import Gpu, select
 from nimctl.doctor.checks import gpu_room
+from nimctl.doctor.checks.driver import judge_module
 from nimctl.doctor.checks.gpu_words import (
     commas,
     lines,
@@ -40,6 +41,8 @@ def judge_inventory(facts: HostFacts, needs: Needs) -> list[Finding]:
     if reason := no_gpu_wanted(needs) or no_driver(facts):
         return [skipped("gpus", "GPUs", reason)]
     gpus = facts.gpus.gpus
+    if not gpus and any(finding.verdict == "fail" for finding in judge_module(facts, needs)):
+        return [skipped("gpus", "GPUs", "the kernel module does not drive them")]
     if not gpus:
         return [_none(facts)]
     findings = [_lost(facts, needs), _hidden(facts)]

@@ -35,6 +35,11 @@ def test_a_host_with_all_fixes_is_silent():
     assert verdicts(judge("advisories-vllm", SAFE, PROCESS)) == [("pass", "advisories-vllm")]
 
 
+def test_a_driver_of_windows_is_not_judged_by_the_numbers_of_linux():
+    (finding,) = judge("advisories-driver", host(driver("581.57"), system={"wsl": True}))
+    assert (finding.verdict, "Windows" in finding.cause) == ("unknown", True)
+
+
 @pytest.mark.parametrize(
     ("check", "name", "facts", "needs", "cve", "safe"),
     [

@@ -4,7 +4,7 @@ import pytest
 
 from nimctl.core import cdi
 from nimctl.core.facts import CdiSpec
-from tests.unit.doctor.hosts import HEALTHY, gpus, host, judge, verdicts
+from tests.unit.doctor.hosts import HEALTHY, gpus, host, judge, verdicts, without_gpus
 
 NAMES = (*map(str, range(8)), "all")
 
@@ -22,6 +22,13 @@ def check(*specs, **parts):
 )
 def test_specifications_by_any_name_of_the_gpus_are_current(devices):
     assert verdicts(check(spec(devices=devices))) == [("pass", "cdi")]
+
+
+def test_a_specification_of_the_libraries_is_not_stale_while_the_old_module_runs_on():
+    updated = without_gpus("mismatch")
+    assert verdicts(check(spec(driver="580.159.03"), nvidia_kernel={"module": "580.126.09"}, gpus=updated)) == [
+        ("pass", "cdi")
+    ]
 
 
 def test_no_specification_is_no_fault_where_gpus_have_another_way():

@@ -56,6 +56,7 @@ UNSIGNED = {"security": {"secure_boot": False, "lockdown": "none"}}
         ("no-permission", KERNEL, {}, "driver-no-permission", "ls -l /dev/nvidia"),
         ("no-permission", KERNEL, {"security": {"selinux": "enforcing"}}, "driver-no-permission", "ausearch"),
         ("failed", KERNEL, {}, "driver-missing", "sudo dmesg"),
+        ("hangs", KERNEL, {}, "driver-hangs", "nvidia-smi -pm 1"),
         ("failed", replace(KERNEL, module_open=False, gpu_ids=("2901",)), {}, "driver-module-wrong", "nvidia-open"),
     ],
 )
@@ -109,6 +110,20 @@ def test_under_wsl_the_driver_belongs_into_windows(dxg, fix):
     (finding,) = judge("driver", facts)
     assert finding.id == "driver-missing"
     assert fix in finding.fix
+
+
+def test_a_linux_driver_inside_wsl_has_to_go():
+    facts = host(WSL, gpus=without_gpus("driver-not-loaded"), nvidia_kernel={"library": "535.288.01"})
+    (finding,) = judge("driver", facts)
+    assert finding.id == "driver-missing" and "535.288.01" in finding.title
+    assert "apt-get purge" in finding.fix
+
+
+def test_gpus_that_the_wrong_module_does_not_drive_are_one_fault():
+    kernel = {"pci_gpus": 8, "gpu_ids": ("2901",), "module_open": False}
+    facts = host(gpus=inventory(), nvidia_kernel=kernel)
+    assert verdicts(judge("driver-module", facts)) == [("fail", "driver-module-wrong")]
+    assert verdicts(judge("gpus", facts)) == [("skip", "gpus")]
 
 
 def test_the_rest_waits_for_the_driver():

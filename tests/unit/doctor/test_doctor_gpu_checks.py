@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from nimctl.core.facts import NvidiaKernelFacts
+from nimctl.core.facts import ContainerFacts, NvidiaKernelFacts
 from nimctl.core.gpus import GpuProcess, MigDevice
 from nimctl.doctor import checks
 from nimctl.doctor.checks.gpu_words import commas, ranges
@@ -258,11 +258,22 @@ def test_memory_and_room_of_slices_are_not_judged_as_those_of_the_whole_gpu():
 
 def test_who_holds_the_memory_is_named_with_program_and_container_and_a_command():
     holders = (GpuProcess(4711, 100 * GIB, "python3", "0123456789ab"), GpuProcess(99, 30 * GIB, "ollama"))
-    (finding,) = judge("gpu-memory", host(gpus=inventory(gpu(0, memory_free=10 * GIB, processes=holders))))
+    busy = inventory(gpu(0, memory_free=10 * GIB, processes=holders))
+    running = (ContainerFacts("0123456789ab", "vllm"),)
+    (finding,) = judge("gpu-memory", host(gpus=busy, docker={"containers": running}))
     assert "pid 4711 python3 in container 0123456789ab (100.0 GiB), pid 99 ollama (30.0 GiB)" in finding.evidence[0]
     assert "`docker stop 0123456789ab`" in finding.fix
     assert "`kill 99`" in finding.fix
     assert "--gpu-memory-utilization 0.07" in finding.fix
+
+
+def test_what_outlived_its_container_is_killed_by_its_pid_and_not_by_docker():
+    holders = (GpuProcess(4711, 100 * GIB, "VLLM::Worker", "0123456789ab"),)
+    busy = inventory(gpu(0, memory_free=10 * GIB, processes=holders))
+    (finding,) = judge("gpu-memory", host(gpus=busy, docker={"containers": ()}))
+    assert "`sudo kill -9 4711`" in finding.fix and "docker stop" not in finding.fix
+    (finding,) = judge("gpu-memory", host(gpus=busy, docker={"containers": None}))
+    assert "`docker stop 0123456789ab`" in finding.fix  # who runs there is not known
 
 
 def test_a_desktop_that_fills_the_gpu_is_not_to_be_killed():
