@@ -96,6 +96,10 @@ class Output:
         """One failure: id, what happened, cause, fix, and the lines that prove it; `more` goes into the document."""
         if self.mode == "json":
             self.document({"ok": False, "error": error.to_json(), **more})
+        self.error_panel(error)
+
+    def error_panel(self, error: NimctlError) -> None:
+        """The same for people, on stderr; a document that was written tells of it already."""
         console = Console(stderr=True, highlight=False, soft_wrap=True)
         console.print(Text.assemble((f"error[{error.id}] ", "bold red"), redact(error.message)))
         for line in error.evidence:

@@ -27,6 +27,8 @@ def doctor(
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Write the report as Markdown, for a bug report.")
     ] = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Show what nimctl can mend, ask, mend it and look again.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before --fix changes something.")] = False,
     probe: Annotated[bool, typer.Option("--probe", help="Also start a container that must see the GPUs.")] = False,
     image: Annotated[str | None, typer.Option(help="Image for --probe.")] = None,
     as_json: Json = False,
@@ -49,6 +51,8 @@ def doctor(
         raise NimctlError(
             "usage", "--markdown and --json exclude each other", cause="each is all of stdout", fix="Choose one."
         )
+    if yes and not fix:
+        raise NimctlError("usage", "--yes has nothing to agree to", cause="--fix was not given", fix="Add --fix.")
     out = Output.choose("doctor", as_json=as_json, quiet=quiet or markdown)
     if list_checks:
         out.document({"checks": [{"id": c.id, "group": c.group, "title": c.title} for c in checks.ALL]})
@@ -57,7 +61,16 @@ def doctor(
     config = configuration.load({"gpus": gpus, "cache": cache, "host": host, "port": port, "runtime": runtime})
     target = resolve(model, config)
     out.text(f"model {target.recipe.name} (from {target.origin}): {target.recipe.title}", style="bold")
-    found = diagnosis.diagnose(target, config, out, replay=facts, only=_names(only), skip=_names(skip))
+
+    def look() -> diagnosis.Diagnosis:
+        return diagnosis.diagnose(target, config, out, replay=facts, only=_names(only), skip=_names(skip))
+
+    found, mended = look(), None
+    if fix:
+        from nimctl.cli import mending
+
+        mended = mending.mend(found, look, out, yes=yes, replayed=facts is not None)
+        found = mended.diagnosis
     if save_facts is not None:
         host_look.save(found.facts, save_facts)
         out.text(f"facts written to {save_facts}")
@@ -65,11 +78,14 @@ def doctor(
         from nimctl.cli.probe import run_probe
 
         found = found.plus(run_probe(found.facts, found.needs, config, target, image, out))
-    out.document({**found.report.to_json(), "model": target.recipe.name})
+    out.document({**found.report.to_json(), "model": target.recipe.name, **(mended.to_json() if mended else {})})
     if markdown:
         diagnosis.show_markdown(found, out)
     elif not as_json:
         diagnosis.show(found, out, verbose=verbose)
+    if mended and mended.error:
+        out.error_panel(mended.error)
+        raise typer.Exit(mended.error.exit_code)
     if found.report.failures or (strict and found.report.counts["warn"]):
         raise typer.Exit(CATALOGUE["preflight-failed"].exit_code)
 

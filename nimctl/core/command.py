@@ -50,4 +50,8 @@ def run(
         os.killpg(process.pid, signal.SIGKILL)
         stdout, stderr = process.communicate()
         return Result(tuple(argv), None, stdout, stderr, timed_out=True)
+    except BaseException:  # Ctrl-C reaches this process alone, because the program has a session of its own
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        raise
     return Result(tuple(argv), process.returncode, stdout, stderr)

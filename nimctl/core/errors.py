@@ -57,6 +57,7 @@ CATALOGUE: Mapping[str, Entry] = MappingProxyType(
         "driver-module-wrong": Entry(3, "The GPUs need the other kind of NVIDIA kernel module (open or proprietary)."),
         "nouveau-loaded": Entry(3, "The kernel's own driver nouveau holds the GPUs."),
         "gpu-passthrough": Entry(3, "The GPUs are set aside for virtual machines (vfio-pci)."),
+        "driver-hangs": Entry(3, "NVML did not answer in time."),
         "driver-too-old": Entry(3, "The NVIDIA driver is older than 580."),
         "driver-mismatch": Entry(3, "The driver's library and kernel module have different versions."),
         "cuda-too-old": Entry(3, "The driver supports a CUDA version below 12.9."),
@@ -78,6 +79,8 @@ CATALOGUE: Mapping[str, Entry] = MappingProxyType(
         "toolkit-too-old": Entry(3, "The NVIDIA Container Toolkit is older than 1.14.0."),
         "gpu-runtime-missing": Entry(3, "Docker has neither the nvidia runtime nor a CDI specification for the GPUs."),
         "probe-failed": Entry(3, "A container could not see the GPUs."),
+        "fix-refused": Entry(3, "`doctor --fix` leaves a change alone that would end containers with GPUs."),
+        "fix-failed": Entry(3, "A command of `doctor --fix` failed; what it says was changed, the rest was not."),
         "front-missing": Entry(3, "The process runtime needs nginx and did not find it."),
         "engine-missing": Entry(3, "The process runtime needs vLLM in this Python environment and did not find it."),
         # 4: credentials or terms
