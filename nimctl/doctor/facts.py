@@ -95,7 +95,7 @@ def gather(
     gpus = looks.answer(
         "gpus",
         GpuInventory("failed", detail="the look at the GPUs failed"),
-        late=GpuInventory("failed", detail=f"NVML hangs: {in_time}"),
+        late=GpuInventory("hangs", detail=f"NVML hangs: {in_time}"),
     )
     if subject.image is not None:
         looks.start("image", partial(subject.image, gpus))

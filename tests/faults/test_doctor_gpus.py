@@ -133,5 +133,5 @@ def test_a_driver_that_hangs_in_its_library_holds_up_neither_the_answer_nor_the_
     host.write_text(json.dumps({**profiles.profile("2xH200"), "faults": {"nvmlInit": {"hang_ms": 3_600_000}}}))
     # That the process ends at all, within the hour that its thread sits in the library, is the proof.
     report = doctor({**environment, "NVML_DOUBLE_JSON": str(host)}, limit=1.0)
-    assert ids(report, "fail") == ["driver-missing"]
+    assert ids(report, "fail") == ["driver-hangs"]
     assert report["facts"]["problems"] == ["gpus: no answer in time"]

@@ -68,11 +68,11 @@ def look(tmp_path, **changes):
 def test_nvml_hangs(tmp_path, stuck):
     seen = look(tmp_path, gpu_inventory=stuck)
     assert stuck.hangs
-    assert seen.gpus == GpuInventory("failed", detail="NVML hangs: no answer within 0.5 s")
+    assert seen.gpus == GpuInventory("hangs", detail="NVML hangs: no answer within 0.5 s")
     assert seen.problems == ("gpus: no answer in time",)
     assert seen.docker == WELL
     failed = run_checks(seen, Needs(recipe=load("kimi-k2.5")), only=["gpu"]).failures
-    assert [f.id for f in failed] == ["driver-missing"]
+    assert [f.id for f in failed] == ["driver-hangs"]
     assert "NVML hangs" in failed[0].evidence[0]
 
 
@@ -115,7 +115,7 @@ def test_everything_hangs_at_once(tmp_path, stuck, monkeypatch):
     assert {line.partition(":")[2] for line in seen.problems} == {" no answer in time"}
     assert len(seen.problems) > 15
     report = run_checks(seen, Needs(recipe=load("kimi-k2.5")))
-    assert [f.id for f in report.failures] == ["driver-missing", "docker-hangs", "cache-unreachable"]
+    assert [f.id for f in report.failures] == ["driver-hangs", "docker-hangs", "cache-unreachable"]
     assert "check-crashed" not in {f.id for f in report.findings}
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-State = Literal["ok", "no-library", "driver-not-loaded", "mismatch", "no-permission", "failed"]
+State = Literal["ok", "no-library", "driver-not-loaded", "mismatch", "no-permission", "failed", "hangs"]
 FabricState = Literal["not-supported", "not-started", "in-progress", "completed"]
 
 
