@@ -90,7 +90,7 @@ def main() -> int:
         folder = Path(name)
         peer = str(install(folder / "peer", PEER) / "env-doctor")
         for profile, bar in (("8xH200", HEALTHY_S), ("1024xH200", MANY_S)):
-            environment = private_environment(lab.environment("8xH200"), folder)
+            environment = _as_installed(private_environment(lab.environment("8xH200"), folder))
             if profile != "8xH200":
                 environment |= {"NVML_DOUBLE_JSON": str(_written(folder, profile))}
             times, looks = beside_peer(f"doctor on {profile}", environment, peer, rounds)
@@ -104,13 +104,18 @@ def main() -> int:
     return 0 if all(met) else 1
 
 
+def _as_installed(environment: dict[str, str]) -> dict[str, str]:
+    """Without the wish not to keep compiled modules: an installed program has them."""
+    return {name: value for name, value in environment.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
 def _written(folder: Path, profile: str) -> Path:
     lab.double_environment(profile, folder)
     return folder / f"{profile}.json"
 
 
 def _hung(folder: Path, rounds: int) -> bool:
-    with hung_host(folder, private_environment(os.environ, folder)) as host:
+    with hung_host(folder, _as_installed(private_environment(os.environ, folder))) as host:
         argv = host.argv("doctor", "kimi-k2.5", "--gpus", "all", "--json")
         times = [doctor(host.environment, argv, [], code=3) for _ in range(rounds)]
     return line("doctor while Docker, NVML and DNS hang", times, HUNG_S, max(times))
