@@ -17,6 +17,7 @@ from nimctl.core.yamlfile import read_yaml
 DEFAULTS: Mapping[str, str | int | None] = {
     "model": DEFAULT_MODEL,
     "gpus": None,
+    "gpu_mode": None,
     "host": "127.0.0.1",
     "port": 8000,
     "cache": "~/.cache/nim",

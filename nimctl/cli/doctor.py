@@ -77,7 +77,7 @@ def doctor(
     if probe:
         from nimctl.cli.probe import run_probe
 
-        found = found.plus(run_probe(found.facts, found.needs, config, target, image, out))
+        found = found.plus(*run_probe(found, image, out))
     out.document({**found.report.to_json(), "model": target.recipe.name, **(mended.to_json() if mended else {})})
     if markdown:
         diagnosis.show_markdown(found, out)

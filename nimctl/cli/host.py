@@ -12,6 +12,7 @@ from nimctl.core import facts as host_facts
 from nimctl.core.errors import NimctlError
 from nimctl.core.facts import HeldWeights, HostFacts, ImageFacts
 from nimctl.core.gpus import GpuInventory
+from nimctl.core.injection import WORDS, Mode
 from nimctl.core.recipes import Recipe
 from nimctl.doctor.checks.scope import USUAL_UID
 from nimctl.doctor.model import Needs
@@ -111,6 +112,19 @@ def runtime_of(config: Config) -> Literal["docker", "process"]:
             fix="Use docker or process.",
         )
     return cast(Literal["docker", "process"], value)
+
+
+def gpu_mode_of(config: Config) -> Mode | None:
+    """The way in which docker is to hand over GPUs; None: the first that works. Raises `config-invalid` for another."""
+    value = config.text("gpu_mode")
+    if value is not None and value not in WORDS:
+        raise NimctlError(
+            "config-invalid",
+            f"gpu_mode {value!r} does not exist",
+            cause=f"it comes from {config.origin('gpu_mode')}",
+            fix=f"Use {', '.join(WORDS)}, or leave it out.",
+        )
+    return cast(Mode | None, value)
 
 
 def wanted_gpus(config: Config, recipe: Recipe, facts: HostFacts) -> str:

@@ -71,15 +71,26 @@ def prepare(asked: Asked, config: Config, out: Output) -> Prepared:
     facts = host.look(config, out, target)
     gpus = host.wanted_gpus(config, recipe, facts)
     choice = image_for(target, "cpu" if gpus == "none" else "cuda", config) if runtime == "docker" else None
-    options = planning.RunOptions(
+    needs = host.needs_for(target, config, gpus, facts)
+    options = run_options(asked, target, config, gpus, choice)
+    return Prepared(target, config, facts, needs, choice, planning.make_plan(options, facts))
+
+
+def run_options(
+    asked: Asked, target: Target, config: Config, gpus: str, choice: ImageChoice | None
+) -> planning.RunOptions:
+    """What was asked for, with this user's keys and surroundings."""
+    recipe = target.recipe
+    return planning.RunOptions(
         recipe=recipe,
         image=choice.reference if choice else None,
         name=asked.name or recipe.name,
         gpus=gpus,
+        gpu_mode=host.gpu_mode_of(config),
         host=str(config.text("host")),
         port=config.number("port"),
         cache=config.cache,
-        runtime=runtime,
+        runtime=host.runtime_of(config),
         env=_pairs(asked.env),
         engine_args=tuple(asked.engine_args),
         uid=os.getuid(),
@@ -89,8 +100,6 @@ def prepare(asked: Asked, config: Config, out: Output) -> Prepared:
         model_path=str(target.folder) if target.folder else None,
         origins=_origins(config, target, choice),
     )
-    needs = host.needs_for(target, config, gpus, facts)
-    return Prepared(target, config, facts, needs, choice, planning.make_plan(options, facts))
 
 
 def _origins(config: Config, target: Target, choice: ImageChoice | None) -> dict[str, str]:

@@ -1,43 +1,116 @@
-"""The acting part of `nimctl doctor --probe`: one container that must see the GPUs."""
+"""The acting part of `nimctl doctor --probe`: containers as a run would start them, which must see the GPUs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from nimctl.cli import acquire, launching
 from nimctl.cli.target import image_for
+from nimctl.core.errors import NimctlError
+from nimctl.core.gpus import select
+from nimctl.core.injection import WORDS, Mode
 from nimctl.doctor import probe
+from nimctl.launch.devices import possible_requests
+from nimctl.launch.plan import CACHE_TARGET, make_plan
 
 if TYPE_CHECKING:
-    from nimctl.cli.config import Config
-    from nimctl.cli.target import Target
-    from nimctl.core.facts import HostFacts
-    from nimctl.doctor.model import Finding, Needs
+    from nimctl.cli.diagnosis import Diagnosis
+    from nimctl.doctor.model import Finding
+    from nimctl.launch.docker import Engine
+    from nimctl.launch.model import GpuRequest, LaunchPlan
     from nimctl.render import Output
 
 # The image of NVIDIA's page; the toolkit mounts nvidia-smi into it.
 PAGE_IMAGE = "docker.io/library/ubuntu:24.04"
+# Seconds for each way in, and after which no further one is tried once one works.
+EACH, ENOUGH = 20.0, 30.0
 
 
-def run_probe(
-    facts: HostFacts, needs: Needs, config: Config, target: Target, image: str | None, out: Output
-) -> Finding:
-    """Start our own image where it is on this host, else the page's, with the GPUs a run would get."""
-    from nimctl.launch.devices import request_gpus
+def run_probe(found: Diagnosis, image: str | None, out: Output) -> tuple[Finding, ...]:
+    """Start the image that a run would use (or `image`) in each way in which GPUs get into containers here."""
     from nimctl.launch.docker import Engine
 
-    engine = Engine.connect()
-    ours = image_for(target, "cuda", config).reference
-    chosen = image or (ours if engine.image_digest(ours) else PAGE_IMAGE)
-    info = engine.inspect_image(chosen)
+    if reason := probe.not_tried(found.facts, found.needs):
+        return (reason,)
+    try:
+        plan, requests = _plan(found)
+        engine = Engine.connect()
+    except NimctlError as error:
+        return (probe.not_started(error),)
+    with closing(engine):
+        try:
+            chosen, note = _image(found, plan, image, engine, out)
+        except NimctlError as error:
+            return (probe.no_image(error),)
+        if note:
+            out.text(note)
+        said = _try(found, replace(plan, image=chosen), requests, engine, out)
+    return tuple(probe.judge(found.facts, found.needs, said, chosen, note))
 
-    def run_container(reference: str, argv: Sequence[str], spec: str) -> tuple[int, str]:
-        from nimctl.core.gpus import select
 
-        return engine.run_once(reference, argv, request_gpus(select(facts.gpus, spec), facts))
+def _plan(found: Diagnosis) -> tuple[LaunchPlan, tuple[tuple[Mode, GpuRequest], ...]]:
+    """The plan of a run, and the ways to its GPUs, the run's own first. The layout is not the probe's question."""
+    target = replace(found.target, recipe=replace(found.target.recipe, architecture=None))
+    gpus = found.needs.gpus or "all"
+    choice = image_for(target, "cuda", found.config)
+    plan = make_plan(launching.run_options(launching.Asked(None), target, found.config, gpus, choice), found.facts)
+    ways = possible_requests(select(found.facts.gpus, gpus), found.facts)
+    return plan, tuple(sorted(ways, key=lambda way: way[1] != plan.gpu))
 
-    with out.working(f"starting a container of {chosen}"):
-        if info is None:
-            engine.pull(chosen)
-        is_ours = bool(info and "io.nimctl.engine" in info.labels)
-        return probe.probe(facts, needs, chosen, run_container, ours=is_ours)
+
+def _image(found: Diagnosis, plan: LaunchPlan, named: str | None, engine: Engine, out: Output) -> tuple[str, str]:
+    """The image to start, and which one it stands for, where it does. Pulls what is named, and the page's."""
+    from nimctl.images import local_tag
+
+    wanted = str(named or plan.image)
+    for reference in dict.fromkeys((wanted, local_tag("cuda"))):
+        if engine.inspect_image(reference) is not None:
+            return reference, "" if reference == wanted else f"{wanted} is not here; {reference} stands in for it"
+        if named:
+            break
+    if named:
+        acquire.pull_image(named, engine, out)
+        return named, ""
+    note = f"{wanted} is not here; {PAGE_IMAGE} of NVIDIA's page stands in for it"
+    if engine.inspect_image(PAGE_IMAGE) is None:
+        acquire.pull_image(PAGE_IMAGE, engine, out)
+    return PAGE_IMAGE, note
+
+
+def _try(
+    found: Diagnosis,
+    plan: LaunchPlan,
+    requests: tuple[tuple[Mode, GpuRequest], ...],
+    engine: Engine,
+    out: Output,
+) -> list[probe.Said]:
+    said: list[probe.Said] = []
+    started = time.monotonic()
+    for mode, request in requests:
+        with out.working(f"starting a container of {plan.image}, GPUs by {WORDS[mode]}"):
+            said.append(_once(found, plan, mode, request, engine))
+        last = said[-1].error
+        if (last is not None and last.id == "docker-hangs") or time.monotonic() - started > ENOUGH:
+            break
+    return said
+
+
+def _once(found: Diagnosis, plan: LaunchPlan, mode: Mode, request: GpuRequest, engine: Engine) -> probe.Said:
+    """One container; with another command where the image holds no shell, and no Python."""
+    from nimctl.launch.docker.once import probe_body, run_once
+
+    problem = None
+    for argv in probe.commands(CACHE_TARGET):
+        body = probe_body(plan, request, argv, cache=bool(found.config.cache.is_dir()))
+        try:
+            code, output = run_once(engine, body, EACH)
+        except NimctlError as error:
+            problem = error
+            if error.id != "image-incompatible":
+                break
+            continue
+        return probe.Said(mode, code, output)
+    return probe.Said(mode, error=problem)

@@ -1,90 +1,286 @@
-"""The one check that acts: a container is started and must see the GPUs that this host sees.
+"""The one check that acts: a container as a run would start it, which must see the GPUs that this host sees.
 
-It is the smoke test of NVIDIA's page (`docker run --rm --runtime=nvidia --gpus all ubuntu nvidia-smi`), with an answer
-that a program reads.
+It is the smoke test of NVIDIA's page (`docker run --rm --runtime=nvidia --gpus all ubuntu nvidia-smi`) with the user,
+the mounts and the confinement of a real run, in each way in which GPUs get into containers here. Pure: who starts the
+containers hands in what they said. NVIDIA's own page about CUDA in containers:
+https://docs.nvidia.com/nim/large-language-models/3.0.0/troubleshooting/index.html
 """
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from nimctl.core.errors import NimctlError
 from nimctl.core.facts import HostFacts
-from nimctl.core.gpus import GpuInventory, select
-from nimctl.core.plain import from_plain
+from nimctl.core.gpus import select
+from nimctl.core.injection import WORDS, Mode
 from nimctl.core.secret import redact
-from nimctl.doctor.model import Finding, Needs, failed, passed, skipped, unknown
-
-# (image, command, --gpus value) -> (exit code, what it printed). The caller injects GPUs as a run would.
-RunContainer = Callable[[str, Sequence[str], str], tuple[int, str]]
+from nimctl.doctor import inside
+from nimctl.doctor.model import Finding, Needs, failed, passed, skipped, unknown, warned
 
 CHECK = "probe"
-# Our images hold this same package, so both sides are read by the same code.
-OUR_COMMAND = (
-    "python3",
-    "-c",
-    "import json; from nimctl.core.gpus import read_inventory; from nimctl.core.plain import to_plain; "
-    "print(json.dumps(to_plain(read_inventory())))",
-)
-OTHER_COMMAND = ("nvidia-smi", "-L")
+_GROUP = "probe"
+_TITLE = "GPUs in a container"
 _SMI_LINE = re.compile(r"^GPU \d+: .*\(UUID: (GPU-[0-9A-Za-z-]+)\)", re.MULTILINE)
+_CACHE_LINE = re.compile(r"^nimctl-cache (ok|.+)$", re.MULTILINE)
 _MOST_LINES, _LONGEST_LINE = 12, 300
+# For images without Python: what the toolkit brings says the GPUs, and the shell tries the folder.
+_SHELL = """if command -v python3 >/dev/null 2>&1; then exec python3 -I -c "$0" "$1"; fi
+if [ -d "$1" ]; then f="$1/.nimctl-probe-$$"; s=make
+if echo probe >"$f" && s=rename && mv "$f" "$f.renamed" && s=remove && rm "$f.renamed"; then echo "nimctl-cache ok"
+else echo "nimctl-cache $s: refused"; rm -f "$f" "$f.renamed"; fi; fi
+exec nvidia-smi -L"""
+
+# Error ids and the sentences for what the CUDA driver answers, by its code:
+# https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__TYPES.html (CUresult)
+_CUDA: Mapping[int, tuple[str, str, str]] = {
+    100: (
+        "cuda-no-device",
+        "CUDA finds no device (100): their nodes were not handed over, or CUDA_VISIBLE_DEVICES names none",
+        "Take CUDA_VISIBLE_DEVICES out of the image or of --env; then `sudo nvidia-modprobe -c 0 -u` on the host.",
+    ),
+    802: (
+        "cuda-not-ready",
+        "CUDA is not initialised (802): the NVLink fabric is not up, which the fabric manager has to do first",
+        "Run `sudo systemctl enable --now nvidia-fabricmanager` in the driver's version; `nimctl doctor --only gpu` "
+        "says what it lacks.",
+    ),
+    803: (
+        "cuda-mismatch",
+        "the CUDA library in the container is not of the driver that is loaded (803): the driver was updated, or the "
+        "image's own compatibility library comes first",
+        "Reboot after an update of the driver; else start with `--env LD_LIBRARY_PATH=/usr/local/nvidia/lib64`, or "
+        "write the CDI specification anew (`sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`).",
+    ),
+    804: (
+        "cuda-compat-refused",
+        "the image uses CUDA's forward compatibility, which these GPUs do not support (804)",
+        "Install driver 580 or later, so that it is not needed: "
+        "https://docs.nvidia.com/datacenter/tesla/driver-installation-guide/",
+    ),
+}
 
 
-def probe(facts: HostFacts, needs: Needs, image: str, run_container: RunContainer, *, ours: bool) -> Finding:
-    """Start `image` with the GPUs that were asked for, and compare what it sees with what this host sees.
+def commands(cache: str) -> tuple[tuple[str, ...], ...]:
+    """What to run in the container, best first; the later ones are for images without a shell."""
+    script = Path(inside.__file__).read_text(encoding="utf-8")
+    return (
+        ("sh", "-c", _SHELL, script, cache),
+        ("python3", "-I", "-c", script, cache),
+        ("nvidia-smi", "-L"),
+    )
 
-    `ours` says that the image holds our Python. Errors of `run_container` become the finding.
+
+@dataclass(frozen=True)
+class Said:
+    """What a container said: its exit code and its output, or the error in the place of both."""
+
+    mode: Mode
+    code: int = 0
+    output: str = ""
+    error: NimctlError | None = None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a container saw. `cuda` is (code, devices), None where it was not tried; `cache` is why it cannot be
+    written, empty when it can, None where that was not tried.
     """
-    title = "GPUs in a container"
+
+    uuids: frozenset[str] = frozenset()
+    why_none: str = "the container did not say what it sees"
+    cuda: tuple[int, int] | None = None
+    cache: str | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one way in: it works, or the error that a run would meet."""
+
+    mode: Mode
+    problem: Finding | None
+    cuda: int | None = None
+
+
+def not_tried(facts: HostFacts, needs: Needs) -> Finding | None:
+    """Why no container is started, None when there is something to compare."""
     if needs.runtime == "process" or needs.gpus == "none":
-        return skipped(CHECK, title, "no container with GPUs is wanted")
-    spec = needs.gpus or "all"
+        return _grouped(skipped(CHECK, _TITLE, "no container with GPUs is wanted"))
+    if facts.docker.state != "ok":
+        return _grouped(skipped(CHECK, _TITLE, "Docker does not answer"))
     try:
-        outside = {gpu.uuid for gpu in select(facts.gpus, spec) if gpu.uuid}
+        expected(facts, needs)
     except NimctlError as error:
-        return skipped(CHECK, title, error.message)
-    if not outside:
-        return unknown(CHECK, title, cause="NVML gives no UUIDs on this host, so there is nothing to compare with")
-    try:
-        code, output = run_container(image, OUR_COMMAND if ours else OTHER_COMMAND, spec)
-    except NimctlError as error:
-        return _failed(f"the probe of {image} did not run: {error.message}", error.cause, error.fix, error.evidence)
-    return _compare(outside, _seen(output, ours=ours), code, output, image)
+        return _grouped(skipped(CHECK, _TITLE, error.message))
+    if not expected(facts, needs):
+        cause = "NVML gives no UUIDs on this host, so there is nothing to compare with"
+        return _grouped(unknown(CHECK, _TITLE, cause=cause))
+    return None
 
 
-def _seen(output: str, *, ours: bool) -> tuple[set[str], str]:
-    """The UUIDs in the output, and why there are none."""
-    if not ours:
-        return set(_SMI_LINE.findall(output)), "nvidia-smi lists no GPU"
-    for line in reversed(output.splitlines()):
-        try:
-            inventory = from_plain(GpuInventory, json.loads(line))
-        except ValueError:
-            continue  # a line that something else printed
-        return {g.uuid for g in inventory.gpus if g.uuid}, inventory.detail or "NVML lists no GPU"
-    return set(), "the container did not say what it sees"
+def expected(facts: HostFacts, needs: Needs) -> frozenset[str]:
+    """The GPUs that a container must see. Raises `gpu-missing` or `gpu-spec-invalid`."""
+    return frozenset(gpu.uuid for gpu in select(facts.gpus, needs.gpus or "all") if gpu.uuid)
 
 
-def _compare(outside: set[str], seen: tuple[set[str], str], code: int, output: str, image: str) -> Finding:
-    inside, why_none = seen
-    evidence = tuple(redact(line)[:_LONGEST_LINE] for line in output.splitlines()[-_MOST_LINES:])
-    if code == 0 and inside == outside:
-        return passed(CHECK, f"a container of {image} sees {len(inside)} of {len(outside)} GPUs")
-    if not inside:
-        cause = f"the command ended with {code}" if code else why_none
-        fix = "Check the container toolkit: `nimctl doctor --only docker`."
-    elif inside != outside:
-        cause = f"missing: {_list(outside - inside)}; not asked for: {_list(inside - outside)}"
-        fix = "Write the CDI specification anew (`sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`)."
+def judge(facts: HostFacts, needs: Needs, said: Sequence[Said], image: str, note: str = "") -> list[Finding]:
+    """The findings for what the containers said, the way that a run takes first. `note` tells of another image."""
+    wanted = expected(facts, needs)
+    verdicts = [_verdict(one, wanted, image, sliced=any(g.mig for g in facts.gpus.gpus)) for one in said]
+    working = [v for v in verdicts if v.problem is None]
+    evidence = (*_ways(verdicts), *([note] if note else []))
+    first = verdicts[0]
+    if first.problem is not None and not working:
+        found = first.problem
+        found = failed(
+            CHECK, found.id, found.title, cause=found.cause, fix=found.fix, evidence=(*found.evidence, *evidence)
+        )
+    elif first.problem is not None:
+        found = _another(first, working[0], evidence)
     else:
-        cause, fix = f"the command ended with {code}", "Read the lines above; they are the container's own."
-    return _failed(f"a container of {image} sees {len(inside & outside)} of {len(outside)} GPUs", cause, fix, evidence)
+        cuda = "CUDA was not tried: the image has no libcuda" if first.cuda is None else f"CUDA starts on {first.cuda}"
+        title = f"a container of {image} sees {len(wanted)} of {len(wanted)} GPUs"
+        found = passed(CHECK, title, evidence=(*evidence, cuda))
+    cached = next((f for one in said if (f := _cache(one, facts)) is not None), None)
+    return [_grouped(f) for f in (found, cached) if f is not None]
 
 
-def _failed(title: str, cause: str, fix: str, evidence: Sequence[str]) -> Finding:
-    return failed(CHECK, "probe-failed", title, cause=cause, fix=fix, evidence=tuple(evidence))
+def no_image(error: NimctlError) -> Finding:
+    """The finding where there is no image to start."""
+    title = f"the probe has no image: {error.message}"
+    return _grouped(failed(CHECK, error.id, title, cause=error.cause, fix=error.fix, evidence=error.evidence))
 
 
-def _list(uuids: set[str]) -> str:
+def not_started(error: NimctlError) -> Finding:
+    """The finding where nothing could be asked for: no way in, or a plan that cannot be made."""
+    title = f"no container was started: {error.message}"
+    return _grouped(failed(CHECK, error.id, title, cause=error.cause, fix=error.fix, evidence=error.evidence))
+
+
+def read(said: Said) -> Seen:
+    """What the container saw, from its output: lines of JSON behind a mark, else those of nvidia-smi and the shell."""
+    found: dict[str, Any] = {}
+    for line in said.output.splitlines():
+        if line.startswith(inside.MARK):
+            try:
+                part = json.loads(line.removeprefix(inside.MARK))
+            except ValueError:
+                continue  # cut off
+            found |= part if isinstance(part, dict) else {}
+    nvml, cuda, cache = found.get("nvml"), found.get("cuda"), found.get("cache")
+    if not found:
+        uuids = frozenset(_SMI_LINE.findall(said.output))
+        tried = _CACHE_LINE.search(said.output)
+        return Seen(
+            uuids,
+            "nvidia-smi lists no GPU" if said.output.strip() else Seen.why_none,
+            cache=None if tried is None else "" if tried[1] == "ok" else tried[1],
+        )
+    listed = nvml.get("uuids") if isinstance(nvml, dict) else None
+    why = nvml.get("error") if isinstance(nvml, dict) else None
+    codes = (cuda.get("code"), cuda.get("count")) if isinstance(cuda, dict) else (None, None)
+    return Seen(
+        frozenset(map(str, listed if isinstance(listed, list) else ())),
+        str(why or ("NVML lists no GPU" if isinstance(nvml, dict) else Seen.why_none)),
+        (codes[0], codes[1]) if isinstance(codes[0], int) and isinstance(codes[1], int) else None,
+        cache if isinstance(cache, str) else None,
+    )
+
+
+def _verdict(said: Said, wanted: frozenset[str], image: str, *, sliced: bool) -> Verdict:
+    if said.error is not None:
+        e = said.error
+        title = f"the probe of {image} did not run: {e.message}"
+        return Verdict(said.mode, failed(CHECK, e.id, title, cause=e.cause, fix=e.fix, evidence=e.evidence))
+    seen = read(said)
+    lines = tuple(
+        redact(line)[:_LONGEST_LINE]
+        for line in said.output.splitlines()[-_MOST_LINES:]
+        if not line.startswith(inside.MARK)
+    )
+    title = f"a container of {image} sees {len(seen.uuids & wanted)} of {len(wanted)} GPUs"
+    devices = None if seen.cuda is None else seen.cuda[1]
+    if seen.uuids != wanted:
+        return Verdict(said.mode, _differs(said, seen, wanted, title, lines), devices)
+    if seen.cuda and seen.cuda[0]:
+        return Verdict(said.mode, _cuda(seen.cuda[0], image, lines), devices)
+    if seen.cuda and seen.cuda[1] != len(wanted) and not sliced:
+        title = f"CUDA in a container of {image} sees {seen.cuda[1]} of {len(wanted)} GPUs"
+        cause = "NVML sees all of them: CUDA_VISIBLE_DEVICES is set, or some are held by a program of their own"
+        fix = "Take CUDA_VISIBLE_DEVICES out of the image or of --env; see `nimctl doctor --only gpu-compute-mode`."
+        return Verdict(said.mode, failed(CHECK, "probe-failed", title, cause=cause, fix=fix, evidence=lines), devices)
+    if said.code:
+        cause, fix = f"the command ended with {said.code}", "Read the lines above; they are the container's own."
+        return Verdict(said.mode, failed(CHECK, "probe-failed", title, cause=cause, fix=fix, evidence=lines), devices)
+    return Verdict(said.mode, None, devices)
+
+
+def _differs(said: Said, seen: Seen, wanted: frozenset[str], title: str, lines: tuple[str, ...]) -> Finding:
+    if not seen.uuids:
+        cause = f"the command ended with {said.code}" if said.code else seen.why_none
+        fix = "Check the container toolkit: `nimctl doctor --only docker`."
+    else:
+        cause = f"missing: {_list(wanted - seen.uuids)}; not asked for: {_list(seen.uuids - wanted)}"
+        fix = "Write the CDI specification anew (`sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`)."
+    return failed(CHECK, "probe-failed", title, cause=cause, fix=fix, evidence=lines)
+
+
+def _cuda(code: int, image: str, lines: tuple[str, ...]) -> Finding:
+    usual = (
+        "probe-failed",
+        f"CUDA does not start, and says {code}",
+        "`sudo dmesg | grep -iE 'nvrm|xid'` on the host says why; try `sudo nvidia-modprobe -c 0 -u`.",
+    )
+    error_id, cause, fix = _CUDA.get(code, usual)
+    title = f"CUDA does not start in a container of {image} ({code})"
+    return failed(CHECK, error_id, title, cause=cause, fix=fix, evidence=lines)
+
+
+def _another(first: Verdict, works: Verdict, evidence: tuple[str, ...]) -> Finding:
+    """What a run takes by itself fails, and another way works."""
+    cause = first.problem.cause if first.problem else ""
+    return warned(
+        CHECK,
+        "probe-other-way",
+        f"GPUs get into containers by {WORDS[works.mode]}, and a run would take another way",
+        cause=f"{WORDS[first.mode]} fails: {cause}",
+        fix=f"Set gpu_mode: {works.mode} in the configuration, or NIMCTL_GPU_MODE={works.mode}.",
+        evidence=evidence,
+    )
+
+
+def _ways(verdicts: Sequence[Verdict]) -> list[str]:
+    """A line for each way that was tried; the first is the one that a run takes."""
+    return [
+        f"{WORDS[v.mode]}: {'works' if v.problem is None else f'fails, {v.problem.cause}'}"
+        f"{'; a run takes it' if number == 0 else ''}"
+        for number, v in enumerate(verdicts)
+    ]
+
+
+def _cache(said: Said, facts: HostFacts) -> Finding | None:
+    """Whether the server's user can write in the cache; None where this container did not try."""
+    problem = read(said).cache
+    if problem is None:
+        return None
+    if not problem:
+        return passed(f"{CHECK}-cache", f"the container wrote, renamed and removed a file in {facts.cache.path}")
+    step, _, why = problem.partition(": ")
+    return failed(
+        f"{CHECK}-cache",
+        "cache-not-writable",
+        f"the container cannot write the cache folder {facts.cache.path}",
+        cause=f"its user could not {step} a file there: {why}",
+        fix=f"Run `sudo nimctl cache init {facts.cache.path}`; `nimctl doctor --only storage` says more.",
+    )
+
+
+def _grouped(finding: Finding) -> Finding:
+    return Finding(**{**vars(finding), "group": _GROUP})
+
+
+def _list(uuids: frozenset[str]) -> str:
     return ", ".join(sorted(uuids)) or "none"

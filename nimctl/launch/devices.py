@@ -5,7 +5,7 @@ from nimctl.core.docker_state import docker_error, podman_error
 from nimctl.core.errors import NimctlError
 from nimctl.core.facts import HostFacts
 from nimctl.core.gpus import Gpu, select
-from nimctl.core.injection import injection_modes, ways
+from nimctl.core.injection import WORDS, Mode, injection_modes, ways
 from nimctl.core.recipes import Recipe
 from nimctl.launch.model import GpuRequest
 
@@ -33,28 +33,56 @@ def choose_gpus(recipe: Recipe | None, asked: str | None, facts: HostFacts) -> t
 _CPU_SLOW = "cpu-on-request: The CPU was asked for; this model is made for GPUs, so it will be very slow or not start."
 
 
-def request_gpus(gpus: tuple[Gpu, ...], facts: HostFacts) -> GpuRequest:
+def request_gpus(gpus: tuple[Gpu, ...], facts: HostFacts, wanted: Mode | None = None) -> GpuRequest:
     """How docker on this host hands these GPUs to a container.
 
     In this order: the `nvidia` runtime as on NVIDIA's pages, docker's own `--gpus` where the toolkit's hook is on the
-    PATH, a CDI specification. Docker refuses `--gpus` without that hook ("could not select device driver"), so the
-    runtime then learns its GPUs from NVIDIA_VISIBLE_DEVICES. Raises the `docker-*` error of a docker that cannot be
-    used, and `gpu-runtime-missing` when there is no way, or when CDI does not list a GPU that is asked for. A way that
-    is set up and cannot work is passed over, as the doctor's check `gpu-runtime` says.
+    PATH, a CDI specification; or the one way that is `wanted`. Docker refuses `--gpus` without that hook ("could not
+    select device driver"), so the runtime then learns its GPUs from NVIDIA_VISIBLE_DEVICES. Raises the `docker-*` error
+    of a docker that cannot be used, and `gpu-runtime-missing` when there is no way, or when CDI does not list a GPU
+    that is asked for. A way that is set up and cannot work is passed over, as the doctor's check `gpu-runtime` says.
     """
     if not gpus:
         return GpuRequest("none", (), 0, "no GPU is used")
     if error := docker_error(facts.docker, facts.system.groups) or podman_error(facts.docker):
         raise error
-    devices, modes = device_names(gpus, facts), injection_modes(facts)
-    if "runtime" in modes:
-        if facts.toolkit.hook:
-            return GpuRequest("runtime", devices, len(gpus), "docker has the nvidia runtime registered")
+    if wanted is None:
+        return next((r for m in injection_modes(facts) if (r := _by(m, gpus, facts))), None) or _through_cdi(
+            gpus, facts
+        )
+    if wanted == "cdi":
+        return _through_cdi(gpus, facts)
+    if wanted in injection_modes(facts) and (request := _by(wanted, gpus, facts)):
+        return request
+    raise NimctlError(
+        "gpu-runtime-missing",
+        f"GPUs do not get into containers by {WORDS[wanted]} here",
+        cause=next(way.problem for way in ways(facts) if way.mode == wanted),
+        fix="Leave gpu_mode (NIMCTL_GPU_MODE) out; `nimctl doctor --probe` tries every way.",
+    )
+
+
+def possible_requests(gpus: tuple[Gpu, ...], facts: HostFacts) -> tuple[tuple[Mode, GpuRequest], ...]:
+    """Every way against which nothing speaks, the one that a run takes by itself first."""
+    found: list[tuple[Mode, GpuRequest]] = []
+    for mode in injection_modes(facts):
+        if mode == "cdi" and cdi.names_of(gpus, facts).problem:
+            continue
+        found.append((mode, _by(mode, gpus, facts) or _through_cdi(gpus, facts)))
+    return tuple(found)
+
+
+def _by(mode: Mode, gpus: tuple[Gpu, ...], facts: HostFacts) -> GpuRequest | None:
+    """By the runtime or the hook; None for CDI, which may not know the GPUs."""
+    devices = device_names(gpus, facts)
+    if mode == "runtime" and facts.toolkit.hook:
+        return GpuRequest("runtime", devices, len(gpus), "docker has the nvidia runtime registered")
+    if mode == "runtime":
         why = "docker has the nvidia runtime registered, and --gpus would need nvidia-container-runtime-hook"
         return GpuRequest("runtime-env", devices, len(gpus), why)
-    if "gpus" in modes:
+    if mode == "gpus":
         return GpuRequest("gpus", devices, len(gpus), f"docker's --gpus works through {facts.toolkit.hook}")
-    return _through_cdi(gpus, facts)
+    return None
 
 
 def device_names(gpus: tuple[Gpu, ...], facts: HostFacts) -> tuple[str, ...]:

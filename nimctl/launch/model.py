@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from nimctl.core.injection import Mode
 from nimctl.core.layout import Layout
 from nimctl.core.recipes import Recipe
 from nimctl.core.secret import Secret
@@ -25,9 +26,10 @@ class RunOptions:
     """What was asked for, after flags, variables, configuration files and defaults were merged.
 
     `gpus` is None, or its origin "default", when nobody asked: then all GPUs of the host are meant. `model_path` is an
-    absolute folder or a URI that replaces the recipe's weights. `origins` says where a value came from, by field name
-    ("--port", "NIMCTL_CACHE", a file); what is not named there is a default. `secrets_present` names the keys that the
-    caller holds; `secrets_dir` is the folder for key files (None: /dev/shm/nimctl-UID). `assume_gpus` is for
+    absolute folder or a URI that replaces the recipe's weights. `gpu_mode` is the one way in which docker is to hand
+    over GPUs, None for the first that works. `origins` says where a value came from, by field name ("--port",
+    "NIMCTL_CACHE", a file); what is not named there is a default. `secrets_present` names the keys that the caller
+    holds; `secrets_dir` is the folder for key files (None: /dev/shm/nimctl-UID). `assume_gpus` is for
     looking only: on a host without GPUs NVIDIA's image is planned as for the host of its page. `surroundings` are the
     caller's variables that a download may need (`handover.passed`).
     """
@@ -47,6 +49,7 @@ class RunOptions:
     secrets_dir: Path | None = None
     assume_gpus: bool = False
     model_path: str | None = None
+    gpu_mode: Mode | None = None
     surroundings: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     origins: Mapping[str, str] = field(default_factory=dict)
 

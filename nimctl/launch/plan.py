@@ -115,7 +115,9 @@ def _gpus(options: RunOptions, kind: Kind, facts: HostFacts) -> tuple[tuple[Gpu,
     if kind == "nim" and options.assume_gpus and not facts.gpus.gpus and asked_gpus(options) != "none":
         return (), PAGE_GPUS, (NO_GPU_HERE,)
     gpus, notes = choose_gpus(options.recipe, asked_gpus(options), facts)
-    return gpus, request_gpus(gpus, facts) if options.runtime == "docker" else _for_process(gpus, facts), notes
+    if options.runtime == "process":
+        return gpus, _for_process(gpus, facts), notes
+    return gpus, request_gpus(gpus, facts, options.gpu_mode), notes
 
 
 def _image(options: RunOptions) -> str:

@@ -15,6 +15,7 @@ import pytest
 from nimctl.core.errors import NimctlError
 from nimctl.core.secret import Secret
 from nimctl.launch.docker import DockerRuntime, Engine
+from nimctl.launch.docker.once import run_once
 from nimctl.launch.model import GpuRequest, LaunchPlan, SecretMount
 from nimctl.launch.plan import docker_run_line
 from nimctl.launch.progress import Policy, follow
@@ -339,9 +340,11 @@ def test_running_once(docker_env: dict[str, str]) -> None:
     engine = Engine.connect(20)
     before = {c["Id"] for c in engine.api.containers(all=True)}
     try:
-        assert engine.run_once(lab.BASE_IMAGE, ("sh", "-c", "echo out; echo err >&2; exit 7"), None, 60)[0] == 7
+        body = {"Image": lab.BASE_IMAGE, "Entrypoint": ["sh"], "HostConfig": {"NetworkMode": "none"}}
+        code, output = run_once(engine, {**body, "Cmd": ["-c", "echo out; echo err >&2; exit 7"]}, 60)
+        assert (code, sorted(output.splitlines())) == (7, ["err", "out"])
         with pytest.raises(NimctlError) as caught:
-            engine.run_once(lab.BASE_IMAGE, ("sleep", "600"), None, 1)
+            run_once(engine, {**body, "Entrypoint": ["sleep"], "Cmd": ["600"]}, 1)
         assert caught.value.id == "probe-failed"
         left = {c["Id"] for c in engine.api.containers(all=True) if c["Command"] in ("sleep 600",)} - before
         assert not left

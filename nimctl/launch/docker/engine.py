@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -12,12 +12,9 @@ from nimctl.core.errors import NimctlError
 from nimctl.core.facts import DockerFacts
 from nimctl.core.secret import Secret, redact
 from nimctl.launch.docker.client import open_client
-from nimctl.launch.docker.create_request import gpu_host_config
 from nimctl.launch.docker.daemon import describe_daemon
 from nimctl.launch.docker.errors import CLASSES, Doing, failure, id_of_sentence, translate
 from nimctl.launch.docker.pull import PullProgress, advance
-from nimctl.launch.model import GpuRequest
-from nimctl.launch.show import gpu_environment
 
 # Seconds. Creating and starting a container can take long on a busy disk; a pull must show some event in its time.
 CALL_TIMEOUT = 60.0
@@ -206,36 +203,15 @@ class Engine:
         with _asking("removing the container"), _absent_is_fine():
             self.api.remove_container(container, force=True, v=True)
 
-    def run_once(
-        self, image: str, argv: Sequence[str], gpus: GpuRequest | None = None, timeout: float = 60.0
-    ) -> tuple[int, str]:
-        """Run `argv` in a fresh, confined container without network; its exit code and its output.
-
-        Raises `probe-failed` when it does not end within `timeout` seconds; nothing is left behind either way.
-        """
-        host = {"NetworkMode": "none", "CapDrop": ["ALL"], "SecurityOpt": ["no-new-privileges"]}
-        host |= gpu_host_config(gpus) if gpus else {}
-        body: dict[str, Any] = {"Image": image, "Entrypoint": list(argv[:1]), "Cmd": list(argv[1:]), "HostConfig": host}
-        if gpus:
-            body["Env"] = gpu_environment(gpus)
-        container = self.create(None, body)
+    def wait(self, container: str, timeout: float) -> int | None:
+        """The exit code of a container, None when it does not end within `timeout` seconds."""
         try:
-            self.start(container)
-            try:
-                with _asking("waiting for the container"):
-                    code = int(self.api.wait(container, timeout=timeout)["StatusCode"])
-            except NimctlError as error:
-                if error.id != "docker-hangs":
-                    raise
-                raise NimctlError(
-                    "probe-failed",
-                    f"{' '.join(argv)} in {image} did not end within {timeout:g} s",
-                    cause="it hangs, as programs do when a GPU or its driver does not answer",
-                    fix="Run the same command on the host; look at `dmesg` for NVRM and Xid lines.",
-                ) from error
-            return code, "\n".join(self.logs(container))
-        finally:
-            self.remove(container)
+            with _asking("waiting for the container"):
+                return int(self.api.wait(container, timeout=timeout)["StatusCode"])
+        except NimctlError as error:
+            if error.id != "docker-hangs":
+                raise
+            return None
 
 
 def _auth(login: Login) -> dict[str, str]:
