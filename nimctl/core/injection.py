@@ -111,6 +111,9 @@ def _runtime_problem(facts: HostFacts) -> str:
 def _hook_problem(facts: HostFacts) -> str:
     if facts.toolkit.hook is None:
         return "nvidia-container-runtime-hook is not there"
+    if facts.docker.kind == "snap":
+        # https://github.com/NVIDIA/nvidia-docker/issues/1637
+        return "Docker is a snap, which does not see this host's nvidia-container-runtime-hook"
     if (facts.toolkit.mode or "auto") not in _HOOK_MODES:
         # https://github.com/NVIDIA/nvidia-container-toolkit/blob/v1.17.8/cmd/nvidia-container-runtime-hook/main.go
         return f"the toolkit's mode is {facts.toolkit.mode}, in which its hook refuses"

@@ -187,8 +187,8 @@ def _sharing(cache: CacheFacts, uid: int) -> list[Finding]:
             warned(
                 "cache",
                 "cache-not-shared",
-                f"{stated} works for uid {uid}, and is not set up to be shared",
-                cause="its group is not 0 with the setgid bit, which hands the group down to new folders",
+                f"{stated} is not set up to be shared",
+                cause=f"it works for uid {uid}; its group is not 0 with setgid, which hands it down to new folders",
                 fix=repair(cache),
             )
         )

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from pathlib import PurePosixPath
 
 from nimctl.core.facts import CacheEntry, CacheFacts, HostFacts
 from nimctl.doctor.checks.docker import user_namespaces
@@ -42,8 +43,8 @@ def judge_entries(facts: HostFacts, needs: Needs) -> list[Finding]:
             failed(
                 "cache-entries",
                 "weights-unreadable",
-                f"the container's user {uid}:0 cannot read {_count(weights)} of the weights",
-                cause="files were written with mode 0600, as safetensors does, or by a user of another group; the "
+                f"the container's user {uid}:0 cannot read {_count(weights)}",
+                cause="weights were written with mode 0600, as safetensors does, or by a user of another group; the "
                 "engine would say that they do not exist",
                 fix=fix,
                 evidence=_shown(weights),
@@ -82,7 +83,7 @@ def _owner_may(entry: CacheEntry, uid: int, bits: int) -> bool:
 
 
 def _count(entries: list[CacheEntry]) -> str:
-    return entries[0].path if len(entries) == 1 else f"{len(entries)} files or folders"
+    return PurePosixPath(entries[0].path).name if len(entries) == 1 else f"{len(entries)} files or folders"
 
 
 def _shown(entries: list[CacheEntry]) -> tuple[str, ...]:

@@ -36,7 +36,8 @@ def judge_cdi(facts: HostFacts, needs: Needs) -> list[Finding]:
     in_use = tuple(dict.fromkeys(devices.used.values()))
     # Where CDI is the only way in, `gpu-runtime` fails for a GPU that is not listed and for a file that is gone.
     only_way = injection_modes(facts) in (("cdi",), ())
-    if (stale := _stale(facts, needs, in_use)) and not (only_way and stale[0] != _OLD_DRIVER):
+    gone = any(spec.missing for spec in in_use)
+    if (stale := _stale(facts, needs, in_use)) and not (only_way and (gone or stale[0] != _OLD_DRIVER)):
         findings.append(stale[1])
     if findings:
         return findings

@@ -17,24 +17,13 @@ _RESTART = "`sudo systemctl restart docker`"
 
 def judge_image_store(facts: HostFacts, needs: Needs) -> list[Finding]:
     """Where images lie decides what disk they need, and how they are pulled. The containerd store is the default of new
-    installations from 29.0 on (https://docs.docker.com/engine/storage/containerd/); the driver vfs copies the whole
-    image for each of its layers (https://docs.docker.com/engine/storage/drivers/vfs-driver/).
+    installations from 29.0 on: https://docs.docker.com/engine/storage/containerd/
     """
     check, docker = "image-store", facts.docker
     if reason := no_docker_wanted(needs) or no_engine(facts):
         return [skipped(check, "image store", reason)]
     if docker.storage_driver is None:
         return [unknown(check, "image store", cause="Docker does not say how it keeps images")]
-    if docker.storage_driver == "vfs":
-        return [
-            warned(
-                check,
-                "docker-storage-vfs",
-                "Docker keeps a full copy of an image for each of its layers (vfs)",
-                cause="an image of 20 GB takes many times that, and minutes to start",
-                fix=f"Use overlay2: remove storage-driver from Docker's configuration, then {_RESTART}.",
-            )
-        ]
     if docker.containerd_store:
         note = "if a pull from nvcr.io says `Incorrect Repository Format`, pull by digest: NVIDIA/dcgm-exporter#659"
         return [passed(check, f"images lie in containerd's store ({docker.storage_driver})", evidence=(note,))]
@@ -200,7 +189,6 @@ CHECKS = (
         "docker",
         "Docker keeps images in a way that fits large ones",
         judge_image_store,
-        ("docker-storage-vfs",),
     ),
     Check(
         "cgroup-driver",

@@ -186,7 +186,7 @@ def judge_image_store(facts: HostFacts, needs: Needs) -> list[Finding]:
         return [skipped(check, title, reason)]
     kind, driver = store.filesystem if store else None, docker.storage_driver
     where = f"{kind} ({store.path})" if store and kind else "an unknown filesystem"
-    fix = "Move Docker's data-root to a local ext4 or xfs: https://docs.docker.com/engine/daemon/#daemon-data-directory"
+    fix = "Move Docker's data-root to a local ext4 or xfs, on which it takes overlay2 by itself: https://docs.docker.com/engine/daemon/#daemon-data-directory"
     if driver in ("vfs", "native"):
         cause = f"the driver {driver} copies the whole image once for every layer of it, in time and in space"
         return [warned(check, "images-copied", f"Docker keeps images as full copies ({driver})", cause=cause, fix=fix)]

@@ -8,7 +8,7 @@ from nimctl.core.facts import ContainerFacts, HostFacts
 from nimctl.core.gpus import Gpu, GpuProcess
 from nimctl.core.layout import MEMORY_UTILIZATION, choose_layout
 from nimctl.core.recipes import Recipe
-from nimctl.doctor.checks.gpu_words import EVIDENCE, nothing_to_judge, ranges
+from nimctl.doctor.checks.gpu_words import EVIDENCE, lost_ones_needed, nothing_to_judge, ranges
 from nimctl.doctor.checks.scope import chosen_gpus
 from nimctl.doctor.model import Check, Finding, Needs, failed, passed, skipped, unknown, warned
 from nimctl.doctor.sizes import human
@@ -125,7 +125,9 @@ def judge_fit(facts: HostFacts, needs: Needs) -> list[Finding]:
     totals = [g.memory_total for g in whole if g.memory_total is not None]
     if len(totals) < len(whole):
         return [unknown("gpu-fit", title, cause="the driver does not say how much memory a GPU has")]
-    return [_fit(recipe, whole, sum(totals))]
+    found = _fit(recipe, whole, sum(totals))
+    explained = found.verdict == "fail" and lost_ones_needed(facts, needs)
+    return [skipped("gpu-fit", title, "a GPU does not answer, see the check gpus") if explained else found]
 
 
 def _fit(recipe: Recipe, chosen: tuple[Gpu, ...], total: int) -> Finding:

@@ -57,6 +57,21 @@ def _runs(indices: list[int]) -> list[tuple[int, int]]:
     return runs
 
 
+def named_one_by_one(needs: Needs) -> frozenset[str]:
+    """The names that `--gpus` gives one by one; none for `all` and for a count."""
+    given = (needs.gpus or "all").strip().strip("\"'")
+    wanted = given.removeprefix("device=")
+    if wanted == "all" or (wanted == given and wanted.isdigit()):
+        return frozenset()
+    return frozenset(part.strip() for part in wanted.split(","))
+
+
+def lost_ones_needed(facts: HostFacts, needs: Needs) -> bool:
+    """Whether a GPU that does not answer is among those that were asked for."""
+    lost, named = [g for g in facts.gpus.gpus if g.error is not None], named_one_by_one(needs)
+    return bool(lost) if not named else any(str(g.index) in named or g.uuid in named for g in lost)
+
+
 def commas(gpus: Iterable[Gpu]) -> str:
     """Their indices for a command, such as "0,1,2,3,7"; nvidia-smi and docker know no ranges, but the shell does."""
     indices = sorted({g.index for g in gpus})

@@ -10,6 +10,8 @@ from nimctl.doctor.checks.driver import judge_module
 from nimctl.doctor.checks.gpu_words import (
     commas,
     lines,
+    lost_ones_needed,
+    named_one_by_one,
     no_driver,
     no_gpu,
     nothing_to_judge,
@@ -67,8 +69,7 @@ def _lost(facts: HostFacts, needs: Needs) -> Finding | None:
     if not lost:
         return None
     # Others that were chosen by name do not need it; `all` and a count mean whichever the host has.
-    named = _named(needs)
-    say = warned if named and not any(_is_named(g, named) for g in lost) else failed
+    say = failed if lost_ones_needed(facts, needs) else warned
     return say(
         "gpus",
         "gpu-lost",
@@ -120,8 +121,7 @@ def judge_choice(facts: HostFacts, needs: Needs) -> list[Finding]:
     title, spec = "choice of GPUs", needs.gpus or "all"
     if reason := no_gpu_wanted(needs) or no_driver(facts) or no_gpu(facts):
         return [skipped("gpu-choice", title, reason)]
-    named = _named(needs)
-    if any(g.error is not None and _is_named(g, named) for g in facts.gpus.gpus):
+    if named_one_by_one(needs) and lost_ones_needed(facts, needs):
         return [skipped("gpu-choice", title, "a GPU of it does not answer")]
     try:
         chosen = select(facts.gpus, spec)
@@ -134,7 +134,8 @@ def judge_choice(facts: HostFacts, needs: Needs) -> list[Finding]:
             failed(
                 "gpu-choice",
                 "gpus-mixed",
-                "the chosen GPUs differ: " + ", ".join(f"{n} x {name}" for name, n in models.items()),
+                "the chosen GPUs differ: "
+                + ", ".join(f"{n} x {name.removeprefix('NVIDIA ')}" for name, n in models.items()),
                 cause="tensor parallelism runs at the pace, and within the memory, of the weakest GPU",
                 fix=f"Choose one model: --gpus device={commas(g for g in chosen if (g.name or 'unknown') == most)}",
             )
@@ -235,19 +236,6 @@ def _slices(gpu: Gpu) -> str:
         return "no slice is seen, and without one no program can use it"
     kinds = Counter((part.name or "slice", part.memory_total) for part in gpu.mig_devices)
     return ", ".join(f"{n} x {name}" + (f" ({human(size)})" if size else "") for (name, size), n in kinds.items())
-
-
-def _named(needs: Needs) -> frozenset[str]:
-    """The names that `--gpus` gives one by one; none for `all` and for a count."""
-    given = (needs.gpus or "all").strip().strip("\"'")
-    wanted = given.removeprefix("device=")
-    if wanted == "all" or (wanted == given and wanted.isdigit()):
-        return frozenset()
-    return frozenset(part.strip() for part in wanted.split(","))
-
-
-def _is_named(gpu: Gpu, named: frozenset[str]) -> bool:
-    return str(gpu.index) in named or (gpu.uuid is not None and gpu.uuid in named)
 
 
 def _pair(capability: str | None) -> tuple[int, int] | None:

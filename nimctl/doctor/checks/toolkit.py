@@ -2,7 +2,7 @@
 
 from nimctl.core import cdi
 from nimctl.core.facts import HostFacts
-from nimctl.core.injection import WORDS, Mode, injection_modes, runtime_uses_cdi, ways
+from nimctl.core.injection import WORDS, Mode, Way, injection_modes, runtime_uses_cdi, ways
 from nimctl.doctor import minimums
 from nimctl.doctor.checks.scope import chosen_gpus, look_failed, no_docker_wanted, no_engine, no_gpu_wanted
 from nimctl.doctor.model import Check, Finding, Needs, failed, passed, skipped, unknown, warned
@@ -13,6 +13,12 @@ _INSTALL = (
     "`sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker`."
 )
 _CONFIGURE = "Run `sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker`."
+_CONFIGURE_ROOTLESS = (
+    "Run `nvidia-ctk runtime configure --runtime=docker --config=$HOME/.config/docker/daemon.json && systemctl --user "
+    "restart docker`."
+)
+_SET_NO_CGROUPS = "Run `sudo nvidia-ctk config --in-place --set nvidia-container-cli.no-cgroups={}`."
+_ENGINE = "https://docs.docker.com/engine/install/"
 _ENABLE_CDI = (
     'Turn CDI on: `sudo nvidia-ctk config --set nvidia-container-runtime.mode=cdi`; add {"features": {"cdi": true}} '
     "to /etc/docker/daemon.json and run `sudo systemctl restart docker`."
@@ -66,19 +72,19 @@ def judge_configured(facts: HostFacts, needs: Needs) -> list[Finding]:
             warned(
                 check,
                 "nvidia-runtime-broken",
-                f"the program of Docker's runtime nvidia is not there: {path}",
+                f"Docker's runtime nvidia is not there: {path}",
                 cause="the toolkit was removed or moved after Docker was configured for it",
-                fix=_CONFIGURE,
+                fix=_configure(facts),
             )
         )
-    elif "nvidia" not in docker.runtimes and needs.recipe and needs.recipe.runtime == "nvidia":
+    elif _lacks_wanted_runtime(facts, needs) and needs.recipe:
         findings.append(
             warned(
                 check,
                 "nvidia-runtime-missing",
                 f"Docker has no runtime nvidia, which the page of {needs.recipe.name} uses",
                 cause="the toolkit is not configured in Docker",
-                fix=_CONFIGURE,
+                fix=_configure(facts),
                 severity="info",
             )
         )
@@ -88,6 +94,12 @@ def judge_configured(facts: HostFacts, needs: Needs) -> list[Finding]:
         return [passed(check, "Docker has no runtime nvidia, and needs none with the other ways")]
     default = "; it is the default" if docker.default_runtime == "nvidia" else ""
     return [passed(check, f"Docker knows NVIDIA's runtime{default}", evidence=_settings(facts))]
+
+
+def _lacks_wanted_runtime(facts: HostFacts, needs: Needs) -> bool:
+    """Whether the page of the model uses a runtime that Docker lacks; where no way is open, `gpu-runtime` says so."""
+    wanted = needs.recipe is not None and needs.recipe.runtime == "nvidia"
+    return wanted and "nvidia" not in facts.docker.runtimes and bool(injection_modes(facts))
 
 
 def _config_file(facts: HostFacts) -> list[Finding]:
@@ -101,7 +113,6 @@ def _config_file(facts: HostFacts) -> list[Finding]:
         return [warned(check, "toolkit-config-invalid", title, cause=toolkit.config_problem, fix=fix)]
     if runtime_uses_cdi(facts) or not toolkit.config:
         return []
-    set_it = "`sudo nvidia-ctk config --in-place --set nvidia-container-cli.no-cgroups={}`"
     if facts.docker.rootless and not toolkit.no_cgroups:
         return [
             warned(
@@ -109,7 +120,7 @@ def _config_file(facts: HostFacts) -> list[Finding]:
                 "toolkit-no-cgroups",
                 "the toolkit is not configured for rootless Docker",
                 cause="its hook sets control groups, which only root may do",
-                fix=f"Run {set_it.format('true')}.",
+                fix=_SET_NO_CGROUPS.format("true"),
             )
         ]
     if facts.docker.rootless is False and toolkit.no_cgroups:
@@ -119,7 +130,7 @@ def _config_file(facts: HostFacts) -> list[Finding]:
                 "toolkit-no-cgroups",
                 "the toolkit is configured for rootless Docker, and this one runs as root",
                 cause="with no-cgroups its hook does not allow the GPUs to the container",
-                fix=f"Run {set_it.format('false')}.",
+                fix=_SET_NO_CGROUPS.format("false"),
             )
         ]
     return []
@@ -169,7 +180,7 @@ def _doubts(facts: HostFacts, first: Mode) -> list[Finding]:
             "gpu-runtime-doubtful",
             f"{WORDS[before[0].mode]} is set up and does not work",
             cause=before[0].problem,
-            fix=f"Nothing needs it here, {WORDS[first]} works; {_CONFIGURE[0].lower()}{_CONFIGURE[1:]}",
+            fix=f"Nothing needs it here, {WORDS[first]} works; to mend it: {_remedy(facts, before[0])}",
             severity="info",
         )
     ]
@@ -180,7 +191,9 @@ def _closed(facts: HostFacts, names: cdi.CdiNames, reasons: tuple[str, ...]) -> 
     specs = [spec for spec in cdi.gpu_specs(facts) if spec.devices]
     there = [way for way in ways(facts) if way.there and way.problem]
     title = "no way for GPUs into containers"
-    if names.missing:
+    if other := _other_docker(facts):
+        cause, fix = other
+    elif names.missing:
         title = f"the CDI specification does not know GPU {', '.join(str(g.index) for g in names.missing)}"
         cause, fix = str(names.problem), f"Write it anew: sudo nvidia-ctk cdi generate --output={names.path}"
     elif specs and facts.docker.cdi_spec_dirs is None and not any(way.mode != "cdi" for way in there):
@@ -188,14 +201,35 @@ def _closed(facts: HostFacts, names: cdi.CdiNames, reasons: tuple[str, ...]) -> 
     elif [way.mode for way in there] == ["cdi"] and names.path:
         cause, fix = there[0].problem, f"Write it anew: sudo nvidia-ctk cdi generate --output={names.path}"
     elif there:
-        cause, fix = there[0].problem, _CONFIGURE
+        cause, fix = there[0].problem, _remedy(facts, there[0])
     else:
-        cause, fix = "Docker has no runtime named nvidia, no GPU hook, and there is no CDI specification", _CONFIGURE
-        if facts.docker.kind == "desktop" and ways(facts)[0].problem:
-            cause, fix = ways(facts)[0].problem, "Use Docker Engine: https://docs.docker.com/engine/install/"
-    if facts.toolkit.version is None and not specs and not there:
-        fix = _INSTALL
+        cause = "Docker has no runtime named nvidia, no GPU hook, and there is no CDI specification"
+        fix = _configure(facts)
     return failed("gpu-runtime", "gpu-runtime-missing", title, cause=cause, fix=fix, evidence=reasons)
+
+
+def _other_docker(facts: HostFacts) -> tuple[str, str] | None:
+    """Cause and fix where this is a Docker that no setting of the toolkit reaches."""
+    if facts.docker.kind == "desktop" and (problem := ways(facts)[0].problem):
+        return problem, f"Use Docker Engine (`docker context use default` where it is installed): {_ENGINE}"
+    if facts.docker.kind == "snap":
+        cause = "the snap of Docker does not see the toolkit of this host"
+        return cause, f"Remove it (`sudo snap remove docker`) and install Docker Engine: {_ENGINE}"
+    return None
+
+
+def _remedy(facts: HostFacts, way: Way) -> str:
+    """What makes a way work that is set up."""
+    if "no-cgroups" in way.problem:
+        return _SET_NO_CGROUPS.format("true" if facts.docker.rootless else "false")
+    return _configure(facts)
+
+
+def _configure(facts: HostFacts) -> str:
+    """The command that tells this Docker of the toolkit, or where to get that."""
+    if facts.toolkit.version is None and facts.toolkit.hook is None:
+        return _INSTALL
+    return _CONFIGURE_ROOTLESS if facts.docker.rootless else _CONFIGURE
 
 
 CHECKS = (

@@ -31,6 +31,13 @@ def test_a_specification_of_the_libraries_is_not_stale_while_the_old_module_runs
     ]
 
 
+def test_a_stale_specification_whose_files_are_gone_fails_once_where_it_is_the_only_way():
+    stale = spec(driver="580.126.09", missing=("/usr/lib/libcuda.so.580.126.09",))
+    only = {"docker": {"runtimes": ("runc",)}, "toolkit": {"hook": None}}
+    assert verdicts(check(stale, **only)) == [("skip", "cdi")]
+    assert verdicts(check(stale)) == [("warn", "cdi-stale")]
+
+
 def test_no_specification_is_no_fault_where_gpus_have_another_way():
     assert verdicts(check()) == [("skip", "cdi")]
     assert verdicts(check(spec(), docker={"cdi_spec_dirs": None})) == [("pass", "cdi")]

@@ -122,7 +122,7 @@ def test_a_pending_restart_is_done_and_a_pending_reload_is_not_a_restart():
 @pytest.mark.parametrize(
     ("docker", "reason"),
     [
-        ({"kind": "snap"}, "snap"),
+        ({"kind": "snap", "runtimes": ("nvidia", "runc"), "missing_runtimes": ("nvidia",)}, "snap"),
         ({"kind": "other"}, "not Docker Engine"),
         ({"endpoint": "tcp://10.0.0.7:2376"}, "not this host's service docker"),
         ({"config": None}, "not known which file"),

@@ -267,6 +267,12 @@ def test_who_holds_the_memory_is_named_with_program_and_container_and_a_command(
     assert "--gpu-memory-utilization 0.07" in finding.fix
 
 
+def test_a_model_that_does_not_fit_for_want_of_a_lost_gpu_is_one_fault():
+    facts = host(gpus=inventory(*gpus(7), gpu(7, error="GPU is lost")))
+    assert verdicts(judge("gpu-fit", facts)) == [("skip", "gpu-fit")]
+    assert verdicts(judge("gpu-fit", facts, Needs(recipe=KIMI, gpus="device=0,1,2"))) == [("fail", "no-layout")]
+
+
 def test_what_outlived_its_container_is_killed_by_its_pid_and_not_by_docker():
     holders = (GpuProcess(4711, 100 * GIB, "VLLM::Worker", "0123456789ab"),)
     busy = inventory(gpu(0, memory_free=10 * GIB, processes=holders))

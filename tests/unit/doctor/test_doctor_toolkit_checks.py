@@ -147,6 +147,21 @@ def test_no_way_for_gpus(parts, fix):
     assert len(finding.evidence) == 3
 
 
+@pytest.mark.parametrize(
+    ("docker", "toolkit", "fix"),
+    [
+        ({"kind": "snap"}, {}, "sudo snap remove docker"),
+        ({"kind": "desktop"}, {}, "docker context use default"),
+        ({"rootless": True}, {"config": "/etc/config.toml", "mode": "legacy"}, "no-cgroups=true"),
+        ({"rootless": True}, NO_HOOK, "systemctl --user restart docker"),
+        ({"missing_runtimes": ("nvidia",), "runtimes": ("nvidia",)}, {"version": None, "hook": None}, "install-guide"),
+    ],
+)
+def test_what_opens_a_way_depends_on_the_kind_of_docker(docker, toolkit, fix):
+    facts = host(docker={**NO_RUNTIME, **docker}, toolkit=toolkit, cdi=())
+    assert fix in next(f for f in judge("gpu-runtime", facts) if f.verdict == "fail").fix
+
+
 def test_a_way_that_is_set_up_and_broken_is_said_where_another_works():
     broken = host(
         docker={"missing_runtimes": ("nvidia",), "runtime_paths": {"nvidia": "/gone/nvidia-container-runtime"}}
