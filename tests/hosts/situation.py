@@ -24,7 +24,8 @@ class Situation:
     of items to keep from the first on.
 
     `fails` are the ids of what fails, in order; `warns` and `notes` those of warnings, loud and of severity info;
-    `untold` the checks that cannot tell. `says` are words without which the people in the thread are not helped.
+    `untold` the checks that cannot tell. `says` are words without which the people in the thread are not helped,
+    `begin` words of the fix with which the report tells them to start.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Situation:
     notes: tuple[str, ...] = ()
     untold: tuple[str, ...] = ()
     says: tuple[str, ...] = ()
+    begin: tuple[str, ...] = ()
 
     def facts(self) -> HostFacts:
         """The whole host. Raises `facts-invalid` where a change fits no fact."""

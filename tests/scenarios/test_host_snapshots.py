@@ -55,6 +55,8 @@ def test_the_doctor_says_what_it_must_and_nothing_else(met: Situation) -> None:
 def test_it_says_what_people_needed_to_hear(met: Situation) -> None:
     said = "\n".join(words(f) for f in report(met).findings if f.verdict in ("fail", "warn", "unknown"))
     assert [word for word in met.says if word not in said] == [], said
+    start = report(met).closing.partition("Start with: ")[2]
+    assert [word for word in met.begin if word not in start] == [], start
 
 
 @EVERY
