@@ -102,9 +102,10 @@ def _once(found: Diagnosis, plan: LaunchPlan, mode: Mode, request: GpuRequest, e
     """One container; with another command where the image holds no shell, and no Python."""
     from nimctl.launch.docker.once import probe_body, run_once
 
+    has_cache = not found.facts.cache.hangs and found.config.cache.is_dir()
     problem = None
     for argv in probe.commands(CACHE_TARGET):
-        body = probe_body(plan, request, argv, cache=bool(found.config.cache.is_dir()))
+        body = probe_body(plan, request, argv, cache=has_cache)
         try:
             code, output = run_once(engine, body, EACH)
         except NimctlError as error:

@@ -132,7 +132,7 @@ def still_running(containers: Sequence[ContainerFacts] | None) -> str:
 
 def _no_cgroups(findings: Sequence[Finding], facts: HostFacts) -> list[Remedy]:
     """Whether the toolkit's hook sets control groups, as the kind of Docker needs it."""
-    mine = [f for f in findings if f.id == "toolkit-no-cgroups"]
+    mine = [f for f in findings if "nvidia-container-cli.no-cgroups=" in f.fix]
     if not mine or not facts.toolkit.ctk or not facts.toolkit.config:
         return []
     value = "true" if facts.docker.rootless else "false"
@@ -143,7 +143,7 @@ def _no_cgroups(findings: Sequence[Finding], facts: HostFacts) -> list[Remedy]:
     return [
         Remedy(
             "toolkit-no-cgroups",
-            (mine[0].id,),
+            tuple(dict.fromkeys(f.id for f in mine)),
             (argv,),
             f"{facts.toolkit.config} sets {setting}",
             "none",
