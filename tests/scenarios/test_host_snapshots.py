@@ -2,6 +2,8 @@
 
 import json
 import re
+import sys
+from collections import Counter
 
 import pytest
 
@@ -10,11 +12,17 @@ from nimctl.core.facts import HostFacts, from_json, to_json
 from nimctl.doctor.markdown import to_markdown
 from nimctl.doctor.model import Finding, Needs
 from nimctl.doctor.runner import Report, run_checks
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Nimctl
 from tests.hosts import situation
+from tests.hosts.save import SAVED, file_of
 from tests.hosts.situation import Situation
+from tests.lib.terminal import on_terminal
 
 SITUATIONS = {s.name: s for s in situation.load()}
+# What was saved whole stays as it was written; what is expected of it is that of its situation.
+SAVED_ONES = {path: met for met in SITUATIONS.values() if (path := file_of(met.name)).exists()}
+EACH_SAVED = pytest.mark.parametrize("met", SAVED_ONES.values(), ids=[path.stem for path in SAVED_ONES])
+WIDE = 78  # a title that is longer does not fit a line of 80 columns with its mark
 EVERY = pytest.mark.parametrize("met", SITUATIONS.values(), ids=SITUATIONS.keys())
 
 
@@ -75,3 +83,68 @@ def test_replayed_from_json_it_says_the_same_byte_for_byte(met: Situation) -> No
     first, second = (run_checks(each, needs(met, each)) for each in (facts, replayed))
     assert json.dumps(first.to_json()) == json.dumps(second.to_json())
     assert to_markdown(first, met.model) == to_markdown(second, met.model)
+
+
+def test_enough_hosts_were_met_each_once_and_each_with_its_source() -> None:
+    assert len(situation.load()) == len(SITUATIONS), [
+        n for n, k in Counter(s.name for s in situation.load()).items() if k > 1
+    ]
+    well = [met for name, met in SITUATIONS.items() if name.startswith("well: ")]
+    assert len(SITUATIONS) - len(well) >= 30 and len(well) >= 6
+    for met in SITUATIONS.values():
+        assert met.link.startswith("https://") and met.met.endswith((".", "'")), met.name
+    for met in well:
+        assert (met.fails, met.warns) == ((), ()), met.name
+
+
+@EVERY
+def test_titles_fit_a_line(met: Situation) -> None:
+    assert [f.title for f in report(met).in_order("fail", "warn") if len(f.title) > WIDE] == []
+
+
+def arguments(met: Situation) -> list[str]:
+    gpus = ["--gpus", met.gpus] if met.gpus else []
+    return ["doctor", met.model, "--facts", str(file_of(met.name)), "--runtime", met.runtime, *gpus]
+
+
+def test_some_are_saved_whole_and_every_saved_one_is_of_a_situation() -> None:
+    assert len(SAVED_ONES) >= 3
+    assert {*SAVED.iterdir()} == {*SAVED_ONES}
+
+
+@EACH_SAVED
+def test_the_command_line_says_it_of_a_saved_document(
+    met: Situation, nimctl: Nimctl, bare_host: dict[str, str]
+) -> None:
+    done = nimctl(*arguments(met), "--json", env=bare_host)
+    found = done.document["findings"]
+    assert [f["id"] for f in found if f["verdict"] == "fail"] == [*met.fails]
+    warnings = {"warning": met.warns, "info": met.notes}
+    for severity, expected in warnings.items():
+        assert [f["id"] for f in found if (f["verdict"], f["severity"]) == ("warn", severity)] == [*expected]
+    assert [f["check"] for f in found if f["verdict"] == "unknown"] == [*met.untold]
+    assert (done.code, done.document["ok"]) == ((3, False) if met.fails else (0, True))
+    assert done.document["facts"] == to_json(from_json(json.loads(file_of(met.name).read_text(encoding="utf-8"))))
+
+
+@EACH_SAVED
+def test_people_read_it_in_eighty_columns_failures_first(met: Situation, bare_host: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "nimctl", *arguments(met)]
+    code, text = on_terminal(command, bare_host, columns=80)
+    assert code == (3 if met.fails else 0)
+    assert max(map(len, text.splitlines())) <= 80, text
+    places = [text.index(f"[{found}]") for found in (*met.fails, *met.warns)]
+    assert places == sorted(places)
+    assert ("is not ready" if met.fails else "is ready") in text
+
+
+@EACH_SAVED
+def test_a_bug_report_is_markdown_with_each_failure_and_its_fix(
+    met: Situation, nimctl: Nimctl, bare_host: dict[str, str]
+) -> None:
+    done = nimctl(*arguments(met), "--markdown", env=bare_host)
+    assert done.stdout.startswith(f"## nimctl doctor `{met.model}`")
+    for found in (*met.fails, *met.warns, *met.notes):
+        assert f"- **{found}** (" in done.stdout
+    assert ("### Failed" in done.stdout) == bool(met.fails)
+    assert done.stdout.count("  - fix: ") >= len(met.fails)

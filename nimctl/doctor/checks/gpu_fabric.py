@@ -21,6 +21,9 @@ from nimctl.doctor.model import Check, Finding, Needs, failed, passed, skipped, 
 from nimctl.doctor.versions import numbers
 
 _BOARD = 8  # GPUs of the smallest board with NVSwitches; boards of four are wired GPU to GPU
+# Blackwell's boards need NVIDIA's subnet manager beside the fabric manager, and stay "in progress" without it:
+# https://github.com/siderolabs/extensions/pull/717
+_SUBNET_MANAGER = " HGX B200 and B300 also need the package nvlsm, which is installed apart from it."
 _LOG = "`sudo journalctl -u nvidia-fabricmanager` says why when it stops again."
 
 
@@ -214,7 +217,8 @@ def _waiting(waiting: list[Gpu], facts: HostFacts) -> Finding:
         title,
         cause="CUDA does not start before (802, system not yet initialized)",
         fix=f"Wait a minute after a boot, then `sudo systemctl restart nvidia-fabricmanager`; {_LOG} "
-        "A virtual machine with one GPU of such a board needs its NVLinks turned off by its host.",
+        "A virtual machine with one GPU of such a board needs its NVLinks turned off by its host."
+        f"{_SUBNET_MANAGER if any(map(is_blackwell_board, waiting)) else ''}",
         evidence=evidence,
     )
 
