@@ -14,7 +14,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from nimctl.core.errors import CATALOGUE
 from nimctl.core.facts import SCHEMA, HostFacts
-from nimctl.doctor import checks
+from nimctl.doctor import checks, probe
 
 ROOT = Path(__file__).parent.parent
 FAMILIES = {
@@ -77,6 +77,10 @@ def checks_chapter() -> str:
         lines += ["", f"## {check.id}", "", f"Asks: {check.title}.", "", inspect.getdoc(check.judge) or ""]
         if check.says:
             lines += ["", f"Fails or warns as: {', '.join(map(_linked, check.says))}."]
+    lines += ["", "# probe"]
+    for name, title, why, says in probe.QUESTIONS:
+        lines += ["", f"## {name}", "", f"Asks: {title}.", "", why]
+        lines += ["", f"Fails or warns as: {', '.join(map(_linked, says))}."]
     return "\n".join(lines) + "\n"
 
 

@@ -13,6 +13,7 @@ from nimctl.core.errors import NimctlError
 from nimctl.core.gpus import select
 from nimctl.core.injection import WORDS, Mode
 from nimctl.doctor import probe
+from nimctl.doctor.probe_words import Said, commands
 from nimctl.launch.devices import possible_requests
 from nimctl.launch.plan import CACHE_TARGET, make_plan
 
@@ -86,8 +87,8 @@ def _try(
     requests: tuple[tuple[Mode, GpuRequest], ...],
     engine: Engine,
     out: Output,
-) -> list[probe.Said]:
-    said: list[probe.Said] = []
+) -> list[Said]:
+    said: list[Said] = []
     started = time.monotonic()
     for mode, request in requests:
         with out.working(f"starting a container of {plan.image}, GPUs by {WORDS[mode]}"):
@@ -98,13 +99,13 @@ def _try(
     return said
 
 
-def _once(found: Diagnosis, plan: LaunchPlan, mode: Mode, request: GpuRequest, engine: Engine) -> probe.Said:
+def _once(found: Diagnosis, plan: LaunchPlan, mode: Mode, request: GpuRequest, engine: Engine) -> Said:
     """One container; with another command where the image holds no shell, and no Python."""
     from nimctl.launch.docker.once import probe_body, run_once
 
     has_cache = not found.facts.cache.hangs and found.config.cache.is_dir()
     problem = None
-    for argv in probe.commands(CACHE_TARGET):
+    for argv in commands(CACHE_TARGET):
         body = probe_body(plan, request, argv, cache=has_cache)
         try:
             code, output = run_once(engine, body, EACH)
@@ -113,5 +114,5 @@ def _once(found: Diagnosis, plan: LaunchPlan, mode: Mode, request: GpuRequest, e
             if error.id != "image-incompatible":
                 break
             continue
-        return probe.Said(mode, code, output)
-    return probe.Said(mode, error=problem)
+        return Said(mode, code, output)
+    return Said(mode, error=problem)

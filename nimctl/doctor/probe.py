@@ -6,12 +6,8 @@ containers hands in what they said. NVIDIA's own page about CUDA in containers:
 https://docs.nvidia.com/nim/large-language-models/3.0.0/troubleshooting/index.html
 """
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from nimctl.core.errors import NimctlError
 from nimctl.core.facts import HostFacts
@@ -20,20 +16,12 @@ from nimctl.core.injection import WORDS, Mode
 from nimctl.core.secret import redact
 from nimctl.doctor import inside
 from nimctl.doctor.model import Finding, Needs, failed, passed, skipped, unknown, warned
+from nimctl.doctor.probe_words import Said, Seen, read
 
 CHECK = "probe"
 _GROUP = "probe"
 _TITLE = "GPUs in a container"
-_SMI_LINE = re.compile(r"^GPU \d+: .*\(UUID: (GPU-[0-9A-Za-z-]+)\)", re.MULTILINE)
-_CACHE_LINE = re.compile(r"^nimctl-cache (ok|.+)$", re.MULTILINE)
 _MOST_LINES, _LONGEST_LINE = 12, 300
-# For images without Python: what the toolkit brings says the GPUs, and the shell tries the folder.
-_SHELL = """if command -v python3 >/dev/null 2>&1; then exec python3 -I -c "$0" "$1"; fi
-if [ -d "$1" ]; then f="$1/.nimctl-probe-$$"; s=make
-if echo probe >"$f" && s=rename && mv "$f" "$f.renamed" && s=remove && rm "$f.renamed"; then echo "nimctl-cache ok"
-else echo "nimctl-cache $s: refused"; rm -f "$f" "$f.renamed"; fi; fi
-exec nvidia-smi -L"""
-
 # Error ids and the sentences for what the CUDA driver answers, by its code:
 # https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__TYPES.html (CUresult)
 _CUDA: Mapping[int, tuple[str, str, str]] = {
@@ -62,38 +50,6 @@ _CUDA: Mapping[int, tuple[str, str, str]] = {
         "https://docs.nvidia.com/datacenter/tesla/driver-installation-guide/",
     ),
 }
-
-
-def commands(cache: str) -> tuple[tuple[str, ...], ...]:
-    """What to run in the container, best first; the later ones are for images without a shell."""
-    script = Path(inside.__file__).read_text(encoding="utf-8")
-    return (
-        ("sh", "-c", _SHELL, script, cache),
-        ("python3", "-I", "-c", script, cache),
-        ("nvidia-smi", "-L"),
-    )
-
-
-@dataclass(frozen=True)
-class Said:
-    """What a container said: its exit code and its output, or the error in the place of both."""
-
-    mode: Mode
-    code: int = 0
-    output: str = ""
-    error: NimctlError | None = None
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What a container saw. `cuda` is (code, devices), None where it was not tried; `cache` is why it cannot be
-    written, empty when it can, None where that was not tried.
-    """
-
-    uuids: frozenset[str] = frozenset()
-    why_none: str = "the container did not say what it sees"
-    cuda: tuple[int, int] | None = None
-    cache: str | None = None
 
 
 @dataclass(frozen=True)
@@ -158,36 +114,6 @@ def not_started(error: NimctlError) -> Finding:
     """The finding where nothing could be asked for: no way in, or a plan that cannot be made."""
     title = f"no container was started: {error.message}"
     return _grouped(failed(CHECK, error.id, title, cause=error.cause, fix=error.fix, evidence=error.evidence))
-
-
-def read(said: Said) -> Seen:
-    """What the container saw, from its output: lines of JSON behind a mark, else those of nvidia-smi and the shell."""
-    found: dict[str, Any] = {}
-    for line in said.output.splitlines():
-        if line.startswith(inside.MARK):
-            try:
-                part = json.loads(line.removeprefix(inside.MARK))
-            except ValueError:
-                continue  # cut off
-            found |= part if isinstance(part, dict) else {}
-    nvml, cuda, cache = found.get("nvml"), found.get("cuda"), found.get("cache")
-    if not found:
-        uuids = frozenset(_SMI_LINE.findall(said.output))
-        tried = _CACHE_LINE.search(said.output)
-        return Seen(
-            uuids,
-            "nvidia-smi lists no GPU" if said.output.strip() else Seen.why_none,
-            cache=None if tried is None else "" if tried[1] == "ok" else tried[1],
-        )
-    listed = nvml.get("uuids") if isinstance(nvml, dict) else None
-    why = nvml.get("error") if isinstance(nvml, dict) else None
-    codes = (cuda.get("code"), cuda.get("count")) if isinstance(cuda, dict) else (None, None)
-    return Seen(
-        frozenset(map(str, listed if isinstance(listed, list) else ())),
-        str(why or ("NVML lists no GPU" if isinstance(nvml, dict) else Seen.why_none)),
-        (codes[0], codes[1]) if isinstance(codes[0], int) and isinstance(codes[1], int) else None,
-        cache if isinstance(cache, str) else None,
-    )
 
 
 def _verdict(said: Said, wanted: frozenset[str], image: str, *, sliced: bool) -> Verdict:
@@ -284,3 +210,24 @@ def _grouped(finding: Finding) -> Finding:
 
 def _list(uuids: frozenset[str]) -> str:
     return ", ".join(sorted(uuids)) or "none"
+
+
+# For docs/checks.md: id, what it asks, why it matters, and the ids with which it fails or warns.
+QUESTIONS = (
+    (
+        CHECK,
+        "a container as `nimctl run` would start it sees every GPU, and CUDA starts in it (`--probe`)",
+        "Only a container that is started can tell whether the image's CUDA libraries and the driver's get on, which\n"
+        "differs by the way in which the GPUs got in: https://github.com/gpustack/gpustack/issues/4678. Each possible "
+        "way is tried, for at most 20 s, with the user, the mounts\nand the confinement of a run, without keys, "
+        "weights, ports and network; no container is left.",
+        (*(error_id for error_id, _, _ in _CUDA.values()), "gpu-runtime-missing", "probe-failed", "probe-other-way"),
+    ),
+    (
+        f"{CHECK}-cache",
+        "that container can make, rename and remove a file in the cache (`--probe`)",
+        "What owner, group and mode let expect is tried for real, as the container's own user:\n"
+        "https://github.com/NVIDIA/nim-deploy/issues/109.",
+        ("cache-not-writable",),
+    ),
+)

@@ -12,7 +12,9 @@ from nimctl.core.errors import NimctlError
 from nimctl.core.injection import WORDS
 from nimctl.doctor import inside
 from nimctl.doctor.model import Needs
-from nimctl.doctor.probe import Said, commands, judge, no_image, not_tried, read
+from nimctl.doctor.probe import judge, no_image, not_tried
+from nimctl.doctor.probe_words import Said, commands, read
+from tests.lib.lab import double_environment
 from tests.unit.doctor.hosts import DEMO, gpu, gpus, host, inventory, without_gpus
 
 TWO = host(gpus=inventory(*gpus(2)))
@@ -201,6 +203,30 @@ def test_the_script_runs_without_anything_of_ours_and_leaves_nothing_behind(tmp_
     seen = read(Said("cdi", done.returncode, done.stdout))
     assert (done.returncode, seen.cache, seen.uuids) == (0, "", frozenset()), done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+CUDA = """
+int cuInit(unsigned flags) { return flags ? 1 : CODE; }
+int cuDeviceGetCount(int *count) { *count = 2; return 0; }
+"""
+
+
+@pytest.mark.parametrize(("code", "seen"), [(0, (0, 2)), (802, (802, 0))])
+def test_the_script_asks_the_libraries_as_a_server_does(tmp_path, code, seen):
+    environment = double_environment("2xH200", tmp_path)
+    source, library = tmp_path / "cuda.c", tmp_path / "libcuda.so.1"
+    source.write_text(CUDA)
+    subprocess.run(["cc", "-shared", "-fPIC", f"-DCODE={code}", "-o", library, source], check=True, timeout=60)
+    script = Path(inside.__file__).read_text(encoding="utf-8")
+    libraries = {"LD_LIBRARY_PATH": f"{tmp_path}:{environment['LD_LIBRARY_PATH']}"}
+    done = run(
+        [sys.executable, "-I", "-c", script, "/nowhere"],
+        **libraries,
+        NVML_DOUBLE_JSON=environment["NVML_DOUBLE_JSON"],
+    )
+    what = read(Said("cdi", done.returncode, done.stdout))
+    assert (what.cuda, len(what.uuids), what.cache) == (seen, 2, None), done.stderr
+    assert all(uuid.startswith("GPU-") for uuid in what.uuids)
 
 
 def test_the_script_says_which_step_failed(tmp_path):
