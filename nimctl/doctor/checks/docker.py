@@ -25,7 +25,8 @@ def judge_docker(facts: HostFacts, needs: Needs) -> list[Finding]:
         return [skipped("docker", "Docker", reason)]
     docker = facts.docker
     if error := docker_error(docker, facts.system.groups):
-        return [failed("docker", error.id, error.message, cause=error.cause, fix=error.fix, evidence=error.evidence)]
+        cause, fix = _kept_from_starting(docker) or (error.cause, error.fix)
+        return [failed("docker", error.id, error.message, cause=cause, fix=fix, evidence=error.evidence)]
     if error := podman_error(docker):
         if not no_gpu_wanted(needs):
             return [
@@ -35,6 +36,15 @@ def judge_docker(facts: HostFacts, needs: Needs) -> list[Finding]:
         return [warned("docker", error.id, error.message, cause=cause, fix=error.fix, evidence=error.evidence)]
     where = f" on {docker.endpoint}" if docker.endpoint else ""
     return [passed("docker", f"the Docker daemon answers{where}")]
+
+
+def _kept_from_starting(docker: DockerFacts) -> tuple[str, str] | None:
+    """Cause and fix where Docker's configuration file is why nothing answers: starting it again would not help."""
+    config = docker.config
+    if docker.state != "unreachable" or config is None or not (config.exists and config.problem):
+        return None
+    cause = f"it does not start with its configuration {config.path}: {config.problem}"
+    return cause, f"Correct {config.path}, then `sudo systemctl start docker`."
 
 
 def judge_version(facts: HostFacts, needs: Needs) -> list[Finding]:

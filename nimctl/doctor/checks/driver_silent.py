@@ -19,14 +19,9 @@ _OTHER_DRIVERS = ("nouveau", "nova_core", "NovaCore")
 def why(facts: HostFacts) -> Finding:
     """The finding for an inventory whose state is not "ok"."""
     state = facts.gpus.state
-    if state == "mismatch":
-        return _mismatch(facts)
-    if state == "no-permission":
-        return _no_permission(facts)
-    if state == "hangs":
-        return _hangs(facts)
-    if state == "failed":
-        return _broken(facts)
+    told = {"mismatch": _mismatch, "no-permission": _no_permission, "hangs": _hangs, "failed": _broken}.get(state)
+    if told is not None:
+        return told(facts)
     if facts.system.wsl:
         return _wsl(facts)
     if _is_loaded(facts):

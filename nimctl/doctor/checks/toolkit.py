@@ -20,8 +20,7 @@ _CONFIGURE_ROOTLESS = (
 _SET_NO_CGROUPS = "Run `sudo nvidia-ctk config --in-place --set nvidia-container-cli.no-cgroups={}`."
 _ENGINE = "https://docs.docker.com/engine/install/"
 _ENABLE_CDI = (
-    'Turn CDI on: `sudo nvidia-ctk config --set nvidia-container-runtime.mode=cdi`; add {"features": {"cdi": true}} '
-    "to /etc/docker/daemon.json and run `sudo systemctl restart docker`."
+    'Turn CDI on: add {"features": {"cdi": true}} to /etc/docker/daemon.json, then run `sudo systemctl restart docker`.'
 )
 
 

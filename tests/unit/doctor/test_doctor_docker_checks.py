@@ -128,6 +128,15 @@ def test_docker_desktop_has_gpus_with_wsl_only():
     assert verdicts(judge("gpu-runtime", host(docker=desktop, system={"wsl": True}))) == [("pass", "gpu-runtime")]
 
 
+def test_a_configuration_that_keeps_docker_from_starting_is_to_be_corrected_first():
+    broken = DaemonConfig("/etc/docker/daemon.json", exists=True, problem="line 3: no comma")
+    (finding,) = judge("docker", host(docker={"state": "unreachable", "config": broken}))
+    assert finding.id == "docker-unreachable"
+    assert "line 3: no comma" in finding.cause and finding.fix.startswith("Correct /etc/docker/daemon.json")
+    (finding,) = judge("docker", host(docker={"state": "unreachable"}))
+    assert "systemctl start docker" in finding.fix
+
+
 # Where images lie
 
 
