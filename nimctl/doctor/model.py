@@ -43,17 +43,14 @@ class Needs:
     """What the host is to be judged for.
 
     `gpus` is the value of `--gpus` as typed, "none" when the CPU was asked for, None when nothing was said. `uid` is
-    the container's user id where it is known. `key` names the environment variable of the API key (None: the
-    recipe's). `cached_bytes` of the weights lie in the cache already, and need no room any more.
+    the container's user id where it is known. `key` names the environment variable of the API key (None: the recipe's).
     """
 
     recipe: Recipe | None = None
     runtime: Literal["docker", "process"] = "docker"
     gpus: str | None = None
-    image_cached: bool | None = None
     key: str | None = None
     uid: int | None = None
-    cached_bytes: int = 0
 
     @property
     def key_name(self) -> str | None:

@@ -109,7 +109,7 @@ def judge_image_access(facts: HostFacts, needs: Needs) -> list[Finding]:
     (https://docs.nvidia.com/ngc/latest/ngc-catalog-user-guide.html#accepting-terms-before-downloading).
     """
     access = facts.credentials.image
-    if reason := no_docker_wanted(needs) or ("the image is on this host" if image_here(facts, needs) else ""):
+    if reason := no_docker_wanted(needs) or ("the image is on this host" if image_here(facts) else ""):
         return [skipped("image-access", "access to the image", reason)]
     if access is None:
         if problem := look_failed(facts, "image access"):

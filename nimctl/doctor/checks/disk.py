@@ -5,6 +5,7 @@ import shlex
 from nimctl.core.facts import DiskFacts, HostFacts
 from nimctl.core.recipes import Recipe
 from nimctl.doctor.checks.cache import found_full
+from nimctl.doctor.checks.image_needed import image_here
 from nimctl.doctor.model import Check, Finding, Needs, failed, passed, skipped, unknown, warned
 from nimctl.doctor.sizes import human
 
@@ -60,8 +61,7 @@ def _held(facts: HostFacts, recipe: Recipe) -> int | None:
 
 def _pulls(facts: HostFacts, needs: Needs) -> bool:
     """Whether an image has to be brought, unless it is known to be here."""
-    here = needs.image_cached or (facts.image is not None and facts.image.present)
-    return needs.runtime == "docker" and not here
+    return needs.runtime == "docker" and not image_here(facts)
 
 
 def _cache_space(facts: HostFacts, disk: DiskFacts, sure: int, likely: int, needs: Needs) -> Finding:

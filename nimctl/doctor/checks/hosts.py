@@ -74,7 +74,7 @@ def _findings(asked: Sequence[HostReach], facts: HostFacts, needs: Needs) -> lis
 def _finding(group: Sequence[HostReach], facts: HostFacts, needs: Needs) -> Finding:
     """One finding for the hosts that one cause keeps away."""
     required = [host for host in group if host.purpose in _REQUIRED]
-    proven = [host for host in required if host.purpose != "image" or image_missing(facts, needs)]
+    proven = [host for host in required if host.purpose != "image" or image_missing(facts)]
     first = (proven or required or list(group))[0]
     title = f"{_SAYS[first.state]} {_named([first, *(host for host in group if host is not first)])}"
     fix = _FIXES[first.state].format(host=_name(first), url=first.url)
@@ -106,7 +106,7 @@ def _offline(facts: HostFacts, needs: Needs) -> list[Finding]:
 
 def _is_needed(host: HostReach, facts: HostFacts, needs: Needs) -> bool:
     if host.purpose.startswith("image"):
-        return not no_docker_wanted(needs) and not image_here(facts, needs)
+        return not no_docker_wanted(needs) and not image_here(facts)
     if host.purpose == "weights of the container" and needs.recipe and needs.recipe.weights_bytes:
         # What its own downloader has brought is told by the room that it takes; a tenth may be of other files.
         return (facts.cache.entries_bytes or 0) < 0.9 * needs.recipe.weights_bytes

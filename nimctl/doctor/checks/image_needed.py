@@ -11,11 +11,11 @@ def image_reference(facts: HostFacts, needs: Needs) -> str | None:
     return needs.recipe.image if needs.recipe else None
 
 
-def image_here(facts: HostFacts, needs: Needs) -> bool:
+def image_here(facts: HostFacts) -> bool:
     """Whether the image is known to be on this host, so that nobody has to be asked for it."""
-    return needs.image_cached is True or (facts.image is not None and facts.image.present is True)
+    return facts.image is not None and facts.image.present is True
 
 
-def image_missing(facts: HostFacts, needs: Needs) -> bool:
+def image_missing(facts: HostFacts) -> bool:
     """Whether the image is known to be missing, so that it has to be pulled."""
-    return needs.image_cached is False or (facts.image is not None and facts.image.present is False)
+    return facts.image is not None and facts.image.present is False

@@ -80,11 +80,7 @@ def _daemon_without_proxy(facts: HostFacts, needs: Needs, name: str) -> list[Fin
     )  # `nimctl/cuda:1` is built here, and pulled from nowhere
     host, _, port = registry.partition(":")
     known = int(port) if port.isdecimal() else None
-    if (
-        not remote
-        or image_here(facts, needs)
-        or proxies.bypassed(host, known, facts.network.proxies.get("NO_PROXY", ""))
-    ):
+    if not remote or image_here(facts) or proxies.bypassed(host, known, facts.network.proxies.get("NO_PROXY", "")):
         return []
     return [
         warned(

@@ -102,7 +102,6 @@ def test_a_refusal_is_the_error_that_a_pull_would_end_with(id_):
 def test_what_the_registry_said_is_judged_only_where_it_matters():
     refused = keys(image=access("key-refused"))
     assert verdicts(judge("image-access", refused, Needs(NIM, runtime="process"))) == [("skip", "image-access")]
-    assert verdicts(judge("image-access", refused, Needs(NIM, image_cached=True))) == [("skip", "image-access")]
     here = host(refused, image=ImageFacts(IMAGE, present=True))
     assert verdicts(judge("image-access", here, Needs(NIM))) == [("skip", "image-access")]
     assert verdicts(judge("image-access", HEALTHY, Needs(KIMI))) == [("skip", "image-access")]

@@ -208,7 +208,6 @@ def test_a_registry_that_does_not_answer_matters_where_the_image_is_missing(stat
     assert verdicts(judge("hosts", missing, PULLED)) == [("fail", "image-pull-failed")]
     assert verdicts(judge("hosts", here, PULLED)) == [("skip", "hosts")]
     assert verdicts(judge("hosts", facts, PULLED)) == [("warn", "host-unreachable")]  # nobody knows
-    assert verdicts(judge("hosts", facts, replace(PULLED, image_cached=False))) == [("fail", "image-pull-failed")]
     assert verdicts(judge("hosts", missing, replace(PULLED, runtime="process"))) == [("skip", "hosts")]
 
 

@@ -55,10 +55,8 @@ NEEDS = st.builds(
     recipe=st.sampled_from([None, KIMI, NIM, NIM_PAGE, DEMO, replace(NIM, weights_bytes=None, disk_bytes=None)]),
     runtime=st.sampled_from(["docker", "process"]),
     gpus=st.sampled_from([None, "none", "all", "1", "0,1", "device=0", "rubbish"]),
-    image_cached=st.sampled_from([None, True, False]),
     key=st.sampled_from([None, "NGC_API_KEY"]),
     uid=st.sampled_from([None, 0, 12345]),
-    cached_bytes=st.integers(0, 2**41),
 )
 GENEROUS = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

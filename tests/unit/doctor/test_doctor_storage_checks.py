@@ -236,7 +236,10 @@ def held(size, *, complete=False):
     return HeldWeights(KIMI.weights, size, complete)
 
 
-def disk(free, *, store=None, device="259:1", entries=0, held=None):
+HERE = ImageFacts("x", present=True)
+
+
+def disk(free, *, store=None, device="259:1", entries=0, held=None, image=None):
     return host(
         cache={
             "disk": DISK.__class__("/data", "xfs", device, 4_000 * GIB, free, 10**9, False),
@@ -244,6 +247,7 @@ def disk(free, *, store=None, device="259:1", entries=0, held=None):
             "held": held,
         },
         image_store=store,
+        image=image,
     )
 
 
@@ -260,7 +264,7 @@ ROOMY = STORE
         # On one filesystem the image counts as well, as an estimate.
         (disk(ALL, device=STORE.device, store=ROOMY), Needs(KIMI), [("pass", "disk")]),
         (disk(ALL - 1, device=STORE.device, store=ROOMY), Needs(KIMI), [("warn", "disk-tight")]),
-        (disk(ALL - 1, device=STORE.device, store=ROOMY), Needs(KIMI, image_cached=True), [("pass", "disk")]),
+        (disk(ALL - 1, device=STORE.device, store=ROOMY, image=HERE), Needs(KIMI), [("pass", "disk")]),
         # A warm cache needs no second copy.
         (disk(GIB, store=ROOMY, held=held(WEIGHTS)), Needs(KIMI), [("pass", "disk"), ("pass", "disk")]),
         (disk(GIB, store=ROOMY, held=held(0, complete=True)), Needs(KIMI), [("pass", "disk"), ("pass", "disk")]),
@@ -307,7 +311,7 @@ def test_an_image_that_is_here_needs_no_room():
     facts = disk(ALL, store=small)
     assert ("warn", "disk-tight") in verdicts(judge("disk", facts))
     assert ("warn", "disk-tight") in verdicts(judge("disk", host(facts, image=ImageFacts("x", present=None))))
-    assert verdicts(judge("disk", host(facts, image=ImageFacts("x", present=True)))) == [("pass", "disk")]
+    assert verdicts(judge("disk", host(facts, image=HERE))) == [("pass", "disk")]
 
 
 FEW = ("warn", "inodes-few")
@@ -339,8 +343,8 @@ def test_inodes(inodes, store_inodes, store_device, expected):
 def test_inodes_of_the_image_store_count_only_where_an_image_is_to_come():
     facts = host(image_store=STORE.__class__("/var/lib/docker", inodes_free=0))
     assert verdicts(judge("inodes", facts)) == [FINE, FEW]
-    for needs in (Needs(KIMI, image_cached=True), PROCESS):
-        assert verdicts(judge("inodes", facts, needs)) == [FINE]
+    assert verdicts(judge("inodes", host(facts, image=HERE))) == [FINE]
+    assert verdicts(judge("inodes", facts, PROCESS)) == [FINE]
 
 
 def test_a_filesystem_that_cannot_be_seen():
