@@ -22,6 +22,7 @@ from rich.text import Text
 
 from nimctl.core.errors import NimctlError
 from nimctl.core.plain import to_plain
+from nimctl.core.printable import printable
 from nimctl.core.secret import redact
 from nimctl.core.stages import PROGRESS_SCHEMA, Stage, StartupReport
 
@@ -65,19 +66,20 @@ class Output:
     def text(self, line: str, style: str = "") -> None:
         """A line for people; secrets that other programs printed are masked."""
         if self.mode != "quiet":
-            self.console.print(Text(redact(line), style=style))
+            self.console.print(Text(_shown(line), style=style))
 
     def result(self, line: str) -> None:
         """A line that is the point of the command: shown in quiet mode too, on stdout; never in JSON mode."""
         if self.mode != "json":
-            sys.stdout.write(redact(line) + "\n")
+            sys.stdout.write(_shown(line) + "\n")
             sys.stdout.flush()
 
     def document(self, content: dict[str, Any]) -> None:
         """The one JSON document of this verb, in JSON mode only."""
         if self.mode == "json":
             document = {"schema": f"nimctl.{self.verb}/1", **content}
-            sys.stdout.write(redact(json.dumps(document, indent=2, ensure_ascii=False)) + "\n")
+            text = redact(json.dumps(document, indent=2, ensure_ascii=False))
+            sys.stdout.write(text.encode("utf-8", "backslashreplace").decode() + "\n")  # half characters as escapes
             sys.stdout.flush()
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -89,7 +91,7 @@ class Output:
             longest = max((len(row[number]) for row in rows), default=0)
             table.add_column(name, overflow="fold", no_wrap=number < len(columns) - 1 and longest <= 40)
         for row in rows:
-            table.add_row(*(escape(redact(cell)) for cell in row))
+            table.add_row(*(escape(_shown(cell)) for cell in row))
         self.console.print(table)
 
     def error(self, error: NimctlError, more: Mapping[str, Any] = MappingProxyType({})) -> None:
@@ -101,22 +103,22 @@ class Output:
     def error_panel(self, error: NimctlError) -> None:
         """The same for people, on stderr; a document that was written tells of it already."""
         console = Console(stderr=True, highlight=False, soft_wrap=True)
-        console.print(Text.assemble((f"error[{error.id}] ", "bold red"), redact(error.message)))
+        console.print(Text.assemble((f"error[{error.id}] ", "bold red"), _shown(error.message)))
         for line in error.evidence:
-            console.print(Text(f"  | {redact(line)}", style="dim"))
-        console.print(Text.assemble(("  cause: ", "bold"), redact(error.cause)))
-        console.print(Text.assemble(("  fix:   ", "bold"), redact(error.fix)))
+            console.print(Text(f"  | {_shown(line)}", style="dim"))
+        console.print(Text.assemble(("  cause: ", "bold"), _shown(error.cause)))
+        console.print(Text.assemble(("  fix:   ", "bold"), _shown(error.fix)))
 
     def findings(self, findings: Sequence[Any]) -> None:
         """Doctor's findings: a line each, with cause and fix below those that are not well."""
         for f in findings:
             style, mark = ("cyan", "note") if (f.verdict, f.severity) == ("warn", "info") else _VERDICTS[f.verdict]
-            self._indented(6, Text(f"{mark:<6}", style), Text.assemble(redact(f.title), (f"  [{f.id}]", "dim")))
+            self._indented(6, Text(f"{mark:<6}", style), Text.assemble(_shown(f.title), (f"  [{f.id}]", "dim")))
             if f.verdict in ("fail", "warn", "unknown"):
                 if f.cause:
-                    self._indented(8, Text(""), Text(redact(f.cause), "dim"))
+                    self._indented(8, Text(""), Text(_shown(f.cause), "dim"))
                 if f.fix:
-                    self._indented(8, Text(""), Text.assemble(("fix: ", "bold"), redact(f.fix)))
+                    self._indented(8, Text(""), Text.assemble(("fix: ", "bold"), _shown(f.fix)))
 
     def groups(self, verdict: str, groups: Mapping[str, Sequence[str]]) -> None:
         """Names by group, a line each group: `ok    host      os, arch, memory`."""
@@ -161,7 +163,7 @@ class Output:
         """One line of JSON on stderr, in JSON mode only: how far a long step is, for CI."""
         if self.mode == "json":
             line = json.dumps({"schema": PROGRESS_SCHEMA, "event": "progress", **progress}, ensure_ascii=False)
-            sys.stderr.write(redact(line) + "\n")
+            sys.stderr.write(_shown(line) + "\n")
             sys.stderr.flush()
 
     @contextmanager
@@ -223,7 +225,7 @@ class TransferView:
         now = time.monotonic()
         line = self._what + (f"  {amounts(done, total, now - self._started)}" if done is not None else "")
         if self._live is not None:
-            self._live.update(Text(redact(f"{line}  {detail}"), overflow="ellipsis", no_wrap=True))
+            self._live.update(Text(_shown(f"{line}  {detail}"), overflow="ellipsis", no_wrap=True))
         elif now - self._printed >= 5:
             self._printed = now
             self._out.text(f"{line}  {detail}".rstrip())
@@ -232,7 +234,7 @@ class TransferView:
         """How far a download or a check is: bytes, rate and time left as it knows them itself."""
         now = time.monotonic()
         if self._live is not None:
-            self._live.update(Text(redact(f"{self._what}  {moved(progress)}"), overflow="ellipsis", no_wrap=True))
+            self._live.update(Text(_shown(f"{self._what}  {moved(progress)}"), overflow="ellipsis", no_wrap=True))
             return
         # what a source is waited for is told each time: nothing else moves meanwhile
         seen = (progress.phase, progress.detail if progress.phase == "resolving" else None)
@@ -247,9 +249,14 @@ class TransferView:
     def line(self, text: str) -> None:
         """A line of output of the program at work."""
         if self._live is not None:
-            self._live.update(Text(redact(f"{self._what}  {text}"), overflow="ellipsis", no_wrap=True))
+            self._live.update(Text(_shown(f"{self._what}  {text}"), overflow="ellipsis", no_wrap=True))
         else:
             self._out.text(text)
+
+
+def _shown(text: str) -> str:
+    """Text of other origin as people may see it: no keys, nothing that a terminal obeys."""
+    return printable(redact(text))
 
 
 def size(count: float) -> str:
@@ -332,7 +339,7 @@ def _stage_line(stage: Stage) -> str:
         bytes_moved = moved(stage)
     else:
         bytes_moved = amounts(stage.bytes, stage.total, stage.seconds or 0) if stage.bytes else ""
-    doing = redact(stage.detail or "") if stage.state != "done" else ""  # what it did last says nothing any more
+    doing = _shown(stage.detail or "") if stage.state != "done" else ""  # what it did last says nothing any more
     if doing and doing in bytes_moved:
         doing = ""
     detail = "  ".join(part for part in (bytes_moved, doing) if part)

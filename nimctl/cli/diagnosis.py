@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from nimctl.cli import host
 from nimctl.cli.config import Config
@@ -46,6 +48,7 @@ def diagnose(
     replay: Path | None = None,
     only: Sequence[str] = (),
     skip: Sequence[str] = (),
+    strict: bool = False,
 ) -> Diagnosis:
     """Look at this host (or read the facts in `replay`) and judge it. Raises `usage` when no check is left to run."""
     facts = host.look(config, out, target, replay=replay)
@@ -55,12 +58,28 @@ def diagnose(
         raise NimctlError(
             "usage", "no check was run", cause="--only and --skip leave none", fix="See `nimctl doctor --list-checks`."
         )
-    return Diagnosis(target, config, facts, needs, report)
+    return Diagnosis(target, config, facts, needs, replace(report, strict=strict))
 
 
-def show(diagnosis: Diagnosis, out: Output, *, verbose: bool) -> None:
-    """The report for people: what is not well first, each with its fix; then what passed, a line a group."""
-    report = diagnosis.report
+def show(
+    diagnosis: Diagnosis,
+    out: Output,
+    *,
+    verbose: bool,
+    markdown: bool = False,
+    more: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
+    """The report in the form that was asked for; `more` goes into the JSON document."""
+    report, model = diagnosis.report, diagnosis.target.recipe.name
+    out.document({**report.to_json(), "model": model, **more})
+    if markdown:
+        out.result(to_markdown(report, model).rstrip())
+    elif out.mode != "json":
+        _show_people(report, out, verbose=verbose)
+
+
+def _show_people(report: Report, out: Output, *, verbose: bool) -> None:
+    """What is not well first, each with its fix; then what passed, a line a group."""
     if out.mode == "human":
         out.text(" · ".join(_WORDS.get(word, "") + value for word, value in describe_host(report.facts)), style="dim")
     out.findings(report.in_order("fail"))
@@ -73,11 +92,6 @@ def show(diagnosis: Diagnosis, out: Output, *, verbose: bool) -> None:
             out.groups("unknown", _by_group([f for f in untold if not f.fix]))
             out.groups("pass", _by_group(report.in_order("pass")))
     out.text(report.closing)
-
-
-def show_markdown(diagnosis: Diagnosis, out: Output) -> None:
-    """The report on stdout as Markdown."""
-    out.result(to_markdown(diagnosis.report, diagnosis.target.recipe.name).rstrip())
 
 
 def _by_group(findings: Sequence[Finding]) -> dict[str, list[str]]:

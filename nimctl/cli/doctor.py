@@ -1,12 +1,15 @@
 """`nimctl doctor`: look at the host, judge it, say what to do."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nimctl.cli.options import Cache, Debug, Gpus, Host, Json, Model, Port, Quiet, Runtime
 from nimctl.cli.verb import verb
+
+if TYPE_CHECKING:
+    from nimctl.render import Output
 
 
 @verb("doctor")
@@ -43,27 +46,21 @@ def doctor(
     from nimctl.cli import diagnosis
     from nimctl.cli import host as host_look
     from nimctl.cli.target import resolve
-    from nimctl.core.errors import CATALOGUE, NimctlError
-    from nimctl.doctor import checks
     from nimctl.render import Output
 
-    if markdown and as_json:
-        raise NimctlError(
-            "usage", "--markdown and --json exclude each other", cause="each is all of stdout", fix="Choose one."
-        )
-    if yes and not fix:
-        raise NimctlError("usage", "--yes has nothing to agree to", cause="--fix was not given", fix="Add --fix.")
+    _refuse_contradictions(markdown=markdown, as_json=as_json, yes=yes, fix=fix)
     out = Output.choose("doctor", as_json=as_json, quiet=quiet or markdown)
     if list_checks:
-        out.document({"checks": [{"id": c.id, "group": c.group, "title": c.title} for c in checks.ALL]})
-        out.table(("CHECK", "GROUP", "WHAT"), [(c.id, c.group, c.title) for c in checks.ALL])
+        _list_checks(out)
         return
     config = configuration.load({"gpus": gpus, "cache": cache, "host": host, "port": port, "runtime": runtime})
     target = resolve(model, config)
     out.text(f"model {target.recipe.name} (from {target.origin}): {target.recipe.title}", style="bold")
 
     def look() -> diagnosis.Diagnosis:
-        return diagnosis.diagnose(target, config, out, replay=facts, only=_names(only), skip=_names(skip))
+        return diagnosis.diagnose(
+            target, config, out, replay=facts, only=_names(only), skip=_names(skip), strict=strict
+        )
 
     found, mended = look(), None
     if fix:
@@ -78,16 +75,30 @@ def doctor(
         from nimctl.cli.probe import run_probe
 
         found = found.plus(*run_probe(found, image, out))
-    out.document({**found.report.to_json(), "model": target.recipe.name, **(mended.to_json() if mended else {})})
-    if markdown:
-        diagnosis.show_markdown(found, out)
-    elif not as_json:
-        diagnosis.show(found, out, verbose=verbose)
+    diagnosis.show(found, out, verbose=verbose, markdown=markdown, more=mended.to_json() if mended else {})
     if mended and mended.error:
         out.error_panel(mended.error)
         raise typer.Exit(mended.error.exit_code)
-    if found.report.failures or (strict and found.report.counts["warn"]):
-        raise typer.Exit(CATALOGUE["preflight-failed"].exit_code)
+    if found.report.exit_code:
+        raise typer.Exit(found.report.exit_code)
+
+
+def _list_checks(out: "Output") -> None:
+    from nimctl.doctor import checks
+
+    listed = [{"id": c.id, "group": c.group, "title": c.title, "says": list(c.says)} for c in checks.ALL]
+    out.document({"checks": listed})
+    out.table(("CHECK", "GROUP", "WHAT"), [(c.id, c.group, c.title) for c in checks.ALL])
+
+
+def _refuse_contradictions(*, markdown: bool, as_json: bool, yes: bool, fix: bool) -> None:
+    from nimctl.core.errors import NimctlError
+
+    if markdown and as_json:
+        message = "--markdown and --json exclude each other"
+        raise NimctlError("usage", message, cause="each is all of stdout", fix="Choose one.")
+    if yes and not fix:
+        raise NimctlError("usage", "--yes has nothing to agree to", cause="--fix was not given", fix="Add --fix.")
 
 
 def _names(text: str | None) -> tuple[str, ...]:

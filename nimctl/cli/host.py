@@ -14,9 +14,12 @@ from nimctl.core.facts import HeldWeights, HostFacts, ImageFacts
 from nimctl.core.gpus import GpuInventory
 from nimctl.core.injection import WORDS, Mode
 from nimctl.core.recipes import Recipe
+from nimctl.core.secret import redact
 from nimctl.doctor.checks.scope import USUAL_UID
 from nimctl.doctor.model import Needs
 from nimctl.render import Output
+
+_LARGEST_FACTS = 64 * 2**20  # bytes; a host of 1,024 GPUs has two
 
 
 def look(
@@ -83,8 +86,9 @@ def _held(target: Target, config: Config) -> HeldWeights | None:
 
 def save(facts: HostFacts, path: Path) -> None:
     """Write facts to a file that can be attached to a bug report and replayed with `--facts`."""
+    text = json.dumps(host_facts.to_json(facts), indent=2)  # in ASCII, whatever the names on this host
     try:
-        path.write_text(json.dumps(host_facts.to_json(facts), indent=2) + "\n", encoding="utf-8")
+        path.write_text(redact(text) + "\n", encoding="utf-8")
     except OSError as error:
         raise NimctlError(
             "usage", f"{path} cannot be written", cause=str(error), fix="Name a file in a folder you may write."
@@ -92,13 +96,20 @@ def save(facts: HostFacts, path: Path) -> None:
 
 
 def _read(path: Path) -> HostFacts:
+    fix = "Name a file of --save-facts."
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise NimctlError(
-            "facts-invalid", f"{path} cannot be read as JSON", cause=str(error), fix="Name a file of --save-facts."
-        ) from error
+        with path.open("rb") as file:
+            text = file.read(_LARGEST_FACTS + 1)
+        if len(text) > _LARGEST_FACTS:
+            raise ValueError("it is too large to be one")
+        data = json.loads(text, parse_constant=_no_number)
+    except (OSError, ValueError, RecursionError) as error:
+        raise NimctlError("facts-invalid", f"{path} cannot be read as JSON", cause=str(error), fix=fix) from error
     return host_facts.from_json(data)
+
+
+def _no_number(word: str) -> float:
+    raise ValueError(f"{word} is no number in JSON")
 
 
 def runtime_of(config: Config) -> Literal["docker", "process"]:

@@ -13,6 +13,8 @@ from typing import Any, TypeVar, Union, cast, get_args, get_origin
 
 T = TypeVar("T")
 
+_BEYOND = 2**63  # no count of bytes or of anything else here comes near; floats of such numbers may overflow
+
 
 def to_plain(value: Any) -> Any:
     """A dataclass (or a nest of them) as dicts, lists and plain values, ready for `json.dumps`."""
@@ -57,11 +59,19 @@ def _read(hint: Any, data: Any, where: str) -> Any:  # noqa: PLR0911 (one return
         return {str(k): _read(get_args(hint)[1], v, f"{where}.{k}") for k, v in data.items()}
     if dataclasses.is_dataclass(hint):
         return _read_dataclass(hint, data, where)
-    if hint is float and isinstance(data, int) and not isinstance(data, bool):
-        return float(data)
-    if isinstance(hint, type) and isinstance(data, hint) and not (hint is int and isinstance(data, bool)):
+    if hint in (int, float) and isinstance(data, (int, float)) and not isinstance(data, bool):
+        return _read_number(hint, data, where)
+    if hint is not int and isinstance(hint, type) and isinstance(data, hint):
         return data
     raise ValueError(f"{where or 'document'}: {getattr(hint, '__name__', hint)} is expected, not {_name(data)}")
+
+
+def _read_number(hint: Any, data: int | float, where: str) -> int | float:
+    if isinstance(data, int) and abs(data) >= _BEYOND:
+        raise ValueError(f"{where or 'document'}: the number is too large")
+    if hint is int and not isinstance(data, int):
+        raise ValueError(f"{where or 'document'}: int is expected, not float")
+    return float(data) if hint is float else data
 
 
 def _read_union(hint: Any, data: Any, where: str) -> Any:

@@ -8,6 +8,7 @@ go beside it as the file of `--save-facts`.
 import re
 from collections.abc import Iterator
 
+from nimctl.core.printable import printable
 from nimctl.core.secret import redact
 from nimctl.doctor.model import Finding, Verdict
 from nimctl.doctor.runner import Report
@@ -61,7 +62,7 @@ def _code(text: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return printable(" ".join(text.split()))
 
 
 def _longest_run(text: str) -> int:

@@ -17,10 +17,11 @@ SCHEMA = "nimctl.doctor/1"
 
 @dataclass(frozen=True)
 class Report:
-    """What the doctor says about a host, and the facts that it judged."""
+    """What the doctor says about a host, and the facts that it judged. If `strict`, warnings fail too; notes never."""
 
     findings: tuple[Finding, ...]
     facts: HostFacts
+    strict: bool = False
 
     @property
     def counts(self) -> Mapping[Verdict, int]:
@@ -40,8 +41,18 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """0 without failures, else 3: which failures, the ids say."""
-        return CATALOGUE["preflight-failed"].exit_code if self.failures else 0
+        """0 for a host that is ready, else 3: why it is not, the ids say."""
+        return 0 if self.is_ready else CATALOGUE["preflight-failed"].exit_code
+
+    @property
+    def is_ready(self) -> bool:
+        """Nothing failed; if `strict`, nothing was warned of either."""
+        return not self.failures and not (self.strict and self.warnings)
+
+    @property
+    def warnings(self) -> tuple[Finding, ...]:
+        """What works and should be looked at. Notes, of severity info, are none."""
+        return tuple(f for f in self.findings if f.verdict == "warn" and f.severity != "info")
 
     @property
     def verdict(self) -> str:
@@ -50,12 +61,14 @@ class Report:
             return "Nothing was checked."
         counts = self.counts
         words = [f"{counts['pass']} passed", *(f"{counts[v]} {word}" for v, word in _WORDS if counts[v])]
-        return f"This host is {'not ready' if self.failures else 'ready'}: {', '.join(words)}."
+        return f"This host is {'ready' if self.is_ready else 'not ready'}: {', '.join(words)}."
 
     @property
     def closing(self) -> str:
         """The verdict, and what to do first."""
-        return f"{self.verdict} Start with: {self.failures[0].fix}" if self.failures else self.verdict
+        return (
+            self.verdict if self.is_ready else f"{self.verdict} Start with: {(*self.failures, *self.warnings)[0].fix}"
+        )
 
     def in_order(self, *verdicts: Verdict) -> tuple[Finding, ...]:
         """The findings of these verdicts: the verdicts in the order given, within each the order of the checks."""
@@ -69,7 +82,7 @@ class Report:
         """The document of `nimctl doctor --json`; its schema is `docs/schemas/doctor.json`."""
         return {
             "schema": SCHEMA,
-            "ok": not self.failures,
+            "ok": self.is_ready,
             "counts": dict(self.counts),
             "findings": [{**to_plain(f), "docs": f.docs} for f in self.findings],
             "facts": facts_to_json(self.facts),

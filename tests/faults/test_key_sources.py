@@ -76,7 +76,7 @@ def test_a_login_alone_does_not_pass_for_an_image_that_needs_the_key(nimctl: Nim
     (home / ".docker/config.json").write_text(json.dumps({"auths": {"nvcr.io": {"auth": "eDp5"}}}))
     env = {**bare_host, "DOCKER_CONFIG": str(home / ".docker")}
     without = nimctl("doctor", NIM, "--only", "key", "--json", env=env)
-    assert (without.code, finding(without)["id"]) == (4, "key-missing")
+    assert (without.code, finding(without)["id"]) == (3, "key-missing")
     assert "can be pulled" in finding(without)["title"]
     given = nimctl("doctor", NIM, "--only", "key", "--json", env={**env, "NGC_CLI_API_KEY": "nvapi-canary-0123"})
     assert (given.code, finding(given)["verdict"]) == (0, "pass")

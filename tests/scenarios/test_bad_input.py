@@ -177,7 +177,7 @@ def test_a_cache_that_the_container_cannot_write(nimctl: Nimctl, bare_host: dict
     cache.chmod(0o755)
     done = nimctl("doctor", "demo", "--cache", str(cache), "--only", "cache", "--json", env=bare_host)
     finding = next(f for f in done.document["findings"] if f["verdict"] == "fail")
-    assert (finding["id"], done.code) == ("cache-not-writable", 9)
+    assert (finding["id"], done.code) == ("cache-not-writable", 3)
     assert f"nimctl cache init {cache}" in finding["fix"]
     assert nimctl("cache", "init", str(cache), "--json", env=bare_host).code == 0
     again = nimctl("doctor", "demo", "--cache", str(cache), "--only", "cache", "--json", env=bare_host)
@@ -195,7 +195,7 @@ def test_a_cache_on_a_full_disk(nimctl: Nimctl, bare_host: dict[str, str], tmp_p
 def test_a_missing_key_for_an_nvidia_image(nimctl: Nimctl, gpu_host: Host) -> None:
     done = nimctl("doctor", "kimi-k2.5-turbo", "--only", "key", "--json", env=gpu_host("8xH200"))
     finding = next(f for f in done.document["findings"] if f["verdict"] == "fail")
-    assert (finding["id"], done.code) == ("key-missing", 4)
+    assert (finding["id"], done.code) == ("key-missing", 3)
     assert "NGC_API_KEY" in finding["title"] + finding["cause"] + finding["fix"]
 
 

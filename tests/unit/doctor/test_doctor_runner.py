@@ -92,6 +92,17 @@ def test_warnings_alone_are_ready():
     assert found.closing == "This host is ready: 1 passed, 1 to look at."
 
 
+def test_strict_fails_for_warnings_and_not_for_notes():
+    note = warned("a", "some-note", "t", cause="c", fix="A note's fix.", severity="info")
+    warning = warned("a", "some-warning", "t", cause="c", fix="A warning's fix.")
+    well = Report((note, passed("b", "b")), HEALTHY, strict=True)
+    assert (well.exit_code, well.to_json()["ok"]) == (0, True)
+    assert well.closing.startswith("This host is ready")
+    found = Report((note, warning), HEALTHY, strict=True)
+    assert (found.exit_code, found.to_json()["ok"]) == (3, False)
+    assert found.closing.endswith("Start with: A warning's fix.")
+
+
 def test_the_closing_sentence_starts_with_the_first_fix():
     closing = report(passed("a", "a"), failure("port-in-use"), failure("disk-full")).closing
     assert closing == "This host is not ready: 1 passed, 2 failed. Start with: A fix."
