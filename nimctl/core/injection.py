@@ -97,12 +97,26 @@ def _blocked(facts: HostFacts) -> str:
     return ""
 
 
+def config_refusal(facts: HostFacts) -> str:
+    """Why runtime and hook both end at once: their file is there and cannot be understood; empty where it is not so.
+
+    https://github.com/NVIDIA/nvidia-container-toolkit/blob/main/internal/runtime/runtime.go (Run) and
+    https://github.com/NVIDIA/nvidia-container-toolkit/blob/main/cmd/nvidia-container-runtime-hook/hook_config.go
+    """
+    problem = facts.toolkit.config_problem
+    if not problem or "may not read" in problem:  # root reads it all the same
+        return ""
+    return f"{facts.toolkit.config} cannot be read, and the toolkit does not start without it: {problem}"
+
+
 def _runtime_problem(facts: HostFacts) -> str:
     docker = facts.docker
     if _RUNTIME not in docker.runtimes:
         return "Docker has no runtime named nvidia"
     if _RUNTIME in docker.missing_runtimes:
         return f"the program of Docker's runtime nvidia is not there: {(docker.runtime_paths or {}).get(_RUNTIME)}"
+    if problem := config_refusal(facts):
+        return problem
     if facts.toolkit.mode == "cdi" and facts.cdi and not any(s.devices for s in cdi.gpu_specs(facts)):
         return "the toolkit's mode is cdi, and no CDI specification lists a GPU"
     return "" if runtime_uses_cdi(facts) in (True, None) else _control_group_problem(facts)
@@ -114,6 +128,8 @@ def _hook_problem(facts: HostFacts) -> str:
     if facts.docker.kind == "snap":
         # https://github.com/NVIDIA/nvidia-docker/issues/1637
         return "Docker is a snap, which does not see this host's nvidia-container-runtime-hook"
+    if problem := config_refusal(facts):
+        return problem
     if (facts.toolkit.mode or "auto") not in _HOOK_MODES:
         # https://github.com/NVIDIA/nvidia-container-toolkit/blob/v1.17.8/cmd/nvidia-container-runtime-hook/main.go
         return f"the toolkit's mode is {facts.toolkit.mode}, in which its hook refuses"

@@ -2,7 +2,7 @@
 
 from nimctl.core import cdi
 from nimctl.core.facts import HostFacts
-from nimctl.core.injection import WORDS, Mode, Way, injection_modes, runtime_uses_cdi, ways
+from nimctl.core.injection import WORDS, Mode, Way, config_refusal, injection_modes, runtime_uses_cdi, ways
 from nimctl.doctor import minimums
 from nimctl.doctor.checks.scope import chosen_gpus, look_failed, no_docker_wanted, no_engine, no_gpu_wanted
 from nimctl.doctor.model import Check, Finding, Needs, failed, passed, skipped, unknown, warned
@@ -18,6 +18,7 @@ _CONFIGURE_ROOTLESS = (
     "restart docker`."
 )
 _SET_NO_CGROUPS = "Run `sudo nvidia-ctk config --in-place --set nvidia-container-cli.no-cgroups={}`."
+_RENEW_CONFIG = "Correct {0}, or write it anew: `sudo nvidia-ctk config default --output={0}`."
 _ENGINE = "https://docs.docker.com/engine/install/"
 _ENABLE_CDI = (
     'Turn CDI on: add {"features": {"cdi": true}} to /etc/docker/daemon.json, then run `sudo systemctl restart docker`.'
@@ -108,7 +109,7 @@ def _config_file(facts: HostFacts) -> list[Finding]:
         title = f"{toolkit.config} cannot be read"
         if "may not read" in toolkit.config_problem:
             return [unknown(check, title, cause=toolkit.config_problem)]
-        fix = f"Correct it, or write it anew: `sudo nvidia-ctk config default --output={toolkit.config}`."
+        fix = _RENEW_CONFIG.format(toolkit.config)
         return [warned(check, "toolkit-config-invalid", title, cause=toolkit.config_problem, fix=fix)]
     if runtime_uses_cdi(facts) or not toolkit.config:
         return []
@@ -219,6 +220,8 @@ def _other_docker(facts: HostFacts) -> tuple[str, str] | None:
 
 def _remedy(facts: HostFacts, way: Way) -> str:
     """What makes a way work that is set up."""
+    if way.problem == config_refusal(facts):
+        return _RENEW_CONFIG.format(facts.toolkit.config)
     if "no-cgroups" in way.problem:
         return _SET_NO_CGROUPS.format("true" if facts.docker.rootless else "false")
     return _configure(facts)

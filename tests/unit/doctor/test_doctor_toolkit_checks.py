@@ -162,6 +162,15 @@ def test_what_opens_a_way_depends_on_the_kind_of_docker(docker, toolkit, fix):
     assert fix in next(f for f in judge("gpu-runtime", facts) if f.verdict == "fail").fix
 
 
+def test_a_configuration_that_cannot_be_understood_closes_runtime_and_hook_but_not_cdi():
+    broken = {"config": "/etc/config.toml", "config_problem": "line 7: a quote is open"}
+    assert injection_modes(host(toolkit=broken)) == ("cdi",)
+    (finding,) = judge("gpu-runtime", host(toolkit=broken, cdi=()))
+    assert finding.verdict == "fail" and "line 7" in finding.cause and "nvidia-ctk config default" in finding.fix
+    unread = {**broken, "config_problem": "this user may not read it"}
+    assert injection_modes(host(toolkit=unread)) == ("runtime", "gpus", "cdi")
+
+
 def test_a_way_that_is_set_up_and_broken_is_said_where_another_works():
     broken = host(
         docker={"missing_runtimes": ("nvidia",), "runtime_paths": {"nvidia": "/gone/nvidia-container-runtime"}}
