@@ -153,15 +153,3 @@ def wanted_gpus(config: Config, recipe: Recipe, facts: HostFacts) -> str:
 def needs_for(target: Target, config: Config, gpus: str, facts: HostFacts) -> Needs:
     """What the host is judged for; whatever depends on the machine is taken from the facts, which may be another's."""
     return Needs(recipe=target.recipe, runtime=runtime_of(config), gpus=gpus, uid=facts.system.uid)
-
-
-def device_for(config: Config, recipe: Recipe) -> Literal["cuda", "cpu"]:
-    """Which of our images a recipe needs here: `cpu` when CPU was asked for, or for a CPU recipe without any GPU."""
-    from nimctl.core.gpus import read_inventory
-
-    asked = config.text("gpus")
-    if asked == "none":
-        return "cpu"
-    if asked is None and recipe.cpu and not read_inventory().gpus:
-        return "cpu"
-    return "cuda"

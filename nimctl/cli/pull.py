@@ -85,12 +85,12 @@ def _weights(uri: str, config: Config, out: Output) -> dict[str, object]:
 
 def _image(target: Target, config: Config, out: Output, *, may_lack_docker: bool) -> dict[str, Any]:
     """Pull or build the image. `may_lack_docker`: on a host without Docker the weights were what was wanted."""
-    from nimctl.cli import acquire, host
-    from nimctl.cli.target import image_for
+    from nimctl.cli import acquire
+    from nimctl.cli.target import device_for, image_for
     from nimctl.core.errors import NimctlError
     from nimctl.launch.docker import Engine
 
-    device = host.device_for(config, target.recipe)
+    device = device_for(config, target.recipe)
     choice = image_for(target, device, config)
     try:
         engine = Engine.connect()

@@ -10,7 +10,7 @@ from typing import Literal, TypeVar
 from urllib.parse import urlsplit
 
 from nimctl.cli.config import Config
-from nimctl.cli.target import ImageChoice, Target, image_for
+from nimctl.cli.target import ImageChoice, Target, device_for, image_for
 from nimctl.core import keys
 from nimctl.core.errors import NimctlError
 from nimctl.core.facts import ImageAccess
@@ -57,8 +57,6 @@ def image_access(
         return None
 
     def ask(seconds: float) -> ImageAccess | None:
-        from nimctl.cli.host import device_for
-
         choice = image_for(target, device_for(config, target.recipe), config)
         if choice.how != "pull" or _is_here(choice.reference, min(seconds, _PRESENT_WITHIN)):
             return None

@@ -96,3 +96,15 @@ def image_for(target: Target, device: Literal["cuda", "cpu"], config: Config) ->
     if registry := config.text("images.registry"):
         return ImageChoice(f"{registry.rstrip('/')}/{device}:{__version__}", config.origin("images.registry"), "pull")
     return ImageChoice(local_tag(device), "no images.registry is configured, so it is built here", "build")
+
+
+def device_for(config: Config, recipe: Recipe) -> Literal["cuda", "cpu"]:
+    """Which of our images a recipe needs here: `cpu` when CPU was asked for, or for a CPU recipe without any GPU."""
+    from nimctl.core.gpus import read_inventory
+
+    asked = config.text("gpus")
+    if asked == "none":
+        return "cpu"
+    if asked is None and recipe.cpu and not read_inventory().gpus:
+        return "cpu"
+    return "cuda"

@@ -91,25 +91,9 @@ def gather(
     looks = Looks(started + limit)
     _start(looks, subject, left, docker_facts, gpu_inventory)
 
-    in_time = f"no answer within {limit:g} s"
-    gpus = looks.answer(
-        "gpus",
-        GpuInventory("failed", detail="the look at the GPUs failed"),
-        late=GpuInventory("hangs", detail=f"NVML hangs: {in_time}"),
-    )
-    if subject.image is not None:
-        looks.start("image", partial(subject.image, gpus))
-    daemon = looks.answer(
-        "docker",
-        DockerFacts("unreachable", detail="the look at it failed"),
-        late=DockerFacts("hangs", detail=in_time),
-    )
-    # These have to know what Docker said, and have most of the time left unless Docker itself hung.
-    looks.allow_until(time.monotonic() + after_docker)
-    looks.start("image store", partial(look_at_image_store, daemon))
-    looks.start("docker's cdi", partial(look_at_cdi, _extra_cdi_folders(daemon)))
-    looks.start("docker's configuration", partial(look_at_daemon_config, daemon))
-    credentials = looks.answer("credentials", CredentialFacts())
+    late = f"no answer within {limit:g} s"
+    gpus = _gpus_then_image(looks, subject, late)
+    daemon = _daemon_then_its_places(looks, late, after_docker)
     return HostFacts(
         nimctl=__version__,
         taken_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -120,18 +104,9 @@ def gather(
         cdi=(*looks.answer("cdi", ()), *looks.answer("docker's cdi", ())),
         image_store=looks.answer("image store", None),
         cache=_cache_facts(subject, looks),
-        port=looks.answer(
-            "port",
-            PortFacts(subject.host, subject.port, detail="it could not be tried"),
-            late=PortFacts(subject.host, subject.port, detail=in_time),
-        ),
-        credentials=replace(credentials, image=looks.answer("image access", None)),
-        network=NetworkFacts(
-            proxies=look_at_proxies(subject.environment),
-            authorities=looks.answer("authorities", ()),
-            reached=looks.answer("destinations", None),
-            offline=is_offline(subject.environment),
-        ),
+        port=looks.answer("port", PortFacts(subject.host, subject.port, detail="it could not be tried")),
+        credentials=replace(looks.answer("credentials", CredentialFacts()), image=looks.answer("image access", None)),
+        network=_network_facts(subject, looks),
         limits=looks.answer("limits", LimitFacts()),
         security=looks.answer("security", SecurityFacts()),
         nvidia_kernel=looks.answer("nvidia kernel", NvidiaKernelFacts()),
@@ -142,6 +117,41 @@ def gather(
         tools=looks.answer("tools", ToolFacts()),
         problems=tuple(redact(line) for line in looks.problems),
         look_seconds=round(time.monotonic() - started, 3),
+    )
+
+
+def _gpus_then_image(looks: Looks, subject: Subject, late: str) -> GpuInventory:
+    """The GPUs; which image a run would use depends on them."""
+    gpus = looks.answer(
+        "gpus",
+        GpuInventory("failed", detail="the look at the GPUs failed"),
+        late=GpuInventory("hangs", detail=f"NVML hangs: {late}"),
+    )
+    if subject.image is not None:
+        looks.start("image", partial(subject.image, gpus))
+    return gpus
+
+
+def _daemon_then_its_places(looks: Looks, late: str, after_docker: float) -> DockerFacts:
+    """The daemon, and the looks that have to know what it said: most of the time is left for them unless it hung."""
+    daemon = looks.answer(
+        "docker",
+        DockerFacts("unreachable", detail="the look at it failed"),
+        late=DockerFacts("hangs", detail=late),
+    )
+    looks.allow_until(time.monotonic() + after_docker)
+    looks.start("image store", partial(look_at_image_store, daemon))
+    looks.start("docker's cdi", partial(look_at_cdi, _extra_cdi_folders(daemon)))
+    looks.start("docker's configuration", partial(look_at_daemon_config, daemon))
+    return daemon
+
+
+def _network_facts(subject: Subject, looks: Looks) -> NetworkFacts:
+    return NetworkFacts(
+        proxies=look_at_proxies(subject.environment),
+        authorities=looks.answer("authorities", ()),
+        reached=looks.answer("destinations", None),
+        offline=is_offline(subject.environment),
     )
 
 
