@@ -113,7 +113,8 @@ def test_who_holds_memory_is_told_by_name(folder):
         finally:
             holder.kill()
     (told,) = report["facts"]["gpus"]["gpus"][1]["processes"]
-    assert (told["pid"], told["name"]) == (holder.pid, "sleep")
+    named = Path("/proc/self/ns/pid").readlink() == Path("pid:[4026531836]")  # else NVML's numbers are not ours
+    assert (told["pid"], told["name"]) == (holder.pid, "sleep" if named else None)
     assert ids(report, "warn") == ["gpu-busy"]
 
 

@@ -12,7 +12,9 @@ class GpuProcess:
     """A process that holds memory of a GPU: host pid, bytes (None where the driver will not say), and who it is.
 
     `name` is the program's short name and `container` the first 12 digits of its container's id, where /proc tells.
-    `graphics`: it only draws (a desktop); the others compute.
+    `engine` is who made that container: "docker" (the daemon of the whole machine), "kubernetes", "podman", "cri-o",
+    "containerd"; None where its control group does not say it for certain. `graphics`: it only draws (a desktop); the
+    others compute.
     """
 
     pid: int
@@ -20,6 +22,7 @@ class GpuProcess:
     name: str | None = None
     container: str | None = None
     graphics: bool = False
+    engine: str | None = None
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """The memory of the GPUs: whether it is free, whether the weights fit, and what it means to share it with the host."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Literal
 
 from nimctl.core.errors import NimctlError
 from nimctl.core.facts import ContainerFacts, HostFacts
@@ -14,6 +15,7 @@ from nimctl.doctor.model import Check, Finding, Needs, failed, passed, skipped, 
 from nimctl.doctor.sizes import human
 
 _HOLDERS = 8  # processes in a line
+_Place = Literal["ours", "docker", "gone", "elsewhere", "host", "desktop"]
 
 
 def judge_unified(facts: HostFacts, needs: Needs) -> list[Finding]:
@@ -52,13 +54,16 @@ def judge_memory(facts: HostFacts, needs: Needs) -> list[Finding]:
     busy = [(g, free, total) for g, free, total in told if free < MEMORY_UTILIZATION * total]
     if not busy:
         return [passed("gpu-memory", f"GPU memory is free: {least:.0%} or more of each")]
+    holders = [p for g, _, _ in busy for p in g.processes]
+    servers = _our_servers(holders, facts)
+    by = f": nimctl serves there already ({', '.join(servers[:2])})" if servers else ""
     return [
         warned(
             "gpu-memory",
             "gpu-busy",
-            f"memory of GPU {ranges(g for g, _, _ in busy)} is in use",
+            f"memory of GPU {ranges(g for g, _, _ in busy)} is in use{by}",
             cause=f"vLLM reserves {MEMORY_UTILIZATION:.0%} of a GPU and does not start when less is free",
-            fix=_way_out([p for g, _, _ in busy for p in g.processes], facts.docker.containers, least),
+            fix=_way_out(holders, facts, least),
             evidence=tuple(_held(g, free, total) for g, free, total in busy[:EVIDENCE]),
         )
     ]
@@ -71,24 +76,82 @@ def _with_host_memory(gpu: Gpu, facts: HostFacts) -> Gpu:
     return replace(gpu, memory_total=facts.system.memory_total, memory_free=facts.system.memory_available)
 
 
-def _way_out(holders: list[GpuProcess], running: Sequence[ContainerFacts] | None, least: float) -> str:
-    # What outlives its container is out of Docker's reach: https://github.com/vllm-project/vllm-omni/issues/2317
-    gone = [p for p in holders if p.container and running is not None and not _runs(p.container, running)]
-    containers = list(dict.fromkeys(p.container for p in holders if p.container and p not in gone))[:4]
-    others = list(dict.fromkeys(str(p.pid) for p in holders if not p.container and not p.graphics))[:4]
-    left = list(dict.fromkeys(str(p.pid) for p in gone))[:4]
-    commands = [f"`docker stop {' '.join(containers)}`"] if containers else []
-    commands += [f"`kill {' '.join(others)}`"] if others else []
-    commands += [f"`sudo kill -9 {' '.join(left)}`, in no container that Docker runs"] if left else []
-    if not commands and any(p.graphics for p in holders):
-        commands = ["`sudo systemctl isolate multi-user.target` ends the desktop"]
-    stop = f" ({', '.join(commands)})" if commands else " (`sudo fuser -v /dev/nvidia*` names them)"
+def _way_out(holders: list[GpuProcess], facts: HostFacts, least: float) -> str:
     lower = f"--gpu-memory-utilization {int(least * 100) / 100:.2f}" if least >= 0.05 else "--gpu-memory-utilization"
+    if holders and all(_place(process, facts) == "ours" for process in holders):
+        one = _our_servers(holders, facts)[0]
+        return (
+            f"Use the server that runs (`nimctl status {one}`) or end it (`nimctl stop {one}`); for another choose "
+            f"other GPUs with --gpus, or lower {lower}."
+        )
+    ways = _ways_to_stop(holders, facts)
+    stop = f" ({', '.join(ways)})" if ways else " (`sudo fuser -v /dev/nvidia*` names them)"
     return f"Stop the programs that hold it{stop}, choose other GPUs with --gpus, or lower {lower}."
 
 
-def _runs(container: str, running: Sequence[ContainerFacts]) -> bool:
-    return any(known.id.startswith(container) or container.startswith(known.id) for known in running)
+def _our_servers(holders: list[GpuProcess], facts: HostFacts) -> list[str]:
+    """The names of the runs of ours among the holders."""
+    found = [_listed(process, facts) for process in holders]
+    return _few(known.name for known in found if known is not None and known.ours)
+
+
+def _ways_to_stop(holders: list[GpuProcess], facts: HostFacts) -> list[str]:
+    """A command for each kind of holder; no more than words for what another engine keeps."""
+    if facts.system.container not in (None, "none"):
+        return ["the numbers are those of the host: look there"]  # and name other processes here
+    at: dict[_Place, list[GpuProcess]] = {}
+    for process in holders:
+        at.setdefault(_place(process, facts), []).append(process)
+    stopped, killed, left = (_few(p.container for p in at.get("docker", ())), *(_pids(at, w) for w in ("host", "gone")))
+    ways = [f"`nimctl stop {name}`" for name in _our_servers(at.get("ours", []), facts)]
+    ways += [f"`docker stop {' '.join(stopped)}`"] if stopped else []
+    ways += [f"`kill {' '.join(killed)}`"] if killed else []
+    # What outlives its container is out of Docker's reach: https://github.com/vllm-project/vllm-omni/issues/2317
+    ways += [f"`sudo kill -9 {' '.join(left)}`, in no container that Docker runs"] if left else []
+    ways += [f"{where}: stop it there" for where in _few(map(_elsewhere, at.get("elsewhere", ())))]
+    if not ways and "desktop" in at:
+        ways = ["`sudo systemctl isolate multi-user.target` ends the desktop"]
+    return ways
+
+
+def _place(process: GpuProcess, facts: HostFacts) -> _Place:
+    """Whose a process is. "gone": its container has ended, and Docker does not reach it any more."""
+    if not process.container:
+        return "desktop" if process.graphics else "host"
+    if known := _listed(process, facts):
+        return "ours" if known.ours else "docker"
+    if process.engine != "docker":
+        return "elsewhere"
+    if facts.docker.containers is None:  # nobody knows who runs there
+        return "docker"
+    return "gone" if _is_whole_list(facts) else "elsewhere"
+
+
+def _elsewhere(process: GpuProcess) -> str:
+    engine = {None: "another engine", "docker": "another Docker daemon"}.get(process.engine, process.engine)
+    return f"container {process.container} belongs to {engine}"
+
+
+def _pids(at: Mapping[_Place, Sequence[GpuProcess]], where: _Place) -> list[str]:
+    return _few(process.pid for process in at.get(where, ()))
+
+
+def _few(values: Iterable[object]) -> list[str]:
+    """The first of them as words, each once."""
+    return list(dict.fromkeys(map(str, values)))[:4]
+
+
+def _is_whole_list(facts: HostFacts) -> bool:
+    """Whether the containers that were listed are those of this very machine's Docker."""
+    docker = facts.docker
+    here = docker.endpoint is None or docker.endpoint.startswith("unix:")
+    return here and docker.kind in (None, "engine", "snap") and not docker.rootless
+
+
+def _listed(process: GpuProcess, facts: HostFacts) -> ContainerFacts | None:
+    """Its container, where Docker lists that."""
+    mine, running = process.container, facts.docker.containers or ()
+    return next((c for c in running if mine and (c.id.startswith(mine) or mine.startswith(c.id))), None)
 
 
 def _held(gpu: Gpu, free: int, total: int) -> str:
@@ -102,7 +165,8 @@ def _held(gpu: Gpu, free: int, total: int) -> str:
 
 def _holder(process: GpuProcess) -> str:
     name = f" {process.name}" if process.name else ""
-    where = f" in container {process.container}" if process.container else ""
+    engine = f" of {process.engine}" if process.engine not in (None, "docker") else ""
+    where = f" in container {process.container}{engine}" if process.container else ""
     return f"pid {process.pid}{name}{where} ({human(process.memory) if process.memory is not None else '?'})"
 
 

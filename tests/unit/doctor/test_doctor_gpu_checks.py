@@ -273,13 +273,59 @@ def test_a_model_that_does_not_fit_for_want_of_a_lost_gpu_is_one_fault():
     assert verdicts(judge("gpu-fit", facts, Needs(recipe=KIMI, gpus="device=0,1,2"))) == [("fail", "no-layout")]
 
 
+def held_by(*holders: GpuProcess, containers: tuple[ContainerFacts, ...] | None = (), **parts):
+    """The finding for a GPU that these hold, and the containers that Docker runs."""
+    docker = {"containers": containers, **parts.pop("docker", {})}
+    (finding,) = judge(
+        "gpu-memory",
+        host(gpus=inventory(gpu(0, memory_free=10 * GIB, processes=holders)), docker=docker, **parts),
+        Needs(recipe=KIMI, runtime="process"),  # which uses the GPUs of this machine wherever Docker is
+    )
+    assert (finding.verdict, finding.id) == ("warn", "gpu-busy")
+    return finding
+
+
+WORKER = GpuProcess(4711, 100 * GIB, "VLLM::Worker", "0123456789ab", engine="docker")
+
+
 def test_what_outlived_its_container_is_killed_by_its_pid_and_not_by_docker():
-    holders = (GpuProcess(4711, 100 * GIB, "VLLM::Worker", "0123456789ab"),)
-    busy = inventory(gpu(0, memory_free=10 * GIB, processes=holders))
-    (finding,) = judge("gpu-memory", host(gpus=busy, docker={"containers": ()}))
+    finding = held_by(WORKER)
     assert "`sudo kill -9 4711`" in finding.fix and "docker stop" not in finding.fix
-    (finding,) = judge("gpu-memory", host(gpus=busy, docker={"containers": None}))
-    assert "`docker stop 0123456789ab`" in finding.fix  # who runs there is not known
+    finding = held_by(WORKER, containers=None)
+    assert "`docker stop 0123456789ab`" in finding.fix and "kill" not in finding.fix  # who runs there is not known
+
+
+@pytest.mark.parametrize(
+    ("holder", "docker", "says"),
+    [
+        (replace(WORKER, engine="kubernetes"), {}, "container 0123456789ab belongs to kubernetes"),
+        (replace(WORKER, engine=None), {}, "belongs to another engine"),
+        # Another daemon answered than the one that made the container, so that its list proves nothing.
+        (WORKER, {"rootless": True}, "belongs to another Docker daemon"),
+        (WORKER, {"endpoint": "tcp://build-host:2376"}, "belongs to another Docker daemon"),
+        (WORKER, {"kind": "podman"}, "belongs to another Docker daemon"),
+    ],
+)
+def test_what_another_engine_runs_is_not_to_be_killed(holder, docker, says):
+    finding = held_by(holder, docker=docker)
+    assert says in finding.fix
+    assert "kill" not in finding.fix and "docker stop" not in finding.fix
+
+
+def test_inside_a_container_nobody_is_to_be_killed_by_a_number_of_the_host():
+    finding = held_by(GpuProcess(4711, 100 * GIB), system={"container": "docker"})
+    assert "kill" not in finding.fix and "look there" in finding.fix
+    assert "`kill 4711`" in held_by(GpuProcess(4711, 100 * GIB)).fix
+
+
+def test_a_server_of_ours_is_named_as_such():
+    ours = ContainerFacts("0123456789ab", "kimi", gpus=True, ours=True)
+    finding = held_by(WORKER, containers=(ours,))
+    assert finding.title == "memory of GPU 0 is in use: nimctl serves there already (kimi)"
+    assert "`nimctl status kimi`" in finding.fix and "`nimctl stop kimi`" in finding.fix
+    assert "docker stop" not in finding.fix
+    finding = held_by(WORKER, GpuProcess(99, 30 * GIB, "ollama"), containers=(ours,))
+    assert "`nimctl stop kimi`, `kill 99`" in finding.fix
 
 
 def test_a_desktop_that_fills_the_gpu_is_not_to_be_killed():
