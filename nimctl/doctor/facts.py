@@ -171,7 +171,7 @@ def _start(
         looks.start("image access", partial(subject.image_access, left))
     looks.start("destinations", lambda: reach(subject.destinations(), environment, until))
     looks.start("cache", partial(look_at_cache, subject.cache))
-    looks.start("cache entries", partial(look_into_cache, subject.cache, until))
+    looks.start("cache entries", partial(look_into_cache, subject.cache, until, subject.uid))
     looks.start("cache write", partial(try_to_write, subject.cache, subject.uid, until))
     if subject.held is not None:
         looks.start("held weights", subject.held)

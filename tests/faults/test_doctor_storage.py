@@ -29,7 +29,7 @@ NEEDS = Needs(load("demo"), gpus="none", uid=12345)
 
 def judged(folder: Path) -> Report:
     """What the doctor says of a real folder on a host that is otherwise well."""
-    inside = look_into_cache(folder, FAR)
+    inside = look_into_cache(folder, FAR, 12345)
     parts = {
         "entries_seen": inside.entries_seen,
         "entries_bytes": inside.entries_bytes,

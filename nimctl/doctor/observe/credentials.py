@@ -12,12 +12,14 @@ from typing import Any
 from nimctl.core import keys
 from nimctl.core.errors import NimctlError
 from nimctl.core.facts import CredentialFacts, KeyKind
+from nimctl.doctor.observe.files import regular, valid
 
 # The shape of keys that NGC made before personal ones: 84 characters of base64 without a prefix, which is what
 # `<26 characters>:<UUID>` becomes. No page of NVIDIA states it, so that nothing more than a hint is built on it.
 _LEGACY = re.compile(r"[A-Za-z0-9+/]{84}")
 # What an entry of `auths` holds when the login lies in the file itself; docker leaves it empty beside a helper.
 _HELD_IN_FILE = ("auth", "password", "identitytoken", "registrytoken")
+_LARGEST_CONFIG = 2**22  # bytes; logins of a thousand registries have some 300 KB
 
 
 def look_at_credentials(environment: Mapping[str, str]) -> CredentialFacts:
@@ -27,7 +29,7 @@ def look_at_credentials(environment: Mapping[str, str]) -> CredentialFacts:
     config, problem = _docker_config(path)
     auths, helpers = _mapping(config.get("auths")), _mapping(config.get("credHelpers"))
     store = config.get("credsStore")
-    store = store if isinstance(store, str) and store else None
+    store = valid(store) if isinstance(store, str) and store else None
     return CredentialFacts(
         keys={name: keys.is_present(name, environment) for name in keys.NAMES},
         kinds=_kinds(environment),
@@ -78,7 +80,7 @@ def _mode(path: Path) -> str | None:
 def _docker_config(path: Path) -> tuple[Mapping[str, Any], str | None]:
     """The document, and why it cannot be used: in words of ours, as the parser's may quote it."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = regular(path, _LARGEST_CONFIG)
         document = json.loads(text) if text.strip() else {}
     except FileNotFoundError:
         return {}, None
@@ -94,7 +96,7 @@ def _helper_problem(names: list[Any], environment: Mapping[str, str]) -> str | N
     for name in names:
         program = f"docker-credential-{name}"
         if isinstance(name, str) and name and shutil.which(program, path=environment.get("PATH")) is None:
-            return f"{program} is not on the PATH"
+            return valid(f"{program} is not on the PATH")
     return None
 
 
@@ -108,4 +110,4 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 def _registry(name: str) -> str:
     """The host in a key of `auths`, which old versions wrote as a URL such as https://index.docker.io/v1/."""
-    return name.rpartition("://")[2].partition("/")[0].rpartition("@")[2]
+    return valid(name.rpartition("://")[2].partition("/")[0].rpartition("@")[2])

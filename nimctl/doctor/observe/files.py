@@ -1,5 +1,8 @@
 """Reading the small files in which a kernel tells about itself: what cannot be read is None, never an exception."""
 
+import errno
+import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +16,27 @@ def read(path: Path, most: int = _LARGEST) -> str | None:
             return file.read(most).decode("utf-8", errors="replace").strip("\0 \t\r\n")
     except (OSError, ValueError):  # ValueError: a name that is none, such as one with a NUL
         return None
+
+
+def regular(path: Path, most: int) -> str:
+    """The whole text of a file that people write, such as a configuration.
+
+    Raises OSError for what cannot be read, is no regular file (opening a pipe would wait for its writer), or has more
+    than `most` bytes; ValueError for what is not UTF-8.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(handle, "rb") as file:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        text = file.read(most + 1)
+    if len(text) > most:
+        raise OSError(errno.EFBIG, "it is too large", str(path))
+    return text.decode("utf-8")
+
+
+def valid(name: str) -> str:
+    """`name` as text that can be written anywhere: bytes of it that are not UTF-8 become escapes such as "\\udcff"."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def number(path: Path) -> int | None:

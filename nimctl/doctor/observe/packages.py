@@ -68,10 +68,13 @@ def look_at_packages(until: float, environment: Mapping[str, str], *, root: Path
     """Installed packages of NAMES in the databases of dpkg and rpm below `root`, in the order of their names.
 
     dpkg's database is one text file, which is read in some ms; rpm is asked, until `until` of `time.monotonic`.
-    Raises TimeoutError when rpm hangs, and OSError when dpkg's file is there but cannot be read: then nothing is
-    known of who built what.
+    Raises TimeoutError when rpm hangs, and OSError when neither has a database (Arch, Alpine, NixOS) or dpkg's cannot be
+    read: then nothing is known of who built what.
     """
-    found = {*_dpkg(root / "var/lib/dpkg/status"), *_rpm(root, until, environment)}
+    status, has_rpm = root / "var/lib/dpkg/status", _has_rpm(root)
+    if not has_rpm and not status.exists():
+        raise FileNotFoundError("neither dpkg nor rpm has a database here")
+    found = {*_dpkg(status), *(_rpm(root, until, environment) if has_rpm else ())}
     return tuple(sorted(found, key=lambda p: (p.name, p.version))[:_MOST_PACKAGES])
 
 
@@ -100,11 +103,13 @@ def _is_wanted(name: str) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in NAMES)
 
 
-def _rpm(root: Path, until: float, environment: Mapping[str, str]) -> Iterator[Package]:
+def _has_rpm(root: Path) -> bool:
     # Where the database lies since rpm 4.17, and before: https://fedoraproject.org/wiki/Changes/RelocateRPMToUsr
     homes = (root / "usr/lib/sysimage/rpm", root / "var/lib/rpm")
-    if not any((home / name).exists() for home in homes for name in ("rpmdb.sqlite", "Packages.db", "Packages")):
-        return
+    return any((home / name).exists() for home in homes for name in ("rpmdb.sqlite", "Packages.db", "Packages"))
+
+
+def _rpm(root: Path, until: float, environment: Mapping[str, str]) -> Iterator[Package]:
     form = r"%{NAME}\t%{VERSION}-%{RELEASE}\t%{VENDOR}\t%{PACKAGER}\n"
     argv = ("rpm", *(() if root == Path("/") else ("--root", str(root))), "-qa", "--qf", form, *NAMES)
     answer = run(argv, timeout=max(0.0, until - time.monotonic()), env=environment)

@@ -13,6 +13,7 @@ from pathlib import Path
 from nimctl.core.cache import CachePaths
 from nimctl.core.facts import CacheEntry, CacheFacts, DiskFacts, DockerFacts
 from nimctl.doctor.observe.acl import AccessList, group_0_may, read_acl
+from nimctl.doctor.observe.files import regular, valid
 from nimctl.doctor.observe.mounts import mount_of
 
 # A checkpoint has some hundred files; a cache of ten models is seen whole, and a misplaced folder costs no minute.
@@ -24,6 +25,7 @@ MOST_EXAMPLES = 50
 # another. https://github.com/containerd/containerd/blob/main/docs/man/containerd-config.toml.5.md
 _CONTAINERD = Path("/var/lib/containerd")
 _CONTAINERD_CONFIG = Path("/etc/containerd/config.toml")
+_LARGEST_CONFIG = 2**20  # bytes; a complete one, as containerd prints it, has some 10 KB
 
 
 def look_at_disk(path: Path, mountinfo: Path = Path("/proc/self/mountinfo")) -> DiskFacts | None:
@@ -36,7 +38,7 @@ def look_at_disk(path: Path, mountinfo: Path = Path("/proc/self/mountinfo")) -> 
         mount = mount_of(place, mountinfo)
         sized = room.f_blocks > 0  # ramfs has no limit, and reports none of nothing
         return DiskFacts(
-            path=str(place),
+            path=valid(str(place)),
             filesystem=mount.filesystem if mount else None,
             device=f"{os.major(found.st_dev)}:{os.minor(found.st_dev)}",
             total=room.f_blocks * room.f_frsize if sized else None,
@@ -72,24 +74,25 @@ def look_at_image_store(
 
 def _root_of(config: Path) -> Path | None:
     """What containerd's configuration says of its folder."""
-    with suppress(OSError, ValueError):
-        root = tomllib.loads(config.read_text(encoding="utf-8")).get("root")
+    with suppress(OSError, ValueError, RecursionError):
+        root = tomllib.loads(regular(config, _LARGEST_CONFIG)).get("root")
         return Path(root) if isinstance(root, str) and root.startswith("/") else None
     return None
 
 
 def look_at_cache(path: Path) -> CacheFacts:
     """The cache folder itself and its filesystem, not yet what is in it."""
-    facts = CacheFacts(str(path), exists=None, disk=look_at_disk(path))
+    shown = valid(str(path))
+    facts = CacheFacts(shown, exists=None, disk=look_at_disk(path))
     try:
         found = path.stat()
     except FileNotFoundError:
         parent = next((p for p in path.parents if p.is_dir()), Path("/"))
         return replace(facts, exists=False, writable=os.access(parent, os.W_OK | os.X_OK))
     except OSError as error:
-        return replace(facts, problem=f"{error.filename or path}: {error.strerror}")
+        return replace(facts, problem=f"{shown}: {error.strerror}")
     if not stat.S_ISDIR(found.st_mode):
-        return replace(facts, exists=False, problem=f"{path} is not a folder", writable=False)
+        return replace(facts, exists=False, problem=f"{shown} is not a folder", writable=False)
     real = Path(os.path.realpath(path))  # the lists lie on the folder, not on a link to it
     acl, default = read_acl(real, "access"), read_acl(real, "default")
     return replace(
@@ -108,8 +111,8 @@ def look_at_cache(path: Path) -> CacheFacts:
     )
 
 
-def look_into_cache(path: Path, until: float) -> CacheFacts:
-    """What in the cache group 0 cannot read or write, looking until `until` (of `time.monotonic`) at the latest.
+def look_into_cache(path: Path, until: float, uid: int) -> CacheFacts:
+    """What in the cache `uid` with group 0 cannot read or write, until `until` (of `time.monotonic`) at the latest.
 
     Nothing is followed and nothing is opened. The private engine caches below `engine/` belong to one user each by
     design, and are left out. Access lists of entries are asked for only where the cache folder itself has one: that is
@@ -128,19 +131,26 @@ def look_into_cache(path: Path, until: float) -> CacheFacts:
         if not is_folder and not stat.S_ISREG(found.st_mode):
             continue
         acl = read_acl(path / name, "access") if listed else False
-        shown = CacheEntry(name, found.st_uid, found.st_gid, f"{stat.S_IMODE(found.st_mode):04o}")
-        if is_folder and not group_0_may(found, acl, 0o3) and len(unwritable) < MOST_EXAMPLES:
+        shown = CacheEntry(valid(name), found.st_uid, found.st_gid, f"{stat.S_IMODE(found.st_mode):04o}")
+        if is_folder and not _may(found, acl, uid, 0o3) and len(unwritable) < MOST_EXAMPLES:
             unwritable.append(shown)
-        if not group_0_may(found, acl, 0o5 if is_folder else 0o4) and len(unreadable) < MOST_EXAMPLES:
+        if not _may(found, acl, uid, 0o5 if is_folder else 0o4) and len(unreadable) < MOST_EXAMPLES:
             unreadable.append(shown)
     return CacheFacts(
-        str(path),
+        valid(str(path)),
         exists=None,
         entries_seen=seen,
         entries_bytes=size,
         unwritable_entries=tuple(unwritable),
         unreadable_entries=tuple(unreadable),
     )
+
+
+def _may(found: os.stat_result, acl: AccessList | bool | None, uid: int, bits: int) -> bool:
+    """Whether `uid` with group 0 has all of `bits`: an owner goes by the owner's bits, whatever the group's are."""
+    if found.st_uid == uid:
+        return found.st_mode >> 6 & bits == bits
+    return group_0_may(found, acl, bits)
 
 
 def _walk(root: Path, leave_out: Path) -> Iterator[tuple[str, os.stat_result]]:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from nimctl.core.facts import SystemFacts
-from nimctl.doctor.observe.files import cgroup_folders, is_there, names, number, read
+from nimctl.doctor.observe.files import cgroup_folders, is_there, names, number, read, valid
 
 # A limit of version 1 that is none is written as a number near 2^63.
 _NO_LIMIT = 2**60
@@ -37,7 +37,7 @@ def look_at_system(root: Path = Path("/")) -> SystemFacts:
         shm_total=shm_total,
         shm_free=shm_free,
         uid=os.getuid(),
-        groups=tuple(sorted({_group_name(gid) for gid in (os.getgid(), *os.getgroups())})),
+        groups=_groups(root),
         wsl=None if kernel is None else "microsoft" in kernel.lower(),
         container=_container(root),
         product=_product(root),
@@ -106,8 +106,22 @@ def _product(root: Path) -> str | None:
     return read(root / "sys/class/dmi/id/product_name") or read(root / "sys/firmware/devicetree/base/model") or None
 
 
+def _groups(root: Path) -> tuple[str, ...]:
+    """This user's groups by name: root, docker, and those that own the GPUs' nodes or Docker's socket.
+
+    The others say who somebody works for, and that is nothing to put into a bug report.
+    """
+    owners = {0}
+    with suppress(OSError):
+        for path in (root / "run/docker.sock", root / "var/run/docker.sock", *(root / "dev").glob("nvidia*")):
+            with suppress(OSError):
+                owners.add(path.stat().st_gid)
+    mine = {gid: _group_name(gid) for gid in (os.getgid(), *os.getgroups())}
+    return tuple(sorted({name for gid, name in mine.items() if gid in owners or name == "docker"}))
+
+
 def _group_name(gid: int) -> str:
     try:
-        return grp.getgrgid(gid).gr_name
+        return valid(grp.getgrgid(gid).gr_name)
     except KeyError:
         return str(gid)

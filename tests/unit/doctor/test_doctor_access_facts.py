@@ -1,6 +1,7 @@
 """What is seen of keys, logins, proxies and CA bundles; and never what they hold."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,24 @@ def test_a_configuration_of_another_shape(tmp_path, text, problem):
     found = look_at_credentials(docker(tmp_path, text))
     assert found.config_problem == problem
     assert found.plaintext == () and found.helper_problem is None and found.store is None
+
+
+@pytest.mark.parametrize(("kind", "problem"), [("pipe", "it is not a regular file"), ("sparse", "it is too large")])
+def test_a_configuration_that_is_no_ordinary_file_is_not_read(tmp_path, kind, problem):
+    if kind == "pipe":
+        os.mkfifo(tmp_path / "config.json")
+    else:
+        with (tmp_path / "config.json").open("wb") as file:
+            file.truncate(2**40)
+    found = look_at_credentials({"DOCKER_CONFIG": str(tmp_path), "PATH": ""})
+    assert (found.config_problem, found.logins) == (problem, ())
+
+
+def test_names_of_registries_are_valid_text(tmp_path):
+    document = {"auths": {"\ud800.example.com": {}}, "credsStore": "\ud800"}
+    found = look_at_credentials(docker(tmp_path, json.dumps(document)))
+    json.dumps(to_plain(found), ensure_ascii=False).encode("utf-8")
+    assert found.logins == ("\\ud800.example.com",)
 
 
 def test_no_value_is_kept(tmp_path):

@@ -191,7 +191,7 @@ def test_what_group_0_cannot_use_is_listed_with_owner_and_mode(tmp_path):
     narrow = tmp_path / "narrow"
     narrow.mkdir()
     narrow.chmod(0o755)
-    seen = look_into_cache(tmp_path, later())
+    seen = look_into_cache(tmp_path, later(), 1000)
     assert [(e.path, e.mode) for e in seen.unreadable_entries] == [("huggingface/hub/closed", "0600")]
     assert [(e.path, e.mode) for e in seen.unwritable_entries] == [("narrow", "0755")]
     assert seen.entries_seen == 7  # engine/1000 is private, and not among them
@@ -202,14 +202,70 @@ def test_looking_into_a_cache_stops_after_so_many_entries_and_in_time(tmp_path, 
     for i in range(20):
         (tmp_path / str(i)).touch()
     monkeypatch.setattr(storage, "MOST_ENTRIES", 5)
-    assert look_into_cache(tmp_path, later()).entries_seen == 5
-    assert look_into_cache(tmp_path, time.monotonic() - 1).entries_seen == 0
+    assert look_into_cache(tmp_path, later(), 1000).entries_seen == 5
+    assert look_into_cache(tmp_path, time.monotonic() - 1, 1000).entries_seen == 0
 
 
 def test_what_files_take_counts_and_not_what_they_pretend(tmp_path):
     with (tmp_path / "sparse").open("wb") as file:
         file.truncate(2**40)
-    assert look_into_cache(tmp_path, later()).entries_bytes < 2**20
+    assert look_into_cache(tmp_path, later(), 1000).entries_bytes < 2**20
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="makes files of other users")
+def test_a_user_s_own_files_do_not_hide_those_that_this_user_cannot_read(tmp_path):
+    for i in range(storage.MOST_EXAMPLES + 10):
+        own = tmp_path / f"a{i}"
+        own.touch(mode=0o600)
+        os.chown(own, 1000, 1000)
+    (tmp_path / "closed-to-its-owner").touch(mode=0o060)
+    os.chown(tmp_path / "closed-to-its-owner", 1000, 0)
+    (tmp_path / "root-s").touch(mode=0o600)
+    for uid, expected in ((1000, ["closed-to-its-owner", "root-s"]), (4242, storage.MOST_EXAMPLES)):
+        seen = [entry.path for entry in look_into_cache(tmp_path, later(), uid).unreadable_entries]
+        assert (seen if uid == 1000 else len(seen)) == expected
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="makes files of other users")
+def test_a_name_that_is_not_utf_8_can_be_written_anywhere(tmp_path):
+    cache = Path(os.fsdecode(os.fsencode(tmp_path) + b"/nim-\xff"))
+    cache.mkdir()
+    (cache / os.fsdecode(b"weights-\xfe.safetensors")).touch(mode=0o600)
+    seen = look(cache).cache
+    json.dumps(to_json(seen), ensure_ascii=False).encode("utf-8")
+    assert [entry.path for entry in seen.unreadable_entries] == ["weights-\\udcfe.safetensors"]
+    assert seen.path.endswith("nim-\\udcff")
+    missing = look(cache / "missing").cache
+    json.dumps(to_json(missing), ensure_ascii=False).encode("utf-8")
+
+
+@pytest.fixture
+def containerd(tmp_path):
+    """A Docker that keeps images with containerd, in the folder that this configuration names."""
+    (tmp_path / "own").mkdir()
+    (tmp_path / "usual").mkdir()
+    config = tmp_path / "config.toml"
+    daemon = replace(DAEMON, data_root=str(tmp_path), containerd_store=True)
+    return config, lambda: storage.look_at_image_store(daemon, tmp_path / "usual", config)
+
+
+def test_the_folder_of_containerd_is_what_its_configuration_says(containerd):
+    config, place = containerd
+    assert place().path.endswith("usual")
+    config.write_text(f'root = "{config.parent / "own"}"')
+    assert place().path.endswith("own")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "sparse"])
+def test_a_configuration_that_is_no_ordinary_file_is_not_read(containerd, kind):
+    config, place = containerd
+    if kind == "pipe":
+        os.mkfifo(config)
+    else:
+        with config.open("wb") as file:
+            file.write(f'root = "{config.parent / "own"}"\n#'.encode())
+            file.truncate(2**21)
+    assert place().path.endswith("usual")
 
 
 # Port and proxies

@@ -1,12 +1,15 @@
 """Kernel, limits, confinement, NVIDIA's devices and fabric manager, read from folder trees as hosts show them."""
 
+import os
 import struct
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from nimctl.core.facts import FabricManagerFacts, IommuFacts, LimitFacts, NvidiaKernelFacts, SecurityFacts
+from nimctl.doctor.observe import system
 from nimctl.doctor.observe.fabric_manager import look_at_fabric_manager
 from nimctl.doctor.observe.kernel import look_at_iommu, look_at_nvidia_kernel
 from nimctl.doctor.observe.limits import look_at_limits
@@ -55,6 +58,19 @@ def test_the_machine_s_name_is_its_firmware_s(tmp_path):
     assert look_at_system(board).product == "NVIDIA Jetson AGX Thor"
     assert look_at_system(dgx).product == "DGXH200"
     assert look_at_system(tmp_path / "nothing").product is None
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="gives files to other groups")
+def test_of_the_user_s_groups_only_those_are_kept_that_say_what_he_may(tmp_path, monkeypatch):
+    known = {0: "root", 44: "video", 999: "docker", 27: "sudo", 5000: "payroll", 6000: "sockets", 7000: "v\udcff"}
+    monkeypatch.setattr(system.os, "getgid", lambda: 5000)
+    monkeypatch.setattr(system.os, "getgroups", lambda: [*known, 8000])
+    monkeypatch.setattr(system.grp, "getgrgid", lambda gid: SimpleNamespace(gr_name=known[gid]))
+    assert look_at_system(tmp_path).groups == ("docker", "root")
+    put(tmp_path, {"dev/nvidia0": "", "dev/nvidiactl": "", "dev/sda": "", "run/docker.sock": ""})
+    for name, gid in {"dev/nvidia0": 44, "dev/nvidiactl": 7000, "dev/sda": 5000, "run/docker.sock": 6000}.items():
+        os.chown(tmp_path / name, -1, gid)
+    assert look_at_system(tmp_path).groups == ("docker", "root", "sockets", "v\\udcff", "video")
 
 
 def test_memory_is_bounded_by_the_least_of_the_control_groups(tmp_path):

@@ -207,5 +207,5 @@ def test_a_default_access_list_decides_what_becomes_of_new_folders(folder, perms
     assert (seen.acl, seen.default_acl, seen.default_acl_writable) == (False, True, perms == 7)
     as_user((folder / "new").mkdir, uid=777)
     assert tried(folder / "new").ok is (perms == 7)
-    unwritable = [entry.path for entry in look_into_cache(folder, later()).unwritable_entries]
+    unwritable = [entry.path for entry in look_into_cache(folder, later(), 1000).unwritable_entries]
     assert unwritable == ([] if perms == 7 else ["new"])
