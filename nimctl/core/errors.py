@@ -48,6 +48,7 @@ CATALOGUE: Mapping[str, Entry] = MappingProxyType(
         "preflight-failed": Entry(3, "One or more checks found errors; each is listed with its own id."),
         "check-crashed": Entry(3, "A check itself failed; its verdict is unknown."),
         "driver-missing": Entry(3, "No NVIDIA driver answers through NVML."),
+        "driver-broken": Entry(3, "The NVIDIA driver is there, and answers through NVML with an error."),
         "driver-not-loaded": Entry(3, "The NVIDIA driver is installed, but its kernel module does not run."),
         "driver-not-built": Entry(3, "There is no NVIDIA kernel module for the kernel that runs."),
         "driver-not-signed": Entry(3, "Secure Boot or kernel lockdown keeps the NVIDIA kernel module from loading."),

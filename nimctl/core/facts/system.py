@@ -81,6 +81,8 @@ class NvidiaKernelFacts:
     does not tell its version cheaply.
 
     `library` is the version in the name of the driver's library on disk (libnvidia-ml.so), whether it works or not.
+    `library_folder` is where it lies when no program finds it by itself: drivers that a container or an image of a
+    cloud brings have a folder of their own.
 
     `device_nodes` are the names below /dev, `nodes_denied` those of them that this user may not open; `dev_char_links`
     whether each has its link in /dev/char, which systemd needs:
@@ -100,6 +102,7 @@ class NvidiaKernelFacts:
     installed_path: str | None = None
     installed_known: bool = False
     library: str | None = None
+    library_folder: str | None = None
     device_nodes: tuple[str, ...] | None = None
     nodes_denied: tuple[str, ...] | None = None
     dev_char_links: bool | None = None

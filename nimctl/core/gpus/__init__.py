@@ -2,9 +2,10 @@
 
 from nimctl.core.gpus.model import Fabric, Gpu, GpuInventory, GpuLink, GpuProcess, MigDevice, State
 from nimctl.core.gpus.nvml import INIT_STATES, read_inventory
-from nimctl.core.gpus.select import select
+from nimctl.core.gpus.select import HANGS, select
 
 __all__ = [
+    "HANGS",
     "INIT_STATES",
     "Fabric",
     "Gpu",

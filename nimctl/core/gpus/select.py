@@ -3,6 +3,12 @@
 from nimctl.core.errors import NimctlError
 from nimctl.core.gpus.model import Gpu, GpuInventory
 
+# https://docs.nvidia.com/deploy/driver-persistence/
+HANGS = (
+    "Turn persistence on (`sudo nvidia-smi -pm 1`) and try again; if that hangs too, look for Xid errors with "
+    "`sudo dmesg | grep -i NVRM`, then reboot."
+)
+
 
 def select(inventory: GpuInventory, spec: str) -> tuple[Gpu, ...]:
     """The GPUs that a `--gpus` value means, as docker reads it: `all`, a count, indices `0,3`, or UUIDs.
@@ -11,6 +17,13 @@ def select(inventory: GpuInventory, spec: str) -> tuple[Gpu, ...]:
     and `gpu-spec-invalid` when the value asks for GPUs that are not there.
     """
     healthy = tuple(g for g in inventory.gpus if g.error is None)
+    if not healthy and inventory.state == "hangs":
+        raise NimctlError(
+            "gpu-missing",
+            f"--gpus {spec} was asked for, but the NVIDIA driver did not answer in time",
+            cause=inventory.detail or "NVML was asked, and said nothing",
+            fix=HANGS,
+        )
     if not healthy:
         raise NimctlError(
             "gpu-missing",

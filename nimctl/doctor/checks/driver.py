@@ -108,6 +108,7 @@ CHECKS = (
         "the NVIDIA driver answers",
         judge_driver,
         (
+            "driver-broken",
             "driver-hangs",
             "driver-library-missing",
             "driver-mismatch",

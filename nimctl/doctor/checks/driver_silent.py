@@ -1,6 +1,11 @@
 """Why no driver answers: one cause and one fix, from what the kernel, the PCI bus and the disk show."""
 
+import re
+import shlex
+from dataclasses import replace
+
 from nimctl.core.facts import HostFacts
+from nimctl.core.gpus import HANGS
 from nimctl.doctor.driver_branches import is_blackwell
 from nimctl.doctor.model import Finding, failed
 
@@ -8,12 +13,14 @@ _GUIDE = "https://docs.nvidia.com/datacenter/tesla/driver-installation-guide/"
 INSTALL = f"Install driver 580 or later: {_GUIDE}"
 INSTALL_WSL = "Install the NVIDIA driver in Windows, and none inside WSL: https://docs.nvidia.com/cuda/wsl-user-guide/"
 INSTALL_OPEN = f"Install the open flavour of the driver (such as nvidia-open) and reboot: {_GUIDE}kernel-modules.html"
+# modprobe -r passes over modules that are not loaded, and goes on after one that is in use.
 _RELOAD = (
-    "Reboot, or stop what uses the GPUs and reload the module: `sudo rmmod nvidia_uvm nvidia_drm nvidia_modeset nvidia "
-    "&& sudo modprobe nvidia`."
+    "Reboot; or stop what holds the GPUs (programs, nvidia-persistenced, nvidia-fabricmanager), then `sudo modprobe "
+    "-r nvidia_peermem nvidia_uvm nvidia_drm nvidia_modeset nvidia; sudo modprobe nvidia`, and start them again."
 )
 _PASSTHROUGH = "vfio-pci"
 _OTHER_DRIVERS = ("nouveau", "nova_core", "NovaCore")
+_GPU_NODE = re.compile(r"nvidia\d+")
 
 
 def why(facts: HostFacts) -> Finding:
@@ -58,10 +65,7 @@ def _not_usable(facts: HostFacts) -> Finding:
         return _say(facts, "driver-missing", "no NVIDIA driver", cause, INSTALL, *_container(facts))
     if any(name in holders for name in _OTHER_DRIVERS) or (not holders and "nouveau" in (kernel.modules or ())):
         cause = "the kernel's own driver nouveau holds the GPUs, and CUDA cannot use it"
-        fix = (
-            "Run `printf 'blacklist nouveau\\noptions nouveau modeset=0\\n' | sudo tee "
-            f"/etc/modprobe.d/blacklist-nouveau.conf && {_rebuild_initramfs(facts)} && sudo reboot`."
-        )
+        fix = f"Run {without_nouveau(facts)}, then reboot."
         return _say(facts, "nouveau-loaded", "nouveau is loaded in the place of NVIDIA's driver", cause, fix)
     return _not_loaded(facts)
 
@@ -100,6 +104,10 @@ def _library_missing(facts: HostFacts) -> Finding:
         cause = "this container was not given the driver's libraries"
         fix = "Run nimctl on the host, or start this container with `--gpus all`."
         return _say(facts, "driver-library-missing", title, cause, fix, *evidence)
+    if folder := facts.nvidia_kernel.library_folder:
+        cause = f"they lie in {folder}, where another system keeps the driver (a driver container, an image of a cloud)"
+        fix = f"Start nimctl with `LD_LIBRARY_PATH={shlex.quote(folder)}` before it; a second driver would conflict."
+        return _say(facts, "driver-library-missing", title, cause, fix)
     cause = "libnvidia-ml.so.1 is not where programs look for it: only a part of the driver is installed"
     fix = (
         "Install the driver's libraries of that version (`apt list --installed 'libnvidia-compute*'`, `rpm -qa "
@@ -157,11 +165,14 @@ def _no_permission(facts: HostFacts) -> Finding:
 def _hangs(facts: HostFacts) -> Finding:
     # https://docs.nvidia.com/deploy/driver-persistence/
     cause = "it hangs, or has to start every GPU because persistence mode is off, which takes seconds for each"
-    fix = (
-        "Turn persistence on (`sudo nvidia-smi -pm 1`) and try again; if that hangs too, look for Xid errors with "
-        "`sudo dmesg | grep -i NVRM`, then reboot."
-    )
-    return _say(facts, "driver-hangs", "the NVIDIA driver does not answer in time", cause, fix)
+    finding = _say(facts, "driver-hangs", "the NVIDIA driver does not answer in time", cause, HANGS)
+    # Late and dead look alike from here; where kernel and device nodes are as they should be, nothing proves the worse.
+    return replace(finding, verdict="unknown", severity="warning") if _is_set_up(facts) else finding
+
+
+def _is_set_up(facts: HostFacts) -> bool:
+    nodes = facts.nvidia_kernel.device_nodes or ()
+    return _is_loaded(facts) and "nvidiactl" in nodes and any(_GPU_NODE.fullmatch(node) for node in nodes)
 
 
 def _broken(facts: HostFacts) -> Finding:
@@ -169,9 +180,9 @@ def _broken(facts: HostFacts) -> Finding:
     if kernel.module_open is False and any(is_blackwell(device) for device in kernel.gpu_ids or ()):
         cause = "Blackwell GPUs work with the open kernel modules only, and the proprietary ones are loaded"
         return _say(facts, "driver-module-wrong", "the kernel module does not support these GPUs", cause, INSTALL_OPEN)
-    cause = "NVML answered with an error"
+    cause = "its library found it and could not start: a GPU that is lost, or interrupts that do not arrive"
     fix = "Look for Xid errors with `sudo dmesg | grep -i NVRM`, then reboot or reset the GPU."
-    return _say(facts, "driver-missing", "the NVIDIA driver does not work", cause, fix)
+    return _say(facts, "driver-broken", "the NVIDIA driver answers with an error", cause, fix)
 
 
 def _wsl(facts: HostFacts) -> Finding:
@@ -202,8 +213,12 @@ def _container(facts: HostFacts) -> tuple[str, ...]:
     return (f"nimctl runs inside a container ({inside})",) if inside not in (None, "none") else ()
 
 
-def _rebuild_initramfs(facts: HostFacts) -> str:
-    return "sudo update-initramfs -u" if facts.system.os_id in (None, "ubuntu", "debian") else "sudo dracut --force"
+def without_nouveau(facts: HostFacts) -> str:
+    """The command that keeps nouveau away from the next start on."""
+    is_debian = facts.system.os_id in (None, "ubuntu", "debian")
+    rebuild = "sudo update-initramfs -u" if is_debian else "sudo dracut --force"
+    lines = "blacklist nouveau\\noptions nouveau modeset=0\\n"
+    return f"`printf '{lines}' | sudo tee /etc/modprobe.d/blacklist-nouveau.conf && {rebuild}`"
 
 
 def _dkms_log(facts: HostFacts) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from nimctl.core.facts import HostFacts
 from nimctl.core.gpus import Gpu, select
 from nimctl.doctor.checks import gpu_room
 from nimctl.doctor.checks.driver import judge_module
+from nimctl.doctor.checks.driver_silent import without_nouveau
 from nimctl.doctor.checks.gpu_words import (
     commas,
     lines,
@@ -103,10 +104,7 @@ def _why_hidden(facts: HostFacts, missing: int) -> tuple[str, str, Severity]:
         cause = "the nvidia module does not hold them; vfio-pci is loaded, which gives GPUs to virtual machines"
         return cause, f"{look}; take their ids out of vfio-pci's options if they are meant for this host.", "info"
     if "nouveau" in modules:
-        fix = (
-            "Run `echo 'blacklist nouveau' | sudo tee /etc/modprobe.d/blacklist-nouveau.conf && "
-            "sudo update-initramfs -u && sudo reboot`."
-        )
+        fix = f"Run {without_nouveau(facts)}, and reboot when nothing runs on the other GPUs."
         return "nouveau is loaded, and holds them in the place of NVIDIA's driver", fix, "warning"
     cause = "the nvidia module does not hold them" if unbound else "they did not start, or another driver holds them"
     fix = f"{look}, `sudo dmesg | grep -i NVRM` whether this driver supports them."

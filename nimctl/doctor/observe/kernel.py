@@ -23,6 +23,14 @@ _VERSION = re.compile(r"\s(\d+\.\d+(?:\.\d+)*)\s")
 _VIRTUAL_MACHINES = re.compile(r"qemu|kvm|vmware|virtual|xen|openstack|google compute|bochs|parallels", re.I)
 # Where distributions keep libraries; the driver's own installer uses the same.
 _LIBRARIES = ("usr/lib/x86_64-linux-gnu", "usr/lib/aarch64-linux-gnu", "usr/lib64", "usr/lib", "lib64")
+# Where others bring the driver: NVIDIA's driver container (the root that the container toolkit's own config.toml
+# proposes), and the installer of Container-Optimized OS, as GKE and as its documentation start it:
+# https://pkg.go.dev/cos.googlesource.com/cos/tools.git/src/cmd/cos_gpu_installer
+_ELSEWHERE = (
+    *(f"run/nvidia/driver/{folder}" for folder in _LIBRARIES[:3]),
+    "home/kubernetes/bin/nvidia/lib64",
+    "var/lib/nvidia/lib64",
+)
 _LIBRARY = re.compile(r"libnvidia-ml\.so\.(\d+\.\d[\d.]*)$")
 
 
@@ -60,6 +68,7 @@ def look_at_nvidia_kernel(
         installed_path=on_disk.path,
         installed_known=on_disk.known,
         library=_library(root),
+        library_folder=_library_folder(root),
         device_nodes=nodes,
         nodes_denied=None if nodes is None else tuple(n for n in nodes if not _may_open(root / "dev" / n)),
         dev_char_links=_have_links(root / "dev", nodes or (), number_of),
@@ -86,6 +95,13 @@ def _library(root: Path) -> str | None:
             if found := _LIBRARY.search((root / folder / "libnvidia-ml.so.1").readlink().name):
                 return found[1]
     return None
+
+
+def _library_folder(root: Path) -> str | None:
+    """A folder that holds the library and that no program looks into by itself; None where a usual one has it."""
+    if any(is_there(root / folder / "libnvidia-ml.so.1") for folder in _LIBRARIES):
+        return None
+    return next((f"/{folder}" for folder in _ELSEWHERE if is_there(root / folder / "libnvidia-ml.so.1")), None)
 
 
 def _modules(root: Path) -> tuple[str, ...] | None:

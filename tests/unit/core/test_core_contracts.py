@@ -92,6 +92,13 @@ def test_gpus_are_chosen_as_docker_reads_the_option(spec: str, expected: list[in
     assert [g.index for g in select(host(4), spec)] == expected
 
 
+def test_gpus_of_a_driver_that_is_late_are_asked_for_again() -> None:
+    with pytest.raises(NimctlError) as caught:
+        select(GpuInventory("hangs", detail="NVML hangs: no answer within 4.8 s"), "all")
+    assert caught.value.id == "gpu-missing" and caught.value.cause == "NVML hangs: no answer within 4.8 s"
+    assert "nvidia-smi -pm 1" in caught.value.fix and "try again" in caught.value.fix
+
+
 @given(count=st.integers(1, 64), heads=st.sampled_from([8, 12, 32, 40, 64, 96, 128]), experts=st.booleans())
 def test_every_chosen_layout_divides_and_uses_or_names_every_gpu(count: int, heads: int, experts: bool) -> None:
     architecture = Architecture(heads, 61, experts=8 if experts else 0, moe_intermediate=2048 if experts else 0)

@@ -52,11 +52,11 @@ UNSIGNED = {"security": {"secure_boot": False, "lockdown": "none"}}
         ("driver-not-loaded", replace(KERNEL, device_nodes=()), {}, "driver-nodes-missing", "nvidia-modprobe"),
         ("driver-not-loaded", replace(KERNEL, nodes_denied=("nvidiactl",)), {}, "driver-no-permission", "usermod"),
         ("driver-not-loaded", KERNEL, {}, "driver-not-loaded", "dmesg"),
-        ("mismatch", KERNEL, {}, "driver-mismatch", "sudo rmmod nvidia_uvm"),
+        ("mismatch", KERNEL, {}, "driver-mismatch", "; sudo modprobe nvidia`"),
         ("no-permission", KERNEL, {}, "driver-no-permission", "ls -l /dev/nvidia"),
         ("no-permission", KERNEL, {"security": {"selinux": "enforcing"}}, "driver-no-permission", "ausearch"),
-        ("failed", KERNEL, {}, "driver-missing", "sudo dmesg"),
-        ("hangs", KERNEL, {}, "driver-hangs", "nvidia-smi -pm 1"),
+        ("failed", KERNEL, {}, "driver-broken", "sudo dmesg"),
+        ("hangs", NvidiaKernelFacts(), {}, "driver-hangs", "nvidia-smi -pm 1"),
         ("failed", replace(KERNEL, module_open=False, gpu_ids=("2901",)), {}, "driver-module-wrong", "nvidia-open"),
     ],
 )
@@ -65,6 +65,44 @@ def test_a_driver_that_does_not_answer_has_one_cause_and_one_fix(state, kernel, 
     assert finding.id == error_id
     assert fix in finding.fix
     assert finding.evidence[0] == "NVML says no"
+
+
+@pytest.mark.parametrize(
+    ("kernel", "verdict"),
+    [
+        (KERNEL, "unknown"),
+        (replace(KERNEL, module=None), "unknown"),  # in the list of modules all the same
+        (replace(KERNEL, module=None, modules=None), "fail"),
+        (replace(KERNEL, device_nodes=("nvidia-uvm", "nvidiactl")), "fail"),
+        (replace(KERNEL, device_nodes=("nvidia0", "nvidia-uvm")), "fail"),
+        (replace(KERNEL, device_nodes=None), "fail"),
+        (IDLE, "fail"),
+    ],
+)
+def test_a_driver_that_may_be_no_more_than_late_is_no_proof_of_a_broken_host(kernel, verdict):
+    (finding,) = judge("driver", host(H200_UBUNTU, gpus=without_gpus("hangs"), nvidia_kernel=kernel))
+    assert (finding.verdict, finding.id) == (verdict, "driver-hangs")
+    assert finding.severity == ("warning" if verdict == "unknown" else "error")
+    assert "nvidia-smi -pm 1" in finding.fix and finding.evidence == ("NVML says no",)
+
+
+def test_a_reload_ends_with_a_driver_also_where_a_module_of_it_was_not_loaded():
+    fix = silent("mismatch", KERNEL).fix
+    assert "rmmod" not in fix and "&&" not in fix
+    for holder in ("nvidia_peermem", "nvidia-persistenced", "nvidia-fabricmanager"):
+        assert holder in fix
+
+
+def test_no_command_reboots_a_host_by_itself():
+    fix = silent("driver-not-loaded", replace(IDLE, gpu_drivers={"nouveau": 8})).fix
+    assert "sudo reboot" not in fix and fix.endswith("then reboot.")
+
+
+def test_a_driver_that_lies_elsewhere_is_not_to_be_installed_again():
+    finding = silent("no-library", replace(KERNEL, library=None, library_folder="/run/nvidia/driver/usr/lib64"))
+    assert finding.id == "driver-library-missing"
+    assert "LD_LIBRARY_PATH=/run/nvidia/driver/usr/lib64" in finding.fix
+    assert "apt" not in finding.fix
 
 
 def test_a_gpu_in_the_processor_is_not_looked_for_on_the_pci_bus():

@@ -163,6 +163,14 @@ def test_no_gpu_at_all_although_the_bus_shows_some():
     assert "blacklist nouveau" in finding.fix
 
 
+def test_nouveau_is_sent_away_in_the_way_of_the_distribution_and_no_command_reboots_seven_gpus_that_serve():
+    kernel = on_the_bus(8, 7, "nvidia", "nouveau")
+    for system, rebuild in (({"os_id": "rocky"}, "dracut --force"), ({"os_id": "ubuntu"}, "update-initramfs -u")):
+        hidden, _ = judge("gpus", host(gpus=inventory(*gpus(7)), nvidia_kernel=kernel, system=system))
+        assert rebuild in hidden.fix and "sudo reboot" not in hidden.fix
+        assert "options nouveau modeset=0" in hidden.fix
+
+
 def test_a_lost_gpu_that_was_not_asked_for_by_name_is_no_failure():
     facts = host(gpus=inventory(gpu(0), gpu(1, error="lost: GPU is lost"), gpu(2)))
     assert verdicts(judge("gpus", facts, Needs(gpus="0,2"))) == [("warn", "gpu-lost"), ("pass", "gpus")]

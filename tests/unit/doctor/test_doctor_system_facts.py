@@ -289,6 +289,22 @@ def test_devices_modules_and_nodes_of_a_host_with_switches(tmp_path):
     assert again.dev_char_links is True
 
 
+@pytest.mark.parametrize(
+    ("files", "folder"),
+    [
+        (["run/nvidia/driver/usr/lib/x86_64-linux-gnu"], "/run/nvidia/driver/usr/lib/x86_64-linux-gnu"),
+        (["run/nvidia/driver/usr/lib64"], "/run/nvidia/driver/usr/lib64"),
+        (["home/kubernetes/bin/nvidia/lib64"], "/home/kubernetes/bin/nvidia/lib64"),
+        (["var/lib/nvidia/lib64"], "/var/lib/nvidia/lib64"),
+        (["var/lib/nvidia/lib64", "usr/lib64"], None),
+        (["opt/lib"], None),
+    ],
+)
+def test_a_library_that_no_program_finds_by_itself(tmp_path, files, folder):
+    put(tmp_path, {f"{where}/libnvidia-ml.so.1": "" for where in files})
+    assert look_at_nvidia_kernel(tmp_path).library_folder == folder
+
+
 def test_gpus_by_the_driver_that_holds_them(tmp_path):
     for number, driver in enumerate(["nouveau", "vfio-pci", "vfio-pci", None]):
         device(tmp_path, f"0000:0{number + 1}:00.0", **H200, **({"driver": driver} if driver else {}))
