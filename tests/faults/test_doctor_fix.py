@@ -11,6 +11,8 @@ from tests.lib.users import needs_root
 
 pytestmark = needs_root
 
+WEIGHTS = Path("huggingface/hub/models--nimctl--demo/snapshots/1/model.safetensors")
+
 
 def remedy(done, name):
     (found,) = [r for r in done.document["remedies"] if r["id"] == name]
@@ -20,11 +22,11 @@ def remedy(done, name):
 @pytest.fixture
 def closed_cache(home):
     cache = home / "cache"
-    (cache / "huggingface").mkdir(parents=True)
-    for folder in (cache, cache / "huggingface"):
+    file = cache / WEIGHTS
+    file.parent.mkdir(parents=True)
+    for folder in (cache, *(cache / parent for parent in WEIGHTS.parents)):
         os.chown(folder, 0, 4242)
         folder.chmod(0o755)
-    file = cache / "huggingface" / "model.safetensors"
     file.write_bytes(b"weights")
     file.chmod(0o600)
     return cache
@@ -41,7 +43,7 @@ def test_the_cache_is_mended_and_judged_again(bare_host, nimctl, closed_cache):
     assert {"cache-not-writable", "weights-unreadable"} <= set(remedy(done, "cache-init")["mends"])
     assert not [f for f in done.document["findings"] if f["verdict"] == "fail"]
     assert closed_cache.stat().st_gid == 0
-    assert stat.S_IMODE((closed_cache / "huggingface/model.safetensors").stat().st_mode) == 0o660
+    assert stat.S_IMODE((closed_cache / WEIGHTS).stat().st_mode) == 0o660
 
 
 def test_logins_are_closed_and_never_shown(bare_host, nimctl, home):

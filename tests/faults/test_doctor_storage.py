@@ -58,7 +58,7 @@ def folder():
 
 def test_a_weight_file_of_mode_0600_is_found_before_the_container_and_mended_by_cache_init(folder):
     cache.apply_init(folder)
-    weights = folder / "huggingface" / "hub" / "models--a--b" / "snapshots" / "1" / "model.safetensors"
+    weights = folder / "huggingface" / "hub" / "models--nimctl--demo" / "snapshots" / "1" / "model.safetensors"
     weights.parent.mkdir(parents=True)
     weights.write_bytes(b"weights")
     weights.chmod(0o600)

@@ -67,7 +67,10 @@ def _unseen(facts: HostFacts, needs: Needs) -> Finding:
     problem = cache.problem or "it could not be looked at"
     if facts.system.uid == 0 and "Permission denied" in problem:
         cause = f"root itself is refused ({problem}), as whom Docker mounts: by a server that squashes root, or by FUSE"
-        fix = "Export it with `no_root_squash`, mount FUSE with `-o allow_other`, or name another folder with --cache."
+        fix = (
+            "Let others pass through the folders above it (`chmod o+x`, by their owner), mount FUSE with "
+            "`-o allow_other`, or name another folder with --cache."
+        )
         return _refused(facts, needs, cause, fix)
     return unknown("cache", title, cause=problem)
 
@@ -113,8 +116,10 @@ def _for_container(facts: HostFacts, needs: Needs) -> list[Finding]:
     if test is None and (doubt := _estimate(facts, needs)) is not None:
         return [doubt]
     findings = _sharing(cache, uid) if keeps_modes(cache.disk) else []
-    shown = "any user with group 0 can write" if test is None else f"{uid}:0 wrote and removed a file"
-    return findings or [passed("cache", f"{stated}: {shown}")]
+    if test is None:
+        tried = ("nobody tried: `sudo nimctl doctor` does as the container's user, `--probe` in a container",)
+        return findings or [passed("cache", f"{stated}: group 0 can write, by its mode", evidence=tried)]
+    return findings or [passed("cache", f"{stated}: {uid}:0 wrote and removed a file")]
 
 
 def _of_no_use(test: WriteTest, needs: Needs) -> bool:
@@ -161,12 +166,20 @@ def _tried(facts: HostFacts, needs: Needs, test: WriteTest) -> Finding:
         return _refused(facts, needs, cause, fix)
     if on_nfs(cache.disk):
         cause += "; a server that squashes root takes group 0 away" if cache.group_writable else ""
-        fix = f"Export it with `no_root_squash`, or run as its owner, uid {cache.uid}."
-        return _refused(facts, needs, cause, fix)
+        return _refused(facts, needs, cause, _let_in(cache, test.uid))
     if test.detail == "Operation not permitted":
         fix = f"See the attributes with `lsattr -d {shlex.quote(place)}`, and take `i` and `a` away with `sudo chattr`."
         return _refused(facts, needs, cause, fix)
     return _refused(facts, needs, cause, repair(cache))
+
+
+def _let_in(cache: CacheFacts, uid: int) -> str:
+    """How a user gets in where a server squashes root. The owner does without opening the export to anybody."""
+    if cache.uid and cache.uid != uid:
+        first = f"Run nimctl as its owner, uid {cache.uid}, who needs no group"
+    else:
+        first = f"Have uid {uid} own it and write in it on the server"
+    return f"{first}; `no_root_squash` on the server helps too, but makes root of every client root there."
 
 
 def _sharing(cache: CacheFacts, uid: int) -> list[Finding]:

@@ -5,21 +5,26 @@ import shlex
 from pathlib import PurePosixPath
 
 from nimctl.core.facts import CacheEntry, CacheFacts, HostFacts
+from nimctl.core.recipes import Recipe
 from nimctl.doctor.checks.docker import user_namespaces
 from nimctl.doctor.checks.filesystem import keeps_modes
 from nimctl.doctor.checks.scope import container_uid
 from nimctl.doctor.model import Finding, Needs, failed, passed, skipped, unknown, warned
 
-# Suffixes of weight files, and the folder names of the Hugging Face layout, in which blobs have no suffix.
-_WEIGHTS = (".safetensors", ".gguf", ".bin", ".pt")
-_CHECKPOINT = "models--"
+# An address of weights whose folder in the cache is known by its name; what follows is a revision or single files.
+_ADDRESS = re.compile(r"(?P<scheme>hf|ngc)://(?P<name>[\w.-]+(?:/[\w.-]+)+)(?:[:@?].*)?")
+_DEMO = "models--nimctl--demo"
+# Of a repository what the engine reads. The rest, such as locks, markers and what has not come whole, is not served.
+_SERVED = ("blobs", "snapshots")
+_UNFINISHED = ".incomplete"
 
 
 def judge_entries(facts: HostFacts, needs: Needs) -> list[Finding]:
     """What is in the cache can be read and replaced by the container's user.
 
     Files written with mode 0600, as safetensors writes them, cannot be read by another user, and the engine then says
-    that they do not exist (https://github.com/huggingface/safetensors).
+    that they do not exist (https://github.com/huggingface/safetensors). What belongs to another model keeps that one
+    from being served, and not this one.
     """
     title, cache = "what the cache holds", facts.cache
     if not cache.exists or cache.hangs:
@@ -34,7 +39,7 @@ def judge_entries(facts: HostFacts, needs: Needs) -> list[Finding]:
         return [unknown("cache-entries", title, cause="the folder could not be looked through")]
     uid = container_uid(facts, needs)
     unreadable = [e for e in cache.unreadable_entries if not _owner_may(e, uid, 0o400)]
-    weights = [e for e in unreadable if e.path.endswith(_WEIGHTS) or _CHECKPOINT in e.path]
+    weights = [e for e in unreadable if _is_served(e, needs.recipe)]
     unwritable = [e for e in cache.unwritable_entries if not _owner_may(e, uid, 0o300)]
     fix = repair(cache)
     findings = []
@@ -62,6 +67,32 @@ def judge_entries(facts: HostFacts, needs: Needs) -> list[Finding]:
             )
         )
     return findings or [passed("cache-entries", f"{cache.entries_seen} entries of the cache can be used by {uid}:0")]
+
+
+def _is_served(entry: CacheEntry, recipe: Recipe | None) -> bool:
+    """Whether a run of this recipe would read the entry, as far as its path tells.
+
+    Layout: https://huggingface.co/docs/huggingface_hub/guides/manage-cache.
+    """
+    folder = _folder_of(recipe.weights) if recipe else None
+    parts = PurePosixPath(entry.path).parts
+    if folder is None or folder not in parts or entry.path.endswith(_UNFINISHED):
+        return False
+    above, below = parts[: parts.index(folder)], parts[parts.index(folder) + 1 :]
+    return ".locks" not in above and (not below or below[0] in _SERVED)
+
+
+def _folder_of(weights: str) -> str | None:
+    """The name of the folder in the cache that holds the weights at this address; None where it is not known."""
+    if weights.startswith("builtin:"):
+        return _DEMO
+    found = _ADDRESS.fullmatch(weights)
+    if found is None:
+        return None
+    parent, _, name = found["name"].rpartition("/")
+    if found["scheme"] == "ngc":  # as NIM writes it
+        name = name.replace(".", "_")
+    return "--".join(("models", *parent.split("/"), name))
 
 
 def repair(cache: CacheFacts) -> str:

@@ -164,7 +164,8 @@ def _network(facts: HostFacts, disk: DiskFacts) -> tuple[Finding | None, ...]:
             "cache-root-squashed",
             f"the server of the cache refuses root ({disk.path})",
             "it squashes root, so `sudo nimctl cache init` can repair nothing there, and group 0 becomes nobody's",
-            f"Export it with `no_root_squash`, or always run as uid {facts.cache.uid}, who owns the folder.",
+            f"Always run as uid {facts.cache.uid}, who owns the folder; `no_root_squash` on the server would make root "
+            "of every client root there.",
             severity="info",
         )
     return soft, squashed

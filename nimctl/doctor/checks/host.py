@@ -2,7 +2,7 @@
 
 from nimctl.core.facts import HostFacts
 from nimctl.doctor import minimums
-from nimctl.doctor.checks.scope import look_failed, no_gpu_wanted
+from nimctl.doctor.checks.scope import chosen_gpus, look_failed, no_gpu_wanted
 from nimctl.doctor.model import Check, Finding, Needs, failed, passed, skipped, unknown, warned
 from nimctl.doctor.sizes import human
 from nimctl.doctor.versions import at_least
@@ -65,6 +65,8 @@ def judge_architecture(facts: HostFacts, needs: Needs) -> list[Finding]:
 def judge_memory(facts: HostFacts, needs: Needs) -> list[Finding]:
     """Host memory holds the program, its shared memory, and on the CPU the weights; where a control group allows the
     process runtime less than the machine has, that is what counts. https://docs.kernel.org/admin-guide/cgroup-v2.html
+    Weights for GPUs are read through the page cache, and loading takes longer where that cannot hold them; vLLM itself
+    reads ahead only where they fit into 90 % of what is available. https://docs.vllm.ai/en/latest/api/vllm/config/load/
     """
     total, free, recipe = facts.system.memory_total, facts.system.memory_available, needs.recipe
     if total is None:
@@ -75,7 +77,8 @@ def judge_memory(facts: HostFacts, needs: Needs) -> list[Finding]:
         total, free = limit, min(limit, free) if free is not None else limit
         stated += f", {human(limit)} of it allowed here"
     on_cpu = bool(no_gpu_wanted(needs))
-    weights = (recipe.weights_bytes or 0) if recipe and on_cpu else 0
+    all_weights = (recipe.weights_bytes or 0) if recipe else 0
+    weights = all_weights if on_cpu else 0
     if recipe is not None and weights > total:
         cause = f"on the CPU the weights of {recipe.name} ({human(weights)}) are held in host memory"
         return [failed("memory", "no-layout", stated, cause=cause, fix="Use GPUs, a larger host, or a smaller model.")]
@@ -87,7 +90,19 @@ def judge_memory(facts: HostFacts, needs: Needs) -> list[Finding]:
         cause = f"the server may use {human(wanted)}: the program, shared memory" + (", weights" if weights else "")
         fix = "Stop other programs; see `free -h` and `ps aux --sort=-rss | head`."
         return [warned("memory", "memory-low", stated, cause=cause, fix=fix)]
+    if all_weights > total and _gpus_hold(facts, needs, all_weights):
+        cause = f"the weights ({human(all_weights)}) are read through the page cache, which cannot hold them"
+        fix = "They can be loaded all the same, only slower: keep the cache on a fast local disk."
+        return [warned("memory", "memory-below-weights", stated, cause=cause, fix=fix, severity="info")]
     return [passed("memory", stated)]
+
+
+def _gpus_hold(facts: HostFacts, needs: Needs, size: int) -> bool:
+    """Whether the weights fit into the chosen GPUs, as far as those tell; not where these share the host's memory."""
+    chosen = chosen_gpus(facts, needs)
+    if any(g.unified_memory for g in chosen):
+        return False
+    return sum(g.memory_total or 0 for g in chosen) >= size
 
 
 def judge_wsl(facts: HostFacts, needs: Needs) -> list[Finding]:
@@ -161,7 +176,7 @@ def judge_engine(facts: HostFacts, needs: Needs) -> list[Finding]:
 CHECKS = (
     Check("os", "host", f"the operating system (Ubuntu {minimums.UBUNTU} or later is recommended)", judge_system),
     Check("arch", "host", "the processor is amd64 or arm64, as the image", judge_architecture, ("image-incompatible",)),
-    Check("memory", "host", "host memory is enough", judge_memory, ("memory-low", "no-layout")),
+    Check("memory", "host", "host memory is enough", judge_memory, ("memory-below-weights", "memory-low", "no-layout")),
     Check("wsl", "host", "this is Windows' subsystem for Linux", judge_wsl),
     Check(
         "inside-container", "host", "nimctl runs on the host, not in a container", judge_inside, ("inside-container",)

@@ -68,8 +68,8 @@ def look_at_packages(until: float, environment: Mapping[str, str], *, root: Path
     """Installed packages of NAMES in the databases of dpkg and rpm below `root`, in the order of their names.
 
     dpkg's database is one text file, which is read in some ms; rpm is asked, until `until` of `time.monotonic`.
-    Raises TimeoutError when rpm hangs, and OSError when neither has a database (Arch, Alpine, NixOS) or dpkg's cannot be
-    read: then nothing is known of who built what.
+    Raises TimeoutError when rpm hangs, and OSError when neither has a database (Arch, Alpine, NixOS) or dpkg's cannot
+    be read: then nothing is known of who built what.
     """
     status, has_rpm = root / "var/lib/dpkg/status", _has_rpm(root)
     if not has_rpm and not status.exists():

@@ -137,6 +137,7 @@ def test_a_server_that_refuses_root_is_told_and_no_more():
     squashed = WriteTest(1000, 0, ok=True, as_root=False, detail="root itself is refused: Permission denied")
     (finding,) = judge("cache-filesystem", cache_on("nfs4", test=squashed))
     assert (finding.verdict, finding.severity, finding.id) == ("warn", "info", "cache-root-squashed")
+    assert finding.fix.startswith("Always run as uid 1000") and "root of every client" in finding.fix
     assert found(cache_on("nfs4", test=replace(squashed, as_root=True))) == [PASS]
     assert found(cache_on("nfs4", test=replace(squashed, as_root=None))) == [PASS]
 

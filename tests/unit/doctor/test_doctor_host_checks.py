@@ -6,7 +6,19 @@ from nimctl.core.facts import ImageFacts
 from nimctl.doctor.checks import confinement, limits
 from nimctl.doctor.checks import host as host_checks
 from nimctl.doctor.model import Needs
-from tests.unit.doctor.hosts import DEMO, GIB, HEALTHY, KIMI, NIM, host, judge, verdicts
+from tests.unit.doctor.hosts import (
+    DEMO,
+    GIB,
+    HEALTHY,
+    KIMI,
+    NIM,
+    gpus,
+    host,
+    inventory,
+    judge,
+    verdicts,
+    without_gpus,
+)
 from tests.unit.doctor.system_hosts import HOSTS
 
 PROCESS = Needs(recipe=DEMO, runtime="process", gpus="none")
@@ -63,6 +75,27 @@ def test_host_memory(total, available, needs, expected):
 
     facts = host(system={"memory_total": size(total), "memory_available": size(available)})
     assert verdicts(judge("memory", facts, needs)) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("total", "facts", "needs", "expected"),
+    [
+        (64, HEALTHY, Needs(KIMI), ("warn", "memory-below-weights")),
+        (554, HEALTHY, Needs(KIMI), ("warn", "memory-below-weights")),
+        (555, HEALTHY, Needs(KIMI), ("pass", "memory")),
+        (64, HEALTHY, Needs(NIM), ("warn", "memory-below-weights")),
+        (64, HEALTHY, Needs(DEMO), ("pass", "memory")),
+        (64, HEALTHY, Needs(), ("pass", "memory")),
+        # The GPUs do not hold the weights, which is what `gpu-fit` says.
+        (64, HEALTHY, Needs(KIMI, gpus="1"), ("pass", "memory")),
+        (64, host(gpus=without_gpus()), Needs(KIMI), ("pass", "memory")),
+        (64, host(gpus=inventory(*gpus(8, unified_memory=True))), Needs(KIMI), ("pass", "memory")),
+    ],
+)
+def test_weights_that_the_page_cache_cannot_hold_are_a_note(total, facts, needs, expected):
+    size = {"memory_total": total * GIB, "memory_available": (total - 4) * GIB}
+    (finding,) = judge("memory", host(facts, system=size), needs)
+    assert (finding.verdict, finding.id, finding.severity) == (*expected, "info")
 
 
 def test_memory_that_a_control_group_withholds_counts_for_the_process_runtime():

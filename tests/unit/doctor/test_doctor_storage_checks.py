@@ -115,12 +115,39 @@ def test_a_refusal_names_user_place_and_the_system_s_own_word():
         (replace(DENIED, detail="Operation not permitted"), {}, "lsattr -d /data/nim"),
         (replace(DENIED, folder="engine/1000"), {}, "sudo rm -r /data/nim/engine/1000"),
         (replace(DENIED, detail="No space left on device"), {}, "df -h /data/nim"),
-        (DENIED, {"disk": replace(DISK, filesystem="nfs4")}, "no_root_squash"),
     ],
 )
 def test_the_fix_fits_the_refusal(test, changes, fix):
     (finding,) = judge("cache", tried(test, **changes))
     assert fix in finding.fix
+
+
+@pytest.mark.parametrize(
+    ("owner", "first"),
+    [
+        (2001, "Run nimctl as its owner, uid 2001"),
+        (1000, "Have uid 1000 own it and write in it on the server"),  # it is the owner, and was refused
+        (0, "Have uid 1000 own it and write in it on the server"),  # no container runs as root
+    ],
+)
+def test_an_export_is_not_opened_to_every_client_s_root_before_all_else(owner, first):
+    (finding,) = judge("cache", tried(DENIED, disk=replace(DISK, filesystem="nfs4"), uid=owner))
+    assert finding.fix.startswith(first)
+    assert "`no_root_squash` on the server helps too, but makes root of every client root there" in finding.fix
+
+
+def test_root_who_is_refused_is_not_told_to_open_the_export():
+    facts = host(cache(exists=None, problem="/data/nim: Permission denied"), system={"uid": 0})
+    (finding,) = judge("cache", facts)
+    assert "chmod o+x" in finding.fix and "no_root_squash" not in finding.fix
+
+
+def test_what_only_modes_say_is_told_with_who_could_try():
+    (finding,) = judge("cache", HEALTHY)
+    assert finding.title.endswith("group 0 can write, by its mode")
+    assert "sudo nimctl doctor" in finding.evidence[0] and "--probe" in finding.evidence[0]
+    (finding,) = judge("cache", tried(OK))
+    assert finding.title.endswith("1000:0 wrote and removed a file") and finding.evidence == ()
 
 
 def test_nvidia_s_images_do_not_use_our_private_folder():
@@ -192,8 +219,9 @@ def test_the_process_runtime_needs_no_group(writable, expected):
     assert verdicts(judge("cache", facts, PROCESS)) == [expected]
 
 
-ROOTS_WEIGHT = CacheEntry("huggingface/hub/models--a--b/snapshots/1/model.safetensors", 0, 0, "0600")
-MY_WEIGHT = CacheEntry("demo/model.safetensors", 1000, 1000, "0600")
+OWN = "huggingface/hub/models--moonshotai--Kimi-K2.5"
+ROOTS_WEIGHT = CacheEntry(f"{OWN}/snapshots/1/model.safetensors", 0, 0, "0600")
+MY_WEIGHT = CacheEntry(f"{OWN}/blobs/0123", 1000, 1000, "0600")
 TOKEN = CacheEntry("huggingface/token", 0, 0, "0600")
 CLOSED_FOLDER = CacheEntry("huggingface/hub/tmp", 0, 0, "0755")
 
@@ -220,11 +248,45 @@ def test_what_the_cache_holds(changes, expected):
 
 def test_a_file_of_the_container_s_own_user_is_readable_and_of_another_s_is_not():
     facts = cache(unreadable_entries=(MY_WEIGHT,))
-    assert judge("cache-entries", facts, Needs(uid=1000))[0].verdict == "pass"
-    (finding,) = judge("cache-entries", facts, Needs(uid=12345))
+    assert judge("cache-entries", facts, Needs(KIMI, uid=1000))[0].verdict == "pass"
+    (finding,) = judge("cache-entries", facts, Needs(KIMI, uid=12345))
     assert finding.id == "weights-unreadable"
-    assert finding.evidence == ("demo/model.safetensors: 1000:1000, mode 0600",)
+    assert finding.evidence == (f"{OWN}/blobs/0123: 1000:1000, mode 0600",)
     assert "12345:0" in finding.title
+
+
+def weights_at(address):
+    return Needs(replace(KIMI, weights=address))
+
+
+@pytest.mark.parametrize(
+    ("path", "needs", "fails"),
+    [
+        (OWN, Needs(KIMI), True),
+        (f"{OWN}/snapshots", Needs(KIMI), True),
+        (f"{OWN}/blobs/0123", Needs(KIMI), True),
+        (f"{OWN}/blobs/0123", weights_at("hf://moonshotai/Kimi-K2.5:main?file=a/b"), True),
+        (f"{OWN}/blobs/0123", weights_at("hf://moonshotai/Kimi-K2.5@0123abcd"), True),
+        ("models--moonshotai--Kimi-K2.5/blobs/0123", Needs(KIMI), True),  # the Hub's own cache folder was named
+        ("ngc/hub/models--nim--moonshotai--kimi-k2_5/blobs/1", weights_at("ngc://nim/moonshotai/kimi-k2.5:1"), True),
+        ("huggingface/hub/models--nimctl--demo/snapshots/1/model.safetensors", Needs(DEMO), True),
+        # Not what this run reads: another model, one whose name begins alike, what has not come whole, what guards it.
+        ("huggingface/hub/models--a--b/snapshots/1/model.safetensors", Needs(KIMI), False),
+        (f"{OWN}-Instruct/blobs/0123", Needs(KIMI), False),
+        (f"{OWN}/blobs/0123.incomplete", Needs(KIMI), False),
+        (f"{OWN}/.partial/writer/0123", Needs(KIMI), False),
+        (f"{OWN}/.complete/1.json", Needs(KIMI), False),
+        ("huggingface/hub/.locks/models--moonshotai--Kimi-K2.5/0123.lock", Needs(KIMI), False),
+        # Which folder is meant is not known.
+        (f"{OWN}/blobs/0123", Needs(), False),
+        (f"{OWN}/blobs/0123", Needs(NIM), False),
+        (f"{OWN}/blobs/0123", weights_at("s3://bucket/kimi"), False),
+    ],
+)
+def test_only_what_the_run_itself_reads_keeps_it_from_starting(path, needs, fails):
+    facts = cache(unreadable_entries=(CacheEntry(path, 1001, 1001, "0600"),))
+    expected = ("fail", "weights-unreadable") if fails else ("warn", "cache-entries-closed")
+    assert verdicts(judge("cache-entries", facts, needs)) == [expected]
 
 
 def test_the_process_runtime_reads_as_its_user():
