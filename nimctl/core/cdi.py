@@ -93,11 +93,26 @@ def names_of(gpus: Sequence[Gpu], facts: HostFacts) -> CdiNames:
     everything = len(gpus) == len(facts.gpus.gpus) and ALL in listed
     if everything and set(listed) == {ALL}:
         return CdiNames(listed[ALL].path, (ALL,))
-    named = [(gpu, next((n for n in _names(gpu) if n in listed), None)) for gpu in gpus]
-    if missing := tuple(gpu for gpu, name in named if name is None):
+    named = [(gpu, _listed(gpu, listed)) for gpu in gpus]
+    # Slices are also listed by UUIDs, of which NVML says here to which GPU they belong only where it names them.
+    if missing := tuple(gpu for gpu, names in named if not names and not (gpu.mig and everything)):
         return CdiNames(specs[-1].path, (), missing, _why_missing(missing, specs, devices))
-    chosen = (ALL,) if everything else tuple(name for _, name in named if name)
+    chosen = (ALL,) if everything else tuple(name for _, names in named for name in names)
     return CdiNames(listed[chosen[0]].path if chosen else specs[-1].path, chosen)
+
+
+def _listed(gpu: Gpu, listed: Mapping[str, CdiSpec]) -> tuple[str, ...]:
+    """The names in `listed` that are of this GPU: one, or with MIG one for each of its slices, such as `0:1`.
+
+    `nvidia-ctk cdi generate` lists slices in place of the GPU:
+    https://docs.nvidia.com/datacenter/cloud-native/container-toolkit/latest/cdi-support.html
+    """
+    if gpu.mig:
+        slices = (f"{gpu.index}:", f"mig{gpu.index}:")
+        uuids = {device.uuid for device in gpu.mig_devices}
+        if found := tuple(sorted(name for name in listed if name.startswith(slices) or name in uuids)):
+            return found
+    return next(((name,) for name in _names(gpu) if name and name in listed), ())
 
 
 def _names(gpu: Gpu) -> tuple[str | None, ...]:

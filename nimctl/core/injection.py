@@ -117,7 +117,8 @@ def _runtime_problem(facts: HostFacts) -> str:
         return f"the program of Docker's runtime nvidia is not there: {(docker.runtime_paths or {}).get(_RUNTIME)}"
     if problem := config_refusal(facts):
         return problem
-    if facts.toolkit.mode == "cdi" and facts.cdi and not any(s.devices for s in cdi.gpu_specs(facts)):
+    unseen = any(problem.startswith(("cdi: ", "docker's cdi: ")) for problem in facts.problems)
+    if facts.toolkit.mode == "cdi" and not unseen and not any(s.devices for s in cdi.gpu_specs(facts)):
         return "the toolkit's mode is cdi, and no CDI specification lists a GPU"
     return "" if runtime_uses_cdi(facts) in (True, None) else _control_group_problem(facts)
 

@@ -100,8 +100,8 @@ def _through_cdi(gpus: tuple[Gpu, ...], facts: HostFacts) -> GpuRequest:
             "gpu-runtime-missing",
             "docker on this host cannot hand GPUs to a container",
             cause="; ".join(dict.fromkeys([*reasons, str(found.problem)])),
-            fix="Install the NVIDIA Container Toolkit, run `sudo nvidia-ctk runtime configure --runtime=docker` "
-            "and restart docker.",
+            fix="Install the NVIDIA Container Toolkit, run `sudo nvidia-ctk runtime configure --runtime=docker "
+            "&& sudo systemctl reload docker`.",
         )
     if found.problem:
         raise NimctlError(

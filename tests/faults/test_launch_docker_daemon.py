@@ -12,6 +12,7 @@ import pytest
 
 from nimctl.core.errors import NimctlError
 from nimctl.core.facts import DockerFacts
+from nimctl.core.plain import from_plain, to_plain
 from nimctl.launch.docker import DockerRuntime, Engine, describe_daemon
 from tests.lib.users import as_user, needs_root, open_folder
 
@@ -181,9 +182,47 @@ def test_an_old_daemon_is_described_and_its_age_left_to_the_doctor(
         data_root="/d",
         runtimes=("runc",),
         security_options=("name=rootless",),
-        buildx=facts.buildx,
     )
     assert (facts.cdi_spec_dirs, facts.kind, facts.containers) == (None, None, None)
+
+
+@pytest.mark.parametrize("odd", [29, 29.5, ["29"], {"x": 1}, None, True, ""])
+def test_answers_of_the_wrong_kind_become_facts_that_can_be_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, odd: object
+) -> None:
+    strange = [odd, "x", None, {}]
+    version: dict[str, object] = {"Version": odd, "ApiVersion": "1.41", "Components": strange, "Platform": odd}
+    info = dict.fromkeys(
+        ["Driver", "DriverStatus", "DockerRootDir", "Runtimes", "DefaultRuntime", "CDISpecDirs", "DiscoveredDevices",
+         "CgroupDriver", "CgroupVersion", "SecurityOptions", "Architecture", "OperatingSystem", "LiveRestoreEnabled",
+         "PidsLimit", "HttpProxy"],
+        odd,
+    )  # fmt: skip
+    inspected = {"Config": {"Image": 3}}
+    with daemon(tmp_path, monkeypatch, engine(version, info, lambda c, _: answer(c, "200 OK", inspected))):
+        facts = describe_daemon(20.0)
+    assert facts.state == "ok"
+    assert from_plain(DockerFacts, json.loads(json.dumps(to_plain(facts)))) == facts
+
+
+def test_the_doctor_starts_no_program_to_describe_docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    docker = tmp_path / "docker"
+    docker.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\nexec sleep 60\n")
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with daemon(tmp_path, monkeypatch, old_daemon):
+        assert describe_daemon(20.0).state == "ok"
+    assert not (tmp_path / "started").exists()
+
+
+def test_a_machine_over_ssh_is_not_said_to_need_a_python_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "ssh://nobody@127.0.0.9")
+    facts = describe_daemon(20.0)
+    assert (facts.state, facts.endpoint) == ("unreachable", "ssh://nobody@127.0.0.9")
+    error = error_of()
+    assert error.id == "docker-unreachable"
+    assert "pip" not in str(facts.detail) and "Install paramiko" not in str(facts.detail)
+    assert error.fix.startswith("Run nimctl on that machine")
 
 
 CANARY = "nvapi-CANARY0123456789abcdef"

@@ -86,7 +86,6 @@ class DockerFacts:
     live_restore: bool | None = None
     pids_limit: bool | None = None
     http_proxy: bool | None = None  # whether the daemon pulls through a proxy
-    buildx: str | None = None
     config: DaemonConfig | None = None
     containers: tuple[ContainerFacts, ...] | None = None
 

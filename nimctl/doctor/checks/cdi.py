@@ -1,18 +1,19 @@
 """CDI specifications: present, current, and each device once."""
 
+import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 
 from nimctl.core import cdi
+from nimctl.core.docker_state import config_path, restart
 from nimctl.core.facts import CdiSpec, HostFacts
 from nimctl.core.injection import injection_modes
 from nimctl.doctor.checks.scope import chosen_gpus, look_failed, no_docker_wanted, no_engine, no_gpu_wanted
 from nimctl.doctor.model import Check, Finding, Needs, passed, skipped, unknown, warned
 
 _CHECK = "cdi"
-_ENABLE = (
-    'Add {"features": {"cdi": true}} to /etc/docker/daemon.json, then `sudo systemctl restart docker`; '
-    "or leave it, GPUs have other ways."
-)
+# What the toolkit itself writes; another file of NVIDIA's, such as one for IMEX, must not get the GPUs written into it.
+_WRITTEN_BY_TOOLKIT = ("nvidia.yaml", "nvidia.json")
 
 
 def judge_cdi(facts: HostFacts, needs: Needs) -> list[Finding]:
@@ -55,11 +56,17 @@ def _unreadable(facts: HostFacts) -> list[Finding]:
             "cdi-unreadable",
             f"the CDI specification {spec.path} cannot be used",
             cause=spec.problem,
-            fix=f"Write it anew: sudo nvidia-ctk cdi generate --output={spec.path}",
+            fix=_write_anew(spec.path)
+            if PurePosixPath(spec.path).name in _WRITTEN_BY_TOOLKIT
+            else f"Correct {spec.path}, or remove it where nothing uses it.",
         )
         for spec in facts.cdi
         if spec.problem and "nvidia" in spec.path.lower()
     ]
+
+
+def _write_anew(path: str) -> str:
+    return f"Write it anew: sudo nvidia-ctk cdi generate --output={shlex.quote(path)}"
 
 
 def _unused(facts: HostFacts) -> Finding:
@@ -71,8 +78,14 @@ def _unused(facts: HostFacts) -> Finding:
         return skipped(_CHECK, "CDI specifications", "see the check gpu-runtime")
     if facts.docker.cdi_spec_dirs is None:
         # The toolkit writes one by itself from 1.18 on, also where Docker is too old to read it: no warning.
-        return passed(_CHECK, f"{specs[0].path} is there, and Docker does not read CDI", evidence=(_ENABLE,))
+        return passed(_CHECK, f"{specs[0].path} is there, and Docker does not read CDI", evidence=(_enable(facts),))
     return passed(_CHECK, str(cdi.names_of((), facts).problem))
+
+
+def _enable(facts: HostFacts) -> str:
+    docker = facts.docker
+    add = f'add {{"features": {{"cdi": true}}}} to {config_path(docker)}, then {restart(docker)}'
+    return f"GPUs have other ways; to turn CDI on as well, {add}"
 
 
 def _duplicated(clashes: Mapping[str, Sequence[CdiSpec]]) -> Finding:
@@ -114,8 +127,7 @@ def _stale(facts: HostFacts, needs: Needs, specs: Sequence[CdiSpec]) -> tuple[st
 
 
 def _stale_because(path: str, title: str, cause: str, evidence: tuple[str, ...] = ()) -> Finding:
-    fix = f"Write it anew: sudo nvidia-ctk cdi generate --output={path}"
-    return warned(_CHECK, "cdi-stale", title, cause=cause, fix=fix, evidence=evidence)
+    return warned(_CHECK, "cdi-stale", title, cause=cause, fix=_write_anew(path), evidence=evidence)
 
 
 CHECKS = (

@@ -1,5 +1,7 @@
 """What confines programs on this host, and what that means for containers and GPUs."""
 
+import shlex
+
 from nimctl.core.facts import HostFacts
 from nimctl.doctor.checks.scope import docker_silent, no_docker_wanted, no_gpu_wanted
 from nimctl.doctor.model import Check, Finding, Needs, passed, skipped, unknown, warned
@@ -44,9 +46,8 @@ def _cache_label(facts: HostFacts) -> Finding | None:
         cause = "the mount decides over it" if kind else "the label could not be read"
         return unknown("selinux", title, cause=cause, fix="Try it: `nimctl doctor --probe`.")
     cause = "containers may not write files of this label, whatever their mode"
-    fix = (
-        f"Run `sudo semanage fcontext -a -t container_file_t '{cache.path}(/.*)?' && sudo restorecon -R {cache.path}`."
-    )
+    below, path = shlex.quote(f"{cache.path}(/.*)?"), shlex.quote(cache.path)
+    fix = f"Run `sudo semanage fcontext -a -t container_file_t {below} && sudo restorecon -R {path}`."
     return warned("selinux", "selinux-cache-label", title, cause=cause, fix=fix)
 
 

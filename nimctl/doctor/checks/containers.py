@@ -48,10 +48,10 @@ def judge_keys(facts: HostFacts, needs: Needs) -> list[Finding]:
     containers = facts.docker.containers
     if containers is None:
         return [unknown(check, title, cause=_NOT_LISTED)]
-    findings = [_found(c, names) for c in containers if (names := _ours_to_say(c))]
-    if not findings:
+    holding = [(c, names) for c in containers if (names := _ours_to_say(c))]
+    if not holding:
         return [passed(check, "no key of a model is in the environment of a running container")]
-    return findings[:_MOST_NAMED]
+    return [_found(holding)]
 
 
 def _ours_to_say(container: ContainerFacts) -> tuple[str, ...]:
@@ -61,22 +61,35 @@ def _ours_to_say(container: ContainerFacts) -> tuple[str, ...]:
     return tuple(name for name in container.key_variables if name in KEY_VARIABLES)
 
 
-def _found(container: ContainerFacts, names: tuple[str, ...]) -> Finding:
-    as_documented = (container.image or "").startswith(_NIM_IMAGES) and names == (_NIM_KEY,)
-    name = container.name or container.id
-    what = f"{len(names)} keys" if len(names) > 1 else names[0]
+def _found(holding: list[tuple[ContainerFacts, tuple[str, ...]]]) -> Finding:
+    """One finding for all of them: what to do is the same, and is a note only where none can do otherwise."""
+    as_documented = all(_as_documented(container, names) for container, names in holding)
+    container, names = holding[0]
+    if len(holding) > 1:
+        title = f"the environments of {len(holding)} containers hold keys"
+        evidence = tuple(f"{c.name or c.id}: {', '.join(names)}" for c, names in holding[:_MOST_NAMED])
+        if len(holding) > _MOST_NAMED:
+            evidence += (f"and {len(holding) - _MOST_NAMED} more",)
+    else:
+        what = f"{len(names)} keys" if len(names) > 1 else names[0]
+        title = f"the environment of {container.name or container.id} holds {what}"
+        evidence = names[:_MOST_NAMED]
     return warned(
         "keys-in-containers",
         "keys-in-environment",
-        f"the environment of {name} holds {what}",
+        title,
         cause="whoever may use Docker on this host can read it"
         + ("; NVIDIA's image takes its key in no other way" if as_documented else ""),
         fix="Make it a key of this image alone, and revoke it when the container is gone."
         if as_documented
         else "Hand the key over as a file, as `nimctl run` does where the image can read one, and replace it.",
-        evidence=names[:_MOST_NAMED],
+        evidence=evidence,
         severity="info" if as_documented else "warning",
     )
+
+
+def _as_documented(container: ContainerFacts, names: tuple[str, ...]) -> bool:
+    return (container.image or "").startswith(_NIM_IMAGES) and names == (_NIM_KEY,)
 
 
 CHECKS = (

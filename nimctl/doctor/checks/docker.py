@@ -1,8 +1,9 @@
 """The Docker Engine: there, usable by this user, new enough, and of a kind that can run the server."""
 
+import shlex
 from pathlib import PurePosixPath
 
-from nimctl.core.docker_state import docker_error, podman_error
+from nimctl.core.docker_state import docker_error, elsewhere, podman_error, service_command
 from nimctl.core.facts import DockerFacts, HostFacts
 from nimctl.doctor import minimums
 from nimctl.doctor.checks.docker_setup import CHECKS as SETUP_CHECKS
@@ -34,8 +35,20 @@ def judge_docker(facts: HostFacts, needs: Needs) -> list[Finding]:
             ]
         cause = "its Docker API has gaps; a run without GPUs may work, and is not tested with it"
         return [warned("docker", error.id, error.message, cause=cause, fix=error.fix, evidence=error.evidence)]
+    if elsewhere(docker):
+        return [_on_another_machine(docker)]
     where = f" on {docker.endpoint}" if docker.endpoint else ""
     return [passed("docker", f"the Docker daemon answers{where}")]
+
+
+def _on_another_machine(docker: DockerFacts) -> Finding:
+    return warned(
+        "docker",
+        "docker-remote",
+        f"Docker is on another machine ({docker.endpoint})",
+        cause="its GPUs, driver, toolkit, memory, disks and cache cannot be seen from here, and are not judged",
+        fix="Run nimctl on that machine; for the Docker of this one unset DOCKER_HOST (`docker context use default`).",
+    )
 
 
 def _kept_from_starting(docker: DockerFacts) -> tuple[str, str] | None:
@@ -44,7 +57,7 @@ def _kept_from_starting(docker: DockerFacts) -> tuple[str, str] | None:
     if docker.state != "unreachable" or config is None or not (config.exists and config.problem):
         return None
     cause = f"it does not start with its configuration {config.path}: {config.problem}"
-    return cause, f"Correct {config.path}, then `sudo systemctl start docker`."
+    return cause, f"Correct {config.path}, then `{service_command(docker, 'start')}`."
 
 
 def judge_version(facts: HostFacts, needs: Needs) -> list[Finding]:
@@ -74,10 +87,10 @@ def judge_kind(facts: HostFacts, needs: Needs) -> list[Finding]:
     if reason := no_docker_wanted(needs) or no_engine(facts):
         return [skipped(check, "kind of Docker", reason)]
     if docker.kind == "desktop":
-        return [_desktop(facts)]
+        return [_desktop(facts, needs)]
     findings = [_snap(facts)] if docker.kind == "snap" else []
     if user_namespaces(docker):
-        findings += [_mapped(docker), *_rootless(facts)]
+        findings += [_mapped(facts), *_rootless(facts)]
     if findings:
         return findings
     if docker.kind == "engine":
@@ -87,7 +100,9 @@ def judge_kind(facts: HostFacts, needs: Needs) -> list[Finding]:
     return [unknown(check, "kind of Docker", cause="the daemon does not say of what it is made")]
 
 
-def _desktop(facts: HostFacts) -> Finding:
+def _desktop(facts: HostFacts, needs: Needs) -> Finding:
+    if not facts.system.wsl and not no_gpu_wanted(needs):
+        return skipped("docker-kind", "Docker Desktop", "see the check gpu-runtime")
     if facts.system.wsl:
         cause = "containers run in its own virtual machine, whose memory and disk count, and not those seen here"
         fix = "Give that machine memory and disk enough in Docker Desktop, or install Docker Engine inside of WSL."
@@ -111,15 +126,20 @@ def _snap(facts: HostFacts) -> Finding:
     )
 
 
-def _mapped(docker: DockerFacts) -> Finding:
-    return warned(
-        "docker-kind",
-        "docker-user-namespace",
-        "Docker is rootless" if docker.rootless else "Docker maps user ids (userns-remap)",
-        cause="group 0 in a container is another group here, so permissions of the cache cannot be told",
-        fix="Give the cache folder to the mapped group (`/etc/subgid`), or use a daemon that runs as root.",
-        severity="info",
-    )
+def _mapped(facts: HostFacts) -> Finding:
+    """Without root the container's ids 0 are the caller's own, and its others those of /etc/subuid and /etc/subgid:
+    https://docs.docker.com/engine/security/rootless/; with userns-remap 0 is mapped as well.
+    """
+    path = shlex.quote(facts.cache.path)
+    if facts.docker.rootless:
+        title = "Docker is rootless"
+        cause = "group 0 in a container is your own group here, and other ids are those of /etc/subuid"
+        fix = f'Let your own group write in the cache: `chgrp -R "$(id -g)" {path} && chmod -R g+rwX {path}`.'
+    else:
+        title = "Docker maps user ids (userns-remap)"
+        cause = "group 0 in a container is another group here, so permissions of the cache cannot be told"
+        fix = "Give the cache folder to the mapped group (`/etc/subgid`), or use a daemon without userns-remap."
+    return warned("docker-kind", "docker-user-namespace", title, cause=cause, fix=fix, severity="info")
 
 
 def _rootless(facts: HostFacts) -> list[Finding]:
@@ -164,7 +184,14 @@ CHECKS = (
         "docker",
         "the Docker daemon answers this user without sudo",
         judge_docker,
-        ("docker-hangs", "docker-is-podman", "docker-missing", "docker-permission", "docker-unreachable"),
+        (
+            "docker-hangs",
+            "docker-is-podman",
+            "docker-missing",
+            "docker-permission",
+            "docker-remote",
+            "docker-unreachable",
+        ),
     ),
     Check("docker-version", "docker", f"Docker Engine {minimums.DOCKER} or later", judge_version, ("docker-too-old",)),
     Check(

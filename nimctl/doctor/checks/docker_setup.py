@@ -1,7 +1,10 @@
 """How Docker is set up: where it keeps images, who manages control groups, and what its configuration file says."""
 
+import shlex
 from collections.abc import Iterator
 
+from nimctl.core import cdi
+from nimctl.core.docker_state import config_path, restart, service_command
 from nimctl.core.facts import DaemonConfig, DockerFacts, HostFacts
 from nimctl.core.injection import engine_knows_devices, injection_modes
 from nimctl.doctor.checks.scope import no_docker_wanted, no_engine, no_gpu_wanted
@@ -11,8 +14,8 @@ from nimctl.doctor.versions import at_least, is_rebuilt
 # Versions of runc that need the links: opencontainers/runc#3671 (1.1.3 brought it), #3708 (1.1.7 mended it).
 _RUNC_NEEDS_LINKS, _RUNC_MENDED = "1.1.3", "1.1.7"
 _TROUBLE = "https://docs.nvidia.com/datacenter/cloud-native/container-toolkit/latest/troubleshooting.html"
-# Whether running containers stop when Docker is restarted.
-_RESTART = "`sudo systemctl restart docker`"
+_GENERATE = "sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml"
+_MODE_CDI = "sudo nvidia-ctk config --in-place --set nvidia-container-runtime.mode=cdi"
 
 
 def judge_image_store(facts: HostFacts, needs: Needs) -> list[Finding]:
@@ -50,6 +53,8 @@ def _with_systemd(facts: HostFacts) -> Finding:
     modes = injection_modes(facts)
     if not modes:
         return skipped("cgroup-driver", "control groups", "there is no way for GPUs into containers")
+    if modes[0] == "gpus" and "nvidia" in facts.docker.missing_runtimes:
+        return skipped("cgroup-driver", "control groups", "see the check toolkit-configured")
     safe = engine_knows_devices(facts, modes[0])
     if safe is None:
         cause = "the mode of NVIDIA's runtime is not known, and only its hook would lose GPUs at a daemon-reload"
@@ -64,10 +69,23 @@ def _lost_by_hook(facts: HostFacts) -> Finding:
         "gpus-lost-on-reload",
         "running containers may lose their GPUs at `systemctl daemon-reload`",
         cause="a hook hands over the GPUs, and systemd, which manages the control groups, does not know of it",
-        fix="Set the toolkit to CDI: `sudo nvidia-ctk config --in-place --set nvidia-container-runtime.mode=cdi`; or "
-        f'add "exec-opts": ["native.cgroupdriver=cgroupfs"] to /etc/docker/daemon.json, then {_RESTART}.',
+        fix=_with_the_engine(facts),
         evidence=(_TROUBLE,),
         severity="info" if linked else "warning",
+    )
+
+
+def _with_the_engine(facts: HostFacts) -> str:
+    """How the engine itself comes to give the devices. The mode cdi needs a specification, which the toolkit writes by
+    itself from 1.18 on only, and sets the hook of `--gpus` aside:
+    https://github.com/NVIDIA/nvidia-container-toolkit/issues/1246
+    """
+    specified = any(spec.devices for spec in cdi.gpu_specs(facts))
+    by_cdi = f"`{_MODE_CDI}`" if specified else f"`{_GENERATE} && {_MODE_CDI}`"
+    return (
+        f"Update the toolkit to 1.18 or later with its mode auto and `--runtime=nvidia`; or {by_cdi}, after which "
+        "containers with `--gpus` no longer start; or add "
+        f'"exec-opts": ["native.cgroupdriver=cgroupfs"] to {config_path(facts.docker)}, then {restart(facts.docker)}.'
     )
 
 
@@ -115,7 +133,7 @@ def judge_daemon_config(facts: HostFacts, needs: Needs) -> list[Finding]:
                 "docker-config-repeated",
                 f"{config.path} sets {', '.join(config.repeated)} twice",
                 cause="Docker takes only one of them, so that a part of the file does nothing",
-                fix="Join them into one, then restart Docker.",
+                fix=f"Join them into one, then {restart(docker)}.",
             )
         )
     if docker.state == "ok" and (pending := tuple(_pending(config, docker))):
@@ -141,7 +159,7 @@ def _unreadable(config: DaemonConfig, docker: DockerFacts) -> Finding:
         "docker-config-invalid",
         f"{config.path} is not a valid configuration",
         cause=f"{config.problem}; {later}",
-        fix=f"Correct it; `dockerd --validate --config-file {config.path}` says whether it is.",
+        fix=f"Correct it; `dockerd --validate --config-file {shlex.quote(config.path)}` says whether it is.",
     )
 
 
@@ -166,14 +184,10 @@ def _pending(config: DaemonConfig, docker: DockerFacts) -> Iterator[tuple[str, b
 
 
 def _restart(config: DaemonConfig, docker: DockerFacts, pending: tuple[tuple[str, bool], ...]) -> Finding:
-    if all(reload for _, reload in pending):
-        fix = "Run `sudo systemctl reload docker`; running containers go on."
-    elif docker.live_restore:
-        fix = f"Run {_RESTART}; running containers go on, because live-restore is on."
+    if all(reload for _, reload in pending) and docker.kind != "snap":
+        fix = f"Run `{service_command(docker, 'reload')}`; running containers go on."
     else:
-        running = [c.name for c in docker.containers or ()]
-        stops = f"it stops {len(running)} running containers" if running else "running containers stop"
-        fix = f"Run {_RESTART}; {stops}, because live-restore is off."
+        fix = f"Run {restart(docker)}."
     return warned(
         "daemon-config",
         "docker-restart-pending",

@@ -1,5 +1,6 @@
 """When a question does not arise: the reasons for which checks are skipped. Empty text means that it does arise."""
 
+from nimctl.core.docker_state import elsewhere
 from nimctl.core.errors import NimctlError
 from nimctl.core.facts import HostFacts
 from nimctl.core.gpus import Gpu, select
@@ -26,6 +27,11 @@ def no_engine(facts: HostFacts) -> str:
     if facts.docker.state == "ok" and facts.docker.kind == "podman":
         return "Podman answers in Docker's place"
     return docker_silent(facts)
+
+
+def docker_elsewhere(facts: HostFacts, needs: Needs) -> str:
+    """Why the facts of this machine say nothing of a run: its containers start on another one."""
+    return "Docker is on another machine" if not no_docker_wanted(needs) and elsewhere(facts.docker) else ""
 
 
 def look_failed(facts: HostFacts, name: str) -> str:

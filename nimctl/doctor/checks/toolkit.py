@@ -1,6 +1,9 @@
 """The NVIDIA Container Toolkit, and the ways in which GPUs get into a container."""
 
+import shlex
+
 from nimctl.core import cdi
+from nimctl.core.docker_state import config_path, is_rootless, restart, service_command
 from nimctl.core.facts import HostFacts
 from nimctl.core.injection import WORDS, Mode, Way, config_refusal, injection_modes, runtime_uses_cdi, ways
 from nimctl.doctor import minimums
@@ -8,21 +11,14 @@ from nimctl.doctor.checks.scope import chosen_gpus, look_failed, no_docker_wante
 from nimctl.doctor.model import Check, Finding, Needs, failed, passed, skipped, unknown, warned
 from nimctl.doctor.versions import at_least
 
-_INSTALL = (
-    "Install it: https://docs.nvidia.com/datacenter/cloud-native/container-toolkit/latest/install-guide.html, then "
-    "`sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker`."
-)
-_CONFIGURE = "Run `sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker`."
-_CONFIGURE_ROOTLESS = (
-    "Run `nvidia-ctk runtime configure --runtime=docker --config=$HOME/.config/docker/daemon.json && systemctl --user "
-    "restart docker`."
-)
+# New runtimes come with a reload, at which containers go on:
+# https://docs.docker.com/reference/cli/dockerd/#configuration-reload-behavior
+_GUIDE = "https://docs.nvidia.com/datacenter/cloud-native/container-toolkit/latest/install-guide.html"
 _SET_NO_CGROUPS = "Run `sudo nvidia-ctk config --in-place --set nvidia-container-cli.no-cgroups={}`."
-_RENEW_CONFIG = "Correct {0}, or write it anew: `sudo nvidia-ctk config default --output={0}`."
+_RENEW_CONFIG = "Correct {0}, or write it anew: `sudo nvidia-ctk config default --output={1}`."
+_WRITE_SPEC = "Write one: sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml"
 _ENGINE = "https://docs.docker.com/engine/install/"
-_ENABLE_CDI = (
-    'Turn CDI on: add {"features": {"cdi": true}} to /etc/docker/daemon.json, then run `sudo systemctl restart docker`.'
-)
+_SEE_RUNTIME = "see the check gpu-runtime"
 
 
 def judge_toolkit(facts: HostFacts, needs: Needs) -> list[Finding]:
@@ -39,7 +35,7 @@ def judge_toolkit(facts: HostFacts, needs: Needs) -> list[Finding]:
     stated = f"{title} {version} ({minimums.TOOLKIT} or later is needed)"
     if not enough:
         cause = "older versions cannot configure Docker for CDI, and miss fixes of container escapes"
-        return [failed("toolkit", "toolkit-too-old", stated, cause=cause, fix=_INSTALL)]
+        return [failed("toolkit", "toolkit-too-old", stated, cause=cause, fix=_install(facts))]
     return [passed("toolkit", stated)]
 
 
@@ -52,7 +48,7 @@ def _without_version(facts: HostFacts, title: str) -> Finding:
     if problem := look_failed(facts, "toolkit"):
         return unknown("toolkit", title, cause=problem)
     cause = "neither nvidia-ctk nor nvidia-container-cli nor a package of that name was found"
-    return failed("toolkit", "toolkit-missing", f"no {title}", cause=cause, fix=_INSTALL)
+    return failed("toolkit", "toolkit-missing", f"no {title}", cause=cause, fix=_install(facts))
 
 
 def judge_configured(facts: HostFacts, needs: Needs) -> list[Finding]:
@@ -65,6 +61,8 @@ def judge_configured(facts: HostFacts, needs: Needs) -> list[Finding]:
         return [skipped(check, "NVIDIA's runtime in Docker", reason)]
     if toolkit.version is None and "nvidia" not in docker.runtimes:
         return [skipped(check, "NVIDIA's runtime in Docker", "no toolkit was found")]
+    if _fails_for_it(facts, needs):
+        return [skipped(check, "NVIDIA's runtime in Docker", _SEE_RUNTIME)]
     findings = _config_file(facts)
     if "nvidia" in docker.missing_runtimes:
         path = (docker.runtime_paths or {}).get("nvidia")
@@ -109,7 +107,7 @@ def _config_file(facts: HostFacts) -> list[Finding]:
         title = f"{toolkit.config} cannot be read"
         if "may not read" in toolkit.config_problem:
             return [unknown(check, title, cause=toolkit.config_problem)]
-        fix = _RENEW_CONFIG.format(toolkit.config)
+        fix = _renew_config(facts)
         return [warned(check, "toolkit-config-invalid", title, cause=toolkit.config_problem, fix=fix)]
     if runtime_uses_cdi(facts) or not toolkit.config:
         return []
@@ -151,17 +149,41 @@ def judge_injection(facts: HostFacts, needs: Needs) -> list[Finding]:
     check, title = "gpu-runtime", "GPUs in containers"
     if reason := no_docker_wanted(needs) or no_gpu_wanted(needs) or no_engine(facts):
         return [skipped(check, title, reason)]
-    every = ways(facts)
-    reasons = tuple(f"not by {WORDS[way.mode]}: {way.problem}" for way in every if way.problem)
-    # Docker looks up the chosen GPUs by name for CDI alone; where they have none, that way is closed for this run.
+    reasons = tuple(f"not by {WORDS[way.mode]}: {way.problem}" for way in ways(facts) if way.problem)
     names = cdi.names_of(chosen_gpus(facts, needs), facts)
-    modes = tuple(m for m in injection_modes(facts) if m != "cdi" or not names.missing)
-    if modes:
+    if modes := _open(facts, names):
         found = passed(check, "GPUs get into containers by " + ", ".join(WORDS[m] for m in modes), evidence=reasons)
         return [found, *_doubts(facts, modes[0])]
-    if problem := look_failed(facts, "toolkit") or look_failed(facts, "cdi") or look_failed(facts, "docker's cdi"):
+    if problem := _not_seen(facts):
         return [unknown(check, title, cause=problem)]
     return [_closed(facts, names, reasons)]
+
+
+def _open(facts: HostFacts, names: cdi.CdiNames) -> tuple[Mode, ...]:
+    """The ways that are open for the chosen GPUs. Docker looks them up by name for CDI alone."""
+    return tuple(m for m in injection_modes(facts) if m != "cdi" or not names.missing)
+
+
+def _not_seen(facts: HostFacts) -> str:
+    """Why a way may be there that was not seen; what no look could change is known all the same."""
+    if _other_docker(facts):
+        return ""
+    return look_failed(facts, "toolkit") or look_failed(facts, "cdi") or look_failed(facts, "docker's cdi")
+
+
+def _fails_for_it(facts: HostFacts, needs: Needs) -> bool:
+    """Whether `gpu-runtime` fails for what is wrong here, so that it need not be said twice."""
+    names = cdi.names_of(chosen_gpus(facts, needs), facts)
+    if _open(facts, names) or _not_seen(facts) or _other_docker(facts) or names.missing:
+        return False
+    there = [way for way in ways(facts) if way.there and way.problem]
+    return bool(there) and _is_of_the_setup(facts, there[0])
+
+
+def _is_of_the_setup(facts: HostFacts, way: Way) -> bool:
+    """Whether `toolkit-configured` tells of this problem: the runtime's program, or the toolkit's own file."""
+    gone = way.mode == "runtime" and "nvidia" in facts.docker.missing_runtimes
+    return gone or "no-cgroups" in way.problem or way.problem == config_refusal(facts)
 
 
 def _doubts(facts: HostFacts, first: Mode) -> list[Finding]:
@@ -170,7 +192,7 @@ def _doubts(facts: HostFacts, first: Mode) -> list[Finding]:
     for way in ways(facts):
         if way.mode == first:
             break
-        if way.there and way.problem:
+        if way.there and way.problem and not _is_of_the_setup(facts, way):
             before.append(way)
     if not before:
         return []
@@ -195,11 +217,11 @@ def _closed(facts: HostFacts, names: cdi.CdiNames, reasons: tuple[str, ...]) -> 
         cause, fix = other
     elif names.missing:
         title = f"the CDI specification does not know GPU {', '.join(str(g.index) for g in names.missing)}"
-        cause, fix = str(names.problem), f"Write it anew: sudo nvidia-ctk cdi generate --output={names.path}"
+        cause, fix = str(names.problem), _write_anew(names.path)
     elif specs and facts.docker.cdi_spec_dirs is None and not any(way.mode != "cdi" for way in there):
-        cause, fix = str(names.problem), _ENABLE_CDI
+        cause, fix = str(names.problem), _enable_cdi(facts)
     elif [way.mode for way in there] == ["cdi"] and names.path:
-        cause, fix = there[0].problem, f"Write it anew: sudo nvidia-ctk cdi generate --output={names.path}"
+        cause, fix = there[0].problem, _write_anew(names.path)
     elif there:
         cause, fix = there[0].problem, _remedy(facts, there[0])
     else:
@@ -221,17 +243,47 @@ def _other_docker(facts: HostFacts) -> tuple[str, str] | None:
 def _remedy(facts: HostFacts, way: Way) -> str:
     """What makes a way work that is set up."""
     if way.problem == config_refusal(facts):
-        return _RENEW_CONFIG.format(facts.toolkit.config)
+        return _renew_config(facts)
     if "no-cgroups" in way.problem:
         return _SET_NO_CGROUPS.format("true" if facts.docker.rootless else "false")
+    if "mode is cdi" in way.problem and way.mode == "runtime":
+        return _WRITE_SPEC
     return _configure(facts)
+
+
+def _renew_config(facts: HostFacts) -> str:
+    path = facts.toolkit.config or ""
+    return _RENEW_CONFIG.format(path, shlex.quote(path))
+
+
+def _write_anew(path: str | None) -> str:
+    return f"Write it anew: sudo nvidia-ctk cdi generate --output={shlex.quote(path or '')}"
+
+
+def _enable_cdi(facts: HostFacts) -> str:
+    docker = facts.docker
+    return f'Turn CDI on: add {{"features": {{"cdi": true}}}} to {config_path(docker)}, then {restart(docker)}.'
+
+
+def _install(facts: HostFacts) -> str:
+    return f"Install it: {_GUIDE}, then {_tell_docker(facts)}."
 
 
 def _configure(facts: HostFacts) -> str:
     """The command that tells this Docker of the toolkit, or where to get that."""
     if facts.toolkit.version is None and facts.toolkit.hook is None:
-        return _INSTALL
-    return _CONFIGURE_ROOTLESS if facts.docker.rootless else _CONFIGURE
+        return _install(facts)
+    return f"Run {_tell_docker(facts)}; running containers go on."
+
+
+def _tell_docker(facts: HostFacts) -> str:
+    docker = facts.docker
+    tell = "nvidia-ctk runtime configure --runtime=docker"
+    if is_rootless(docker):
+        tell += " --config=$HOME/.config/docker/daemon.json"
+    else:
+        tell = f"sudo {tell}"
+    return f"`{tell} && {service_command(docker, 'reload')}`"
 
 
 CHECKS = (

@@ -22,7 +22,9 @@ _OTHER_KINDS = {
 }
 _CONFIGURE = "nvidia-ctk runtime configure"
 _ENABLE_CDI = "Turn CDI on"
-_GENERATE = re.compile(r"nvidia-ctk cdi generate --output=([^\s`]+)")
+_GENERATE = re.compile(r"nvidia-ctk cdi generate --output=('[^']+'|[^\s`]+)")
+# Its advice names the same command as one of several steps, after which `--gpus` ends: a person's choice.
+_NOT_ALONE = "gpus-lost-on-reload"
 # Until then the option wrote another key: https://github.com/NVIDIA/nvidia-container-toolkit/pull/339
 _CAN_ENABLE_CDI = "1.14.5"
 
@@ -159,8 +161,8 @@ def _generate(findings: Sequence[Finding], facts: HostFacts, aside: set[str]) ->
         return []
     found: dict[str, list[str]] = {}
     for finding in findings:
-        if match := _GENERATE.search(finding.fix):
-            found.setdefault(match[1], []).append(finding.id)
+        if finding.id != _NOT_ALONE and (match := _GENERATE.search(finding.fix)):
+            found.setdefault(match[1].strip("'"), []).append(finding.id)
     return [
         Remedy(
             "cdi-generate",

@@ -5,12 +5,14 @@ Its keys: https://docs.docker.com/reference/cli/dockerd/#daemon-configuration-fi
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from nimctl.core.facts import DaemonConfig, DockerFacts
+from nimctl.doctor.observe.files import read, regular
 
 _STANDARD = "etc/docker/daemon.json"
 # https://github.com/canonical/docker-snap#changing-the-default-settings
@@ -69,17 +71,19 @@ def _told_to_daemon(endpoint: str, root: Path) -> Path | None:
 
 
 def _daemons(root: Path) -> Iterator[list[str]]:
-    """The command line of each running dockerd that this user may see."""
+    """The command line of each running dockerd of root or of this user."""
     try:
         processes = [p for p in (root / "proc").iterdir() if p.name.isdigit()][:_MOST_PROCESSES]
     except OSError:
         return
     for process in processes:
         try:
-            if (process / "comm").read_text(encoding="utf-8", errors="replace").strip() == "dockerd":
-                yield (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            if process.stat().st_uid not in (0, os.getuid()):
+                continue  # anybody may call a program dockerd, and name any file on its command line
         except OSError:
             continue  # it has ended
+        if read(process / "comm") == "dockerd" and (line := read(process / "cmdline")):
+            yield line.split("\0")
 
 
 def _flags(words: list[str]) -> Iterator[tuple[str, str]]:
@@ -94,7 +98,7 @@ def _flags(words: list[str]) -> Iterator[tuple[str, str]]:
 
 def _hosts_in(path: Path) -> list[str]:
     try:
-        data = json.loads(path.read_bytes()[:_LARGEST])
+        data = json.loads(regular(path, _LARGEST))
     except (OSError, ValueError, RecursionError):
         return []
     hosts = data.get("hosts") if isinstance(data, dict) else None
@@ -105,13 +109,14 @@ def read_daemon_config(path: Path) -> DaemonConfig:
     """One file: that it is missing or why it cannot be read, else its keys that matter. Never raises."""
     where = str(path)
     try:
-        with path.open("rb") as file:
-            text = file.read(_LARGEST + 1)
+        text = regular(path, _LARGEST)
     except (FileNotFoundError, NotADirectoryError):
         return DaemonConfig(where, exists=False)
     except OSError as error:
         return DaemonConfig(where, problem=None if isinstance(error, PermissionError) else str(error.strerror))
-    digest = hashlib.sha256(text).hexdigest()
+    except ValueError as error:
+        return DaemonConfig(where, exists=True, problem=" ".join(str(error).split()))
+    digest = hashlib.sha256(text.encode()).hexdigest()
     repeated: list[str] = []
 
     def table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -122,9 +127,7 @@ def read_daemon_config(path: Path) -> DaemonConfig:
     if not text.strip():
         return DaemonConfig(where, exists=True, text_hash=digest)  # dockerd takes an empty file for none
     try:
-        if len(text) > _LARGEST:
-            raise ValueError("it is too large for a configuration")
-        data = json.loads(text.decode(), object_pairs_hook=table)
+        data = json.loads(text, object_pairs_hook=table)
         if not isinstance(data, dict):
             raise ValueError("it is not a JSON object")
     except (ValueError, RecursionError) as error:

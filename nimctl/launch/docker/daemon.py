@@ -3,7 +3,6 @@
 Shapes: https://docs.docker.com/reference/api/engine/version/v1.51/#tag/System/operation/SystemInfo and SystemVersion.
 """
 
-import re
 import socket
 import threading
 import time
@@ -12,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nimctl.core import command
 from nimctl.core.facts import ContainerFacts, DockerFacts, DockerKind, DockerState
 from nimctl.launch.docker.client import DEFAULT_ENDPOINT, endpoint, open_client
 from nimctl.launch.docker.errors import Doing, id_of, translate
@@ -39,23 +37,17 @@ def describe_daemon(timeout: float = 5.0, *, containers: bool = True) -> DockerF
     started = time.monotonic()
     found: list[DockerFacts] = []
     running: list[tuple[ContainerFacts, ...]] = []
-    buildx: list[str | None] = [None]
 
     def ask_daemon() -> None:
         _look(timeout * _SHARE, started, found, running if containers else None)
 
-    def ask_buildx() -> None:
-        buildx[0] = _buildx(timeout * _SHARE)
-
-    # Threads and not an alarm: the doctor asks from a thread of its own. Left behind, they end with the process.
-    threads = [threading.Thread(target=t, name=t.__name__, daemon=True) for t in (ask_daemon, ask_buildx)]
-    for thread in threads:
-        thread.start()
-    threads[0].join(timeout)
-    threads[1].join(timeout * (1 - _SHARE))
+    # A thread and not an alarm: the doctor asks from a thread of its own. Left behind, it ends with the process.
+    thread = threading.Thread(target=ask_daemon, name=ask_daemon.__name__, daemon=True)
+    thread.start()
+    thread.join(timeout)
     if not found:
-        return DockerFacts("hangs", f"no complete answer within {timeout:g} s", buildx=buildx[0])
-    return replace(found[0], buildx=buildx[0], containers=running[0] if running else None)
+        return DockerFacts("hangs", f"no complete answer within {timeout:g} s")
+    return replace(found[0], containers=running[0] if running else None)
 
 
 def _look(
@@ -91,35 +83,36 @@ def _knock(where: str, timeout: float) -> None:
 
 
 def _facts(where: str, version: Mapping[str, Any], info: Mapping[str, Any]) -> DockerFacts:
-    security = tuple(info.get("SecurityOptions") or ())
-    components = {str(c.get("Name", "")): str(c.get("Version", "")) for c in version.get("Components") or ()}
-    paths = {str(name): _program(runtime) for name, runtime in (info.get("Runtimes") or {}).items()}
+    security = tuple(str(option) for option in _list(info.get("SecurityOptions")))
+    parts = [_table(part) for part in _list(version.get("Components"))]
+    components = {str(part.get("Name", "")): str(part.get("Version", "")) for part in parts}
+    paths = {str(name): _program(runtime) for name, runtime in _table(info.get("Runtimes")).items()}
     programs = {name: path for name, path in paths.items() if path}
     return DockerFacts(
         "ok",
         endpoint=where,
         kind=_kind(version, info, components),
-        version=version.get("Version"),
-        api_version=version.get("ApiVersion"),
+        version=_text(version.get("Version")),
+        api_version=_text(version.get("ApiVersion")),
         runc=components.get("runc") or None,
         containerd=components.get("containerd") or None,
         rootless=any("rootless" in option for option in security),
-        storage_driver=info.get("Driver"),
+        storage_driver=_text(info.get("Driver")),
         containerd_store=_containerd_store(info),
-        data_root=info.get("DockerRootDir"),
+        data_root=_text(info.get("DockerRootDir")),
         runtimes=tuple(sorted(paths)),
         runtime_paths=programs or None,
         missing_runtimes=tuple(sorted(n for n, p in programs.items() if where.startswith("unix:") and _missing(p))),
-        default_runtime=info.get("DefaultRuntime"),
-        cdi_spec_dirs=tuple(info.get("CDISpecDirs") or ()) or None,
+        default_runtime=_text(info.get("DefaultRuntime")),
+        cdi_spec_dirs=tuple(str(folder) for folder in _list(info.get("CDISpecDirs"))) or None,
         cdi_devices=_cdi_devices(info),
-        cgroup_driver=info.get("CgroupDriver"),
-        cgroup_version=info.get("CgroupVersion"),
+        cgroup_driver=_text(info.get("CgroupDriver")),
+        cgroup_version=_text(info.get("CgroupVersion")),
         security_options=security,
-        architecture=info.get("Architecture"),
-        operating_system=info.get("OperatingSystem"),
-        live_restore=info.get("LiveRestoreEnabled"),
-        pids_limit=info.get("PidsLimit"),
+        architecture=_text(info.get("Architecture")),
+        operating_system=_text(info.get("OperatingSystem")),
+        live_restore=_truth(info.get("LiveRestoreEnabled")),
+        pids_limit=_truth(info.get("PidsLimit")),
         http_proxy=bool(info.get("HttpProxy") or info.get("HttpsProxy")) if "HttpProxy" in info else None,
     )
 
@@ -130,7 +123,7 @@ def _kind(version: Mapping[str, Any], info: Mapping[str, Any], components: Mappi
     """
     if any(name.startswith("Podman") for name in components):
         return "podman"
-    platform = str((version.get("Platform") or {}).get("Name", ""))
+    platform = str(_table(version.get("Platform")).get("Name", ""))
     if platform.startswith("Docker Desktop") or info.get("OperatingSystem") == "Docker Desktop":
         return "desktop"
     if str(info.get("DockerRootDir", "")).startswith(_SNAP_DATA):
@@ -145,14 +138,16 @@ def _containerd_store(info: Mapping[str, Any]) -> bool | None:
     status = info.get("DriverStatus")
     if status is None:
         return None
-    return any(len(pair) > 1 and pair[0] == "driver-type" and pair[1] == _CONTAINERD_STORE for pair in status)
+    pairs = [pair for pair in _list(status) if isinstance(pair, list)]
+    return any(len(pair) > 1 and pair[0] == "driver-type" and pair[1] == _CONTAINERD_STORE for pair in pairs)
 
 
 def _cdi_devices(info: Mapping[str, Any]) -> tuple[str, ...] | None:
     devices = info.get("DiscoveredDevices")
     if devices is None:  # an empty list is left out as well, so it cannot be told from an old engine
         return None
-    return tuple(sorted(str(d.get("ID", "")) for d in devices if d.get("Source") == "cdi"))
+    named = [_table(device) for device in _list(devices)]
+    return tuple(sorted(str(device.get("ID", "")) for device in named if device.get("Source") == "cdi"))
 
 
 def _program(runtime: Any) -> str:
@@ -168,10 +163,18 @@ def _missing(program: str) -> bool:
         return False  # a folder that this user may not look into
 
 
-def _buildx(timeout: float) -> str | None:
-    """The version of the buildx plugin, such as 0.13.1; "unknown" when it is there and does not say."""
-    result = command.run(["docker", "buildx", "version"], timeout=timeout)
-    if not result.ok:
-        return None
-    match = re.search(r"\bv?(\d+\.\d+(\.\d+)?\S*)", result.stdout)
-    return match.group(1) if match else "unknown"
+def _text(value: Any) -> str | None:
+    """What should be a text, as text: a daemon of another make may answer with a number."""
+    return str(value) if isinstance(value, str | int | float) and not isinstance(value, bool) and value != "" else None
+
+
+def _truth(value: Any) -> bool | None:
+    return value if isinstance(value, bool) else None
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _table(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from nimctl.core.docker_state import NO_SSH
 from nimctl.core.errors import NimctlError
 from nimctl.core.secret import redact
 
@@ -62,7 +63,8 @@ _FIXES: Mapping[str, str] = {
     "or use `--runtime process`.",
     "docker-permission": "Add yourself to the docker group (`sudo usermod -aG docker $USER`) and log in again.",
     "docker-unreachable": "Start it (`sudo systemctl start docker`), or correct DOCKER_HOST or `docker context`.",
-    "docker-hangs": "Look at the daemon (`journalctl -u docker`) and restart it: `sudo systemctl restart docker`.",
+    "docker-hangs": "Look at the daemon (`journalctl -u docker`) and restart it: `sudo systemctl restart docker` "
+    "(running containers stop unless live-restore is on).",
     "docker-too-old": "Install Docker Engine 24.0 or later: https://docs.docker.com/engine/install/",
     "docker-refused": "Read the daemon's sentence; `journalctl -u docker` holds the rest.",
     "image-not-found": "Check the name and the tag; `nimctl pull` fetches it, `nimctl build` makes ours.",
@@ -76,7 +78,8 @@ _FIXES: Mapping[str, str] = {
     "terms-not-accepted": "Open the model's page in the NGC catalogue, accept its terms, then try again.",
     "disk-full": "Free space on docker's disk (`docker system df`, `docker image prune`), then try again.",
     "gpu-runtime-missing": "Install the NVIDIA Container Toolkit, run `sudo nvidia-ctk runtime configure "
-    "--runtime=docker` and restart docker; for CDI: `sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`.",
+    "--runtime=docker && sudo systemctl reload docker`; for CDI: "
+    "`sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`.",
     "driver-missing": "Load the NVIDIA driver; `nimctl doctor` shows what it says.",
     "cache-not-writable": "Prepare the folder with `nimctl cache init`.",
     "port-in-use": "Choose another port with --port.",
@@ -180,5 +183,7 @@ def _sentence(error: BaseException) -> str:
     """The daemon's explanation where there is one, else the innermost reason."""
     if explanation := getattr(error, "explanation", None):
         return str(explanation)
+    if "paramiko" in str(error):
+        return NO_SSH
     innermost = [link for link in _chain(error) if isinstance(link, OSError) and link.strerror]
     return str(innermost[-1]) if innermost else str(error)

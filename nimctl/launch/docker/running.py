@@ -45,7 +45,7 @@ def describe(inspected: Mapping[str, Any]) -> ContainerFacts:
     return ContainerFacts(
         id=str(inspected.get("Id", ""))[:12],
         name=str(inspected.get("Name", "")).lstrip("/"),
-        image=config.get("Image"),
+        image=_text(config.get("Image")),
         gpus=_has_gpus(_table(inspected.get("HostConfig")), environment),
         ours=OUR_LABEL in _table(config.get("Labels")),
         key_variables=tuple(sorted(name for name, value in environment.items() if _is_key(name, value))),
@@ -91,7 +91,7 @@ def _variables(lines: Sequence[str] | None) -> Iterator[tuple[str, str]]:
 def _named(listed: Mapping[str, Any]) -> ContainerFacts:
     """Of a container that was not inspected."""
     ours = OUR_LABEL in _table(listed.get("Labels"))
-    return ContainerFacts(str(listed.get("Id", ""))[:12], _name(listed), listed.get("Image"), ours=ours)
+    return ContainerFacts(str(listed.get("Id", ""))[:12], _name(listed), _text(listed.get("Image")), ours=ours)
 
 
 def _name(listed: Mapping[str, Any]) -> str:
@@ -100,3 +100,7 @@ def _name(listed: Mapping[str, Any]) -> str:
 
 def _table(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None

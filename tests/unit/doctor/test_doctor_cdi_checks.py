@@ -4,7 +4,8 @@ import pytest
 
 from nimctl.core import cdi
 from nimctl.core.facts import CdiSpec
-from tests.unit.doctor.hosts import HEALTHY, gpus, host, judge, verdicts, without_gpus
+from nimctl.core.gpus import MigDevice
+from tests.unit.doctor.hosts import HEALTHY, gpus, host, inventory, judge, verdicts, without_gpus
 
 NAMES = (*map(str, range(8)), "all")
 
@@ -135,3 +136,51 @@ def test_what_docker_itself_says_counts_more_than_the_files():
 
 def test_a_host_that_is_well():
     assert verdicts(judge("cdi", HEALTHY)) == [("pass", "cdi")]
+
+
+def test_only_what_the_toolkit_writes_is_written_anew():
+    (finding,) = check(CdiSpec("/etc/cdi/nvidia.json", problem="line 3: no"))
+    assert finding.fix == "Write it anew: sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.json"
+    (finding,) = check(CdiSpec("/etc/cdi/nvidia-imex.yaml", problem="line 3: no"))
+    assert finding.id == "cdi-unreadable"
+    assert "generate" not in finding.fix and "Correct /etc/cdi/nvidia-imex.yaml" in finding.fix
+
+
+def test_a_folder_with_spaces_is_quoted():
+    folder = {"cdi_spec_dirs": ("/srv/my cdi",)}
+    (finding,) = check(spec("/srv/my cdi/nvidia.yaml", driver="570.86.15"), docker=folder)
+    assert finding.fix == "Write it anew: sudo nvidia-ctk cdi generate --output='/srv/my cdi/nvidia.yaml'"
+
+
+def test_turning_cdi_on_says_what_the_restart_ends():
+    (finding,) = check(spec(), docker={"cdi_spec_dirs": None})
+    assert "running containers stop, because live-restore is off" in finding.evidence[0]
+
+
+SLICED = gpus(8, mig=True, mig_devices=(MigDevice("MIG-a"),))
+
+
+@pytest.mark.parametrize(
+    ("devices", "names"),
+    [
+        (("0:0", "0:1", *map(str, range(1, 8)), "all"), ("0:0", "0:1")),
+        (("mig0:0", *map(str, range(1, 8)), "all"), ("mig0:0",)),
+        (("MIG-a", *map(str, range(1, 8)), "all"), ("MIG-a",)),
+        (("0:0", "00:1", "10:0", *map(str, range(1, 8)), "all"), ("0:0",)),
+    ],
+)
+def test_slices_stand_for_a_gpu_with_mig(devices, names):
+    """The toolkit lists no GPU as a whole whose MIG is on."""
+    mixed = (SLICED[0], *gpus(8)[1:])
+    facts = host(cdi=(spec(devices=devices),), gpus=inventory(*mixed))
+    assert verdicts(judge("cdi", facts)) == [("pass", "cdi")]
+    assert cdi.names_of(mixed, facts).names == ("all",)
+    assert cdi.names_of(mixed[:1], facts).names == names
+    stale = spec(devices=tuple(name for name in devices if name != "7"))
+    assert verdicts(judge("cdi", host(facts, cdi=(stale,)))) == [("warn", "cdi-stale")]
+
+
+def test_a_gpu_with_mig_without_its_slices_is_missing_when_it_is_chosen_alone():
+    facts = host(cdi=(spec(devices=(*map(str, range(1, 8)), "all")),), gpus=inventory(SLICED[0], *gpus(8)[1:]))
+    assert cdi.names_of(facts.gpus.gpus, facts).names == ("all",)
+    assert [g.index for g in cdi.names_of(facts.gpus.gpus[:1], facts).missing] == [0]

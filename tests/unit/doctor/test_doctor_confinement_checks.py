@@ -80,3 +80,9 @@ def test_apparmor(facts, expected):
 
 def test_the_process_runtime_is_not_confined_by_docker():
     assert verdicts(judge("apparmor", H200_UBUNTU, Needs(KIMI, runtime="process"))) == [("skip", "apparmor")]
+
+
+def test_a_cache_folder_with_spaces_is_quoted():
+    cache = {"path": "/data/my nim", "selinux_label": "u:object_r:default_t:s0"}
+    (label,) = judge("selinux", host(LABELLING, cache=cache))
+    assert "container_file_t '/data/my nim(/.*)?' && sudo restorecon -R '/data/my nim'`" in label.fix

@@ -50,3 +50,14 @@ def test_keys_in_environments_are_named_with_their_container(image, names, gpus,
 
 def test_passwords_of_other_programs_are_not_this_program_s_business():
     assert verdicts(check("keys-in-containers", DATABASE, UNSEEN)) == [("pass", "keys-in-containers")]
+
+
+def test_keys_in_many_containers_are_one_finding_that_names_them():
+    boxes = [ContainerFacts(f"c{i}", f"box{i}", "x", gpus=True, key_variables=("HF_TOKEN",)) for i in range(20)]
+    nim = ContainerFacts("n", "nim", "nvcr.io/nim/a/b:1", gpus=True, key_variables=("NGC_API_KEY",))
+    (finding,) = check("keys-in-containers", nim, *boxes)
+    assert (finding.title, finding.severity) == ("the environments of 21 containers hold keys", "warning")
+    assert finding.evidence[:2] == ("nim: NGC_API_KEY", "box0: HF_TOKEN")
+    assert finding.evidence[-1] == "and 5 more"
+    (finding,) = check("keys-in-containers", nim, nim)
+    assert finding.severity == "info"  # as NVIDIA's pages say

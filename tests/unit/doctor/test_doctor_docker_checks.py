@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from nimctl.core.docker_state import podman_error
+from nimctl.core.docker_state import NO_SSH, podman_error
 from nimctl.core.facts import ContainerFacts, DaemonConfig
+from nimctl.doctor import checks
 from nimctl.doctor.model import Needs
-from tests.unit.doctor.hosts import HEALTHY, KIMI, host, judge, verdicts
+from tests.unit.doctor.hosts import HEALTHY, KIMI, host, judge, verdicts, without_gpus
 
 NO_GPU = Needs(recipe=KIMI, gpus="none")
 CONFIG = DaemonConfig("/etc/docker/daemon.json", exists=True)
@@ -91,7 +92,7 @@ def test_docker_version(version, expected):
         ({"kind": "other"}, [("unknown", "docker-kind")]),
         ({"kind": None}, [("unknown", "docker-kind")]),
         ({"kind": "snap"}, [("warn", "docker-snap")]),
-        ({"kind": "desktop"}, [("warn", "docker-desktop")]),
+        ({"kind": "desktop"}, [("skip", "docker-kind")]),  # `gpu-runtime` fails for it
         ({"rootless": True}, [("warn", "docker-user-namespace")]),
         ({"security_options": ("name=userns",)}, [("warn", "docker-user-namespace")]),
         (
@@ -121,11 +122,107 @@ def test_a_snap_says_when_it_does_not_see_the_cache():
 
 def test_docker_desktop_has_gpus_with_wsl_only():
     desktop = {"kind": "desktop"}
-    assert [f.severity for f in judge("docker-kind", host(docker=desktop))] == ["warning"]
+    assert verdicts(judge("docker-kind", host(docker=desktop))) == [("skip", "docker-kind")]  # a cause fails once
+    (finding,) = judge("docker-kind", host(docker=desktop), NO_GPU)
+    assert (finding.id, finding.severity) == ("docker-desktop", "warning")
     assert [f.severity for f in judge("docker-kind", host(docker=desktop, system={"wsl": True}))] == ["info"]
     (finding,) = judge("gpu-runtime", host(docker=desktop))
     assert (finding.id, "virtual machine" in finding.cause) == ("gpu-runtime-missing", True)
+    assert verdicts(judge("gpu-runtime", host(docker=desktop, problems=("cdi: no answer",)))) == [
+        ("fail", "gpu-runtime-missing")  # whatever the look had found
+    ]
     assert verdicts(judge("gpu-runtime", host(docker=desktop, system={"wsl": True}))) == [("pass", "gpu-runtime")]
+
+
+# Docker of another machine, or of another kind
+
+
+def findings_of(facts, needs=None):
+    return [f for check in checks.ALL for f in check.judge(facts, needs or Needs(recipe=KIMI))]
+
+
+@pytest.mark.parametrize("endpoint", ["ssh://me@gpu7", "tcp://10.0.0.7:2376", "https://gpu7.example:2376", "tcp://[x"])
+def test_a_docker_of_another_machine_is_one_finding_and_this_machine_is_not_judged(endpoint):
+    """This one is a laptop without GPU, without toolkit, and with a full disk."""
+    laptop = host(
+        docker={"endpoint": endpoint, "cdi_devices": None, "config": None},
+        gpus=without_gpus(),
+        nvidia_kernel={"pci_gpus": 0, "module": None},
+        toolkit={"version": None, "hook": None},
+        cdi=(),
+        cache={"exists": False},
+        security={"selinux": "enforcing"},
+        image_store=None,
+    )
+    spoken = [f for f in findings_of(laptop) if f.verdict in ("fail", "warn")]
+    assert [(f.check, f.id) for f in spoken] == [("docker", "docker-remote")]
+    assert endpoint in spoken[0].title and "not judged" in spoken[0].cause
+    for check in ("driver", "gpus", "memory", "cache", "disk", "image-filesystem", "toolkit", "gpu-runtime", "selinux"):
+        (finding,) = judge(check, laptop)
+        assert (finding.verdict, finding.cause) == ("skip", "Docker is on another machine")
+    process = findings_of(laptop, Needs(recipe=KIMI, runtime="process"))
+    assert "docker-remote" not in {f.id for f in process}
+    assert {f.verdict for f in process if f.check == "driver"} == {"fail"}
+
+
+@pytest.mark.parametrize(
+    "endpoint", [None, "unix:///srv/docker.sock", "tcp://127.0.0.1:2375", "tcp://localhost:2375", "tcp://[::1]:2375"]
+)
+def test_a_docker_of_this_machine_is_judged(endpoint):
+    facts = host(docker={"endpoint": endpoint})
+    assert verdicts(judge("docker", facts)) == [("pass", "docker")]
+    assert verdicts(judge("gpu-runtime", facts)) == [("pass", "gpu-runtime")]
+
+
+@pytest.mark.parametrize("state", ["unreachable", "hangs", "permission"])
+def test_a_docker_of_another_machine_that_does_not_answer_is_not_started_here(state):
+    docker = {"state": state, "endpoint": "ssh://me@gpu7", "detail": NO_SSH}
+    (finding,) = judge("docker", host(docker=docker))
+    assert (finding.verdict, finding.id) == ("fail", f"docker-{state}")
+    assert finding.fix.startswith("Run nimctl on that machine") and "systemctl" not in finding.fix
+    assert NO_SSH in finding.cause
+    (finding,) = judge("docker", host(docker={**docker, "endpoint": "tcp://gpu7:2376", "detail": "refused"}))
+    assert "docker context ls" in finding.fix and "sudo" not in finding.fix
+
+
+ROOTLESS_SOCKET = "unix:///run/user/1000/docker.sock"
+
+
+@pytest.mark.parametrize(
+    ("state", "fix"),
+    [
+        ("unreachable", "`systemctl --user start docker`; `journalctl --user -u docker"),
+        ("hangs", "`systemctl --user restart docker`"),
+        ("missing", "`systemctl --user start docker`"),
+        ("permission", "another user's rootless Docker"),
+    ],
+)
+def test_a_rootless_docker_is_not_the_service_of_root(state, fix):
+    (finding,) = judge("docker", host(docker={"state": state, "endpoint": ROOTLESS_SOCKET}))
+    assert fix in finding.fix
+    assert "sudo" not in finding.fix
+
+
+def test_the_service_of_each_kind_is_restarted_in_its_own_way():
+    pending = {"live_restore": False, **config(cgroup_driver="cgroupfs")}
+    for change, command in (
+        ({}, "`sudo systemctl restart docker`"),
+        ({"rootless": True}, "`systemctl --user restart docker`"),
+        ({"kind": "snap"}, "`sudo snap restart docker`"),
+    ):
+        (finding,) = judge("daemon-config", host(docker={**pending, **change}))
+        assert f"Run {command}; running containers stop, because live-restore is off" in finding.fix
+    snap = {"kind": "snap", "runtimes": ("runc",), **config(runtimes=("nvidia",))}
+    (finding,) = judge("daemon-config", host(docker=snap))
+    assert "`sudo snap restart docker`; running containers stop" in finding.fix  # it knows no reload
+
+
+def test_mapped_ids_are_the_callers_group_without_root_and_another_with_userns_remap():
+    (rootless,) = judge("docker-kind", host(docker={"rootless": True}, cache={"path": "/data/my nim"}))
+    assert "your own group" in rootless.cause and "subgid" not in rootless.fix
+    assert "chmod -R g+rwX '/data/my nim'" in rootless.fix
+    (remapped,) = judge("docker-kind", host(docker={"security_options": ("name=userns",)}))
+    assert "/etc/subgid" in remapped.fix
 
 
 def test_a_configuration_that_keeps_docker_from_starting_is_to_be_corrected_first():
@@ -181,6 +278,23 @@ def test_with_links_in_dev_char_the_hook_is_a_lesser_risk():
     assert (finding.verdict, finding.severity) == ("warn", "info")
 
 
+def test_the_mode_cdi_is_advised_with_the_specification_that_it_needs_and_what_it_ends():
+    (without,) = judge("cgroup-driver", host(toolkit=LEGACY, cdi=()))
+    written = without.fix.index("nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml")
+    assert written < without.fix.index("nvidia-container-runtime.mode=cdi")
+    assert "1.18" in without.fix and "`--gpus` no longer start" in without.fix
+    assert "running containers stop, because live-restore is off" in without.fix
+    (with_one,) = judge("cgroup-driver", host(toolkit=LEGACY))
+    assert "cdi generate" not in with_one.fix
+
+
+def test_a_runtime_whose_program_is_gone_is_said_once():
+    """--gpus, a hook, is left; what mends the runtime mends that as well."""
+    gone = host(docker={"missing_runtimes": ("nvidia",)})
+    spoken = [f.id for f in findings_of(gone) if f.verdict in ("fail", "warn")]
+    assert spoken == ["nvidia-runtime-broken"]
+
+
 @pytest.mark.parametrize(
     ("runc", "links", "expected"),
     [
@@ -232,7 +346,7 @@ def test_a_restart_says_what_it_stops():
     running = (ContainerFacts("1", "chat", gpus=True),)
     pending = {"containers": running, **config(cgroup_driver="cgroupfs")}
     (finding,) = judge("daemon-config", host(docker=pending))
-    assert "it stops 1 running containers" in finding.fix
+    assert "it stops 1 running container, because" in finding.fix
     (finding,) = judge("daemon-config", host(docker={**pending, "live_restore": True}))
     assert "running containers go on" in finding.fix
     (finding,) = judge("daemon-config", host(docker={"runtimes": ("runc",), **config(runtimes=("nvidia",))}))

@@ -1,6 +1,7 @@
 """Looking at Docker's configuration file, the toolkit's, CDI specifications and running containers."""
 
 import json
+import os
 import time
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from nimctl.doctor.observe.daemon_config import look_at_daemon_config, read_daem
 from nimctl.doctor.observe.nvidia import look_at_cdi, look_at_toolkit
 from nimctl.launch.docker.running import MOST_INSPECTED, OUR_LABEL, describe, look_at_running
 from nimctl.launch.docker.runtime import LABEL
+from tests.lib.users import needs_root
 
 CANARY = "nvapi-CANARY0123456789abcdef"
 STANDARD = DockerFacts("ok", endpoint="unix:///var/run/docker.sock", kind="engine")
@@ -128,6 +130,31 @@ def test_a_running_daemon_tells_its_file(tmp_path, flags, by_flag):
     write(tmp_path, "srv/d.json", {} if by_flag else {"hosts": [SOCKET]})
     assert look_at_daemon_config(DockerFacts("ok", endpoint=SOCKET), tmp_path).path == str(tmp_path / "srv/d.json")
     assert look_at_daemon_config(DockerFacts("ok", endpoint=SOCKET + "2"), tmp_path) is None
+
+
+def named_by(tmp_path, target):
+    """A process that calls itself dockerd and names this file on its command line."""
+    write(tmp_path, "proc/7/comm", "dockerd\n")
+    write(tmp_path, "proc/7/cmdline", "\0".join(["dockerd", "--config-file", target]))
+    return look_at_daemon_config(DockerFacts("ok", endpoint=SOCKET), tmp_path)
+
+
+def test_a_file_named_on_a_command_line_is_read_only_as_far_as_a_configuration_goes(tmp_path):
+    (tmp_path / "huge").touch()
+    os.truncate(tmp_path / "huge", 2**40)
+    os.mkfifo(tmp_path / "pipe")
+    assert named_by(tmp_path, "/huge") is None
+    assert named_by(tmp_path, "/pipe") is None
+    assert read_daemon_config(tmp_path / "pipe").problem == "it is not a regular file"
+    assert read_daemon_config(tmp_path / "huge").problem == "it is too large"
+
+
+@needs_root
+def test_what_another_user_calls_dockerd_is_not_believed(tmp_path):
+    write(tmp_path, "srv/d.json", {"hosts": [SOCKET]})
+    assert named_by(tmp_path, "/srv/d.json").path == str(tmp_path / "srv/d.json")
+    os.chown(tmp_path / "proc/7", 12345, 12345)
+    assert named_by(tmp_path, "/srv/d.json") is None
 
 
 # The toolkit's configuration

@@ -124,7 +124,7 @@ def test_a_pending_restart_is_done_and_a_pending_reload_is_not_a_restart():
     [
         ({"kind": "snap", "runtimes": ("nvidia", "runc"), "missing_runtimes": ("nvidia",)}, "snap"),
         ({"kind": "other"}, "not Docker Engine"),
-        ({"endpoint": "tcp://10.0.0.7:2376"}, "not this host's service docker"),
+        ({"endpoint": "tcp://127.0.0.1:2376"}, "not this host's service docker"),
         ({"config": None}, "not known which file"),
         ({"config": DaemonConfig("/e/daemon.json", exists=True, problem="line 3: ,")}, "corrected by hand"),
         ({"config": DaemonConfig("/e/daemon.json", exists=True, repeated=("runtimes",))}, "runtimes is in it twice"),
@@ -133,6 +133,18 @@ def test_a_pending_restart_is_done_and_a_pending_reload_is_not_a_restart():
 )
 def test_a_docker_that_is_not_the_hosts_own_service_is_not_touched(docker, reason):
     assert reason in one(no_way_for_gpus(docker=docker), "docker-runtime").refused
+
+
+def test_a_docker_of_another_machine_has_no_remedy_here():
+    assert plan(no_way_for_gpus(docker={"endpoint": "tcp://10.0.0.7:2376"})) == ()
+
+
+def test_the_mode_cdi_is_a_persons_choice_and_not_written_for_them():
+    lost = as_root(toolkit={"ctk": "/usr/bin/nvidia-ctk", "mode": "legacy"}, cdi=())
+    assert "gpus-lost-on-reload" in {f.id for f in run_checks(lost, Needs(KIMI)).findings}
+    assert plan(lost) == ()
+    needed = as_root(toolkit={"ctk": "/usr/bin/nvidia-ctk", "mode": "cdi"}, cdi=())
+    assert one(needed, "cdi-generate").lines == ("nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml",)
 
 
 def test_docker_desktop_is_left_to_its_settings():

@@ -153,7 +153,7 @@ def test_no_way_for_gpus(parts, fix):
         ({"kind": "snap"}, {}, "sudo snap remove docker"),
         ({"kind": "desktop"}, {}, "docker context use default"),
         ({"rootless": True}, {"config": "/etc/config.toml", "mode": "legacy"}, "no-cgroups=true"),
-        ({"rootless": True}, NO_HOOK, "systemctl --user restart docker"),
+        ({"rootless": True}, NO_HOOK, "systemctl --user reload docker"),
         ({"missing_runtimes": ("nvidia",), "runtimes": ("nvidia",)}, {"version": None, "hook": None}, "install-guide"),
     ],
 )
@@ -172,12 +172,62 @@ def test_a_configuration_that_cannot_be_understood_closes_runtime_and_hook_but_n
 
 
 def test_a_way_that_is_set_up_and_broken_is_said_where_another_works():
-    broken = host(
-        docker={"missing_runtimes": ("nvidia",), "runtime_paths": {"nvidia": "/gone/nvidia-container-runtime"}}
-    )
+    docker = {**NO_RUNTIME, "rootless": False}
+    broken = host(docker=docker, toolkit={"mode": "csv"})
     passes, doubt = judge("gpu-runtime", broken)
     assert (passes.verdict, doubt.id, doubt.severity) == ("pass", "gpu-runtime-doubtful", "info")
-    assert "/gone/nvidia-container-runtime" in doubt.cause
+    assert "its hook refuses" in doubt.cause
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ({"docker": {"missing_runtimes": ("nvidia",)}}, "nvidia-runtime-broken"),
+        ({"toolkit": {"mode": "legacy", "config": CONFIG, "no_cgroups": True}}, "toolkit-no-cgroups"),
+        ({"toolkit": {"config": CONFIG, "config_problem": "line 3"}}, "toolkit-config-invalid"),
+    ],
+)
+def test_what_is_wrong_with_the_setup_is_said_once(parts, said):
+    """Where another way is open it is a warning; where it closes the last way it is why `gpu-runtime` fails."""
+    opened = host(**parts)
+    assert verdicts(judge("toolkit-configured", opened)) == [("warn", said)]
+    assert verdicts(judge("gpu-runtime", opened)) == [("pass", "gpu-runtime")]
+    closed = host(opened, cdi=(), toolkit={"hook": None})
+    assert verdicts(judge("toolkit-configured", closed)) == [("skip", "toolkit-configured")]
+    assert verdicts(judge("gpu-runtime", closed)) == [("fail", "gpu-runtime-missing")]
+    unseen = host(closed, problems=("cdi: no answer",))
+    assert verdicts(judge("toolkit-configured", unseen)) == [("warn", said)]
+    assert verdicts(judge("gpu-runtime", unseen)) == [("unknown", "gpu-runtime")]
+
+
+def test_the_mode_cdi_without_a_specification_closes_the_runtime_unless_nobody_could_look():
+    alone = host(toolkit={"mode": "cdi"}, cdi=())
+    assert injection_modes(alone) == ()
+    (finding,) = judge("gpu-runtime", alone)
+    assert finding.id == "gpu-runtime-missing"
+    assert finding.fix == "Write one: sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml"
+    assert "runtime" in injection_modes(host(alone, problems=("cdi: no answer in time",)))
+
+
+def test_the_toolkit_is_made_known_by_a_reload_and_cdi_by_a_restart_that_says_what_it_ends():
+    closed = host(docker=NO_RUNTIME, toolkit=NO_HOOK, cdi=())
+    (finding,) = judge("gpu-runtime", closed)
+    assert "&& sudo systemctl reload docker`; running containers go on" in finding.fix
+    (finding,) = judge("toolkit", host(toolkit={"version": "1.13.0"}))
+    assert "reload docker" in finding.fix and "restart" not in finding.fix
+    cdi_off = host(docker={**NO_RUNTIME, "cdi_spec_dirs": None, "live_restore": None}, toolkit=NO_HOOK)
+    (finding,) = judge("gpu-runtime", cdi_off)
+    assert "restart docker`; running containers stop, unless live-restore is on" in finding.fix
+    assert "mode=cdi" not in finding.fix
+    rootless = host(cdi_off, docker={"rootless": True, "config": None})
+    (finding,) = judge("gpu-runtime", rootless)
+    assert "~/.config/docker/daemon.json" in finding.fix and "`systemctl --user restart docker`" in finding.fix
+
+
+def test_paths_with_spaces_are_quoted():
+    odd = host(toolkit={"config": "/srv/my toolkit/config.toml", "config_problem": "line 3"})
+    (finding,) = judge("toolkit-configured", odd)
+    assert "--output='/srv/my toolkit/config.toml'" in finding.fix
 
 
 def test_a_stale_specification_fails_when_it_is_the_only_way():
