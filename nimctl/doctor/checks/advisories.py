@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from nimctl.core.docker_state import elsewhere
 from nimctl.core.facts import HostFacts
 from nimctl.doctor import advisories
 from nimctl.doctor.advisories import Advisory, Assessment, Component, Condition, Origin
@@ -14,6 +15,8 @@ from nimctl.doctor.versions import is_rebuilt
 _MOST_EVIDENCE = 8
 # Where CVSS begins to call a hole more than "low": https://www.first.org/cvss/v3-1/specification-document, section 5.
 _MEDIUM = 4.0
+# Where Docker is on another machine, so are these.
+_OF_DOCKER: tuple[Component, ...] = ("docker-engine", "runc")
 
 _WINDOWS_HOLES = "https://www.nvidia.com/en-us/security/"
 
@@ -163,7 +166,10 @@ def say(
     conditions: Collection[Condition] = (),
 ) -> list[Finding]:
     """The one finding on a component: `id` when it has known holes."""
-    origin: Origin | None = "upstream" if not subject.packages else origin_of(facts, subject.packages, str(version))
+    origin: Origin | None = "upstream"
+    if subject.packages:
+        far = subject.component in _OF_DOCKER and elsewhere(facts.docker) and not is_rebuilt(str(version))
+        origin = None if far else origin_of(facts, subject.packages, str(version))
     seen = advisories.assess(subject.component, version, origin=origin, conditions=conditions)
     stated = f"{subject.name} {version}"
     as_of = f"known holes as of {advisories.read_on()}"
@@ -212,8 +218,8 @@ def origin_of(facts: HostFacts, names: tuple[str, ...], version: str) -> Origin 
     """
     if is_rebuilt(version):
         return "distribution"
-    if look_failed(facts, "packages"):
-        return None
+    if look_failed(facts, "packages") or facts.system.container not in (None, "none"):
+        return None  # the packages that were seen are not those of the machine on which the program runs
     brought = [p for p in facts.packages if any(fnmatchcase(p.name, name) for name in names)]
     origins = {p.origin for p in brought if _number(p.version) == _number(version)} or {p.origin for p in brought}
     if "distribution" in origins:

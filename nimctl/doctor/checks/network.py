@@ -1,7 +1,9 @@
 """The port to publish on, proxies, certificates and the clock."""
 
+import shlex
 from collections.abc import Sequence
 
+from nimctl.core.docker_state import config_path, restart
 from nimctl.core.facts import HostFacts
 from nimctl.doctor import proxies
 from nimctl.doctor.checks import hosts
@@ -14,6 +16,7 @@ from nimctl.doctor.model import Check, Finding, Needs, Severity, failed, passed,
 # (https://docs.aws.amazon.com/AmazonS3/latest/API/RESTAuthentication.html#RESTAuthenticationTimeStamp).
 SKEW_TOLERATED = 300
 SKEW_OF_S3 = 900
+_MOST_NAMED = 4
 _SET_CLOCK = "Set the clock: `sudo timedatectl set-ntp true`, and look at it with `timedatectl timesync-status`."
 
 
@@ -30,16 +33,30 @@ def judge_port(facts: HostFacts, needs: Needs) -> list[Finding]:
         return [unknown("port", f"port {where}", cause=port.detail or "it could not be tried")]
     if port.free:
         return [passed("port", f"port {where} is free")]
-    return [
-        failed(
+    return [_taken(facts, where)]
+
+
+def _taken(facts: HostFacts, where: str) -> Finding:
+    """Who listens is not known; where a server of ours runs, it is the likeliest, and nothing is wrong with it."""
+    port, title = facts.port, f"port {where} is taken"
+    listeners = f"`sudo ss -ltnp 'sport = :{port.port}'` names who listens"
+    if ours := [c.name for c in facts.docker.containers or () if c.ours and c.name]:
+        first, names = shlex.quote(ours[0]), ", ".join(ours[:_MOST_NAMED])
+        return failed(
             "port",
             "port-in-use",
-            f"port {where} is taken",
-            cause=port.detail or "another program listens there",
-            fix=f"Choose another with --port, or find who listens: `sudo ss -ltnp 'sport = :{port.port}'`; "
-            "`nimctl ps` lists our own.",
+            title,
+            cause=f"a server that nimctl started runs on this host ({names}), and may be the one that listens there",
+            fix=f"See `nimctl status {first}`: it may be what you want; else `nimctl stop {first}`, or choose another "
+            f"with --port; {listeners}.",
         )
-    ]
+    return failed(
+        "port",
+        "port-in-use",
+        title,
+        cause=port.detail or "another program listens there",
+        fix=f"Choose another with --port; {listeners}, `nimctl ps` lists our own.",
+    )
 
 
 def judge_proxy(facts: HostFacts, needs: Needs) -> list[Finding]:
@@ -88,8 +105,8 @@ def _daemon_without_proxy(facts: HostFacts, needs: Needs, name: str) -> list[Fin
             "docker-without-proxy",
             f"{name} is set, but the Docker daemon pulls without a proxy",
             cause=f"the daemon would ask {registry} directly, as it does not read the variables of a shell",
-            fix='Set "proxies" in /etc/docker/daemon.json, then `sudo systemctl restart docker`: '
-            "https://docs.docker.com/engine/daemon/proxy/",
+            fix=f'Set "proxies" in {config_path(facts.docker)} (https://docs.docker.com/engine/daemon/proxy/), then '
+            f"{restart(facts.docker)}.",
         )
     ]
 

@@ -91,6 +91,25 @@ def test_an_unsafe_version_is_one_warning_with_its_worst_hole(check, name, facts
     assert "as of 20" in finding.evidence[-1]
 
 
+@pytest.mark.parametrize(
+    ("change", "unjudged"),
+    [
+        # What dpkg says in a container or on this machine is not what brought the daemon of another one.
+        ({"system": {"container": "docker"}}, {"driver", "toolkit", "docker", "runc"}),
+        ({"docker": {"endpoint": "ssh://gpu-host", "version": "28.5.2", "runc": "1.1.11"}}, {"docker", "runc"}),
+        ({"problems": ("packages: FileNotFoundError: no database",)}, {"driver", "toolkit", "docker", "runc"}),
+        ({"system": {"container": "none"}}, set()),
+        ({"system": {"container": None}}, set()),
+    ],
+)
+def test_who_built_a_program_is_not_guessed_where_its_packages_cannot_be_seen(change, unjudged):
+    old = host(driver("580.95.05"), docker={"version": "28.5.2", "runc": "1.1.11"}, toolkit={"version": "1.17.7"})
+    checks = {c.id.removeprefix("advisories-"): c for c in subject.CHECKS if c.id != "advisories-vllm"}
+    verdict = {name: c.judge(host(old, **change), Needs(KIMI))[0].verdict for name, c in checks.items()}
+    assert {name for name, said in verdict.items() if said == "unknown"} == unjudged
+    assert {said for name, said in verdict.items() if name not in unjudged} <= {"warn"}
+
+
 def test_a_driver_branch_at_its_end_is_told_the_next_one():
     (finding,) = judge("advisories-driver", driver("570.211.01"))
     assert "no more fixes" in finding.title

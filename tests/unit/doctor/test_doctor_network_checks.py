@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from nimctl.core import recipes
-from nimctl.core.facts import CaFacts, HeldWeights, HostReach, ImageFacts, NetworkFacts
+from nimctl.core.facts import CaFacts, ContainerFacts, HeldWeights, HostReach, ImageFacts, NetworkFacts
 from nimctl.doctor import checks
 from nimctl.doctor.checks.network import duration
 from nimctl.doctor.model import Needs
@@ -47,6 +47,19 @@ def test_the_port_of_a_remote_docker_cannot_be_told():
     facts = host(docker={"endpoint": "ssh://gpu-host"}, port={"free": False})
     assert verdicts(judge("port", facts)) == [("unknown", "port")]
     assert verdicts(judge("port", facts, Needs(KIMI, runtime="process"))) == [("fail", "port-in-use")]
+
+
+def test_a_server_of_ours_is_the_likeliest_to_listen_there():
+    other = ContainerFacts("1" * 12, "web")
+    ours = ContainerFacts("2" * 12, "kimi", gpus=True, ours=True)
+    facts = host(port={"free": False}, docker={"containers": (other, ours)})
+    (finding,) = judge("port", facts)
+    assert (finding.verdict, finding.id) == ("fail", "port-in-use")
+    assert "(kimi)" in finding.cause
+    for way in ("`nimctl status kimi`", "`nimctl stop kimi`", "--port"):
+        assert way in finding.fix
+    (finding,) = judge("port", host(facts, docker={"containers": (other,)}))
+    assert "nimctl stop" not in finding.fix and "nimctl ps" in finding.fix
 
 
 # proxies
