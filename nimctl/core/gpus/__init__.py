@@ -2,7 +2,7 @@
 
 from nimctl.core.gpus.model import Fabric, Gpu, GpuInventory, GpuLink, GpuProcess, MigDevice, State
 from nimctl.core.gpus.nvml import INIT_STATES, read_inventory
-from nimctl.core.gpus.select import HANGS, select
+from nimctl.core.gpus.select import HANGS, count_of, select
 
 __all__ = [
     "HANGS",
@@ -14,6 +14,7 @@ __all__ = [
     "GpuProcess",
     "MigDevice",
     "State",
+    "count_of",
     "read_inventory",
     "select",
 ]

@@ -10,6 +10,17 @@ HANGS = (
 )
 
 
+_LONGEST_COUNT = 4  # digits; no host has 10,000 GPUs, and Python refuses to read thousands of digits
+_SHOWN = 60  # characters of what was asked for
+
+
+def count_of(spec: str) -> int | None:
+    """The count that a `--gpus` value is, 0 included; None for a value that names GPUs or is `all`."""
+    given = spec.strip().strip("\"'")
+    plain = given.isascii() and given.isdecimal() and len(given) <= _LONGEST_COUNT
+    return int(given) if plain else None
+
+
 def select(inventory: GpuInventory, spec: str) -> tuple[Gpu, ...]:
     """The GPUs that a `--gpus` value means, as docker reads it: `all`, a count, indices `0,3`, or UUIDs.
 
@@ -20,14 +31,14 @@ def select(inventory: GpuInventory, spec: str) -> tuple[Gpu, ...]:
     if not healthy and inventory.state == "hangs":
         raise NimctlError(
             "gpu-missing",
-            f"--gpus {spec} was asked for, but the NVIDIA driver did not answer in time",
+            f"--gpus {_shortened(spec)} was asked for, but the NVIDIA driver did not answer in time",
             cause=inventory.detail or "NVML was asked, and said nothing",
             fix=HANGS,
         )
     if not healthy:
         raise NimctlError(
             "gpu-missing",
-            f"--gpus {spec} was asked for, but no GPU answers",
+            f"--gpus {_shortened(spec)} was asked for, but no GPU answers",
             cause=inventory.detail or ("every GPU reports an error" if inventory.gpus else "NVML lists no GPU"),
             fix="Run `nimctl doctor` to see why; the demo model also runs without GPU: `nimctl run demo --gpus none`.",
         )
@@ -35,9 +46,14 @@ def select(inventory: GpuInventory, spec: str) -> tuple[Gpu, ...]:
     wanted = given.removeprefix("device=")
     if wanted == "all":
         return healthy
-    if "," not in wanted and wanted.isdigit() and not given.startswith("device="):
-        return _first(healthy, int(wanted), spec)
-    return _named(inventory, [part.strip() for part in wanted.split(",")], spec)
+    count, short = count_of(spec), _shortened(spec)
+    if count is not None:
+        return _first(healthy, count, short)
+    return _named(inventory, [part.strip() for part in wanted.split(",")], short)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _first(healthy: tuple[Gpu, ...], count: int, spec: str) -> tuple[Gpu, ...]:
@@ -60,7 +76,7 @@ def _named(inventory: GpuInventory, names: list[str], spec: str) -> tuple[Gpu, .
             why = "is named twice" if gpu in chosen else (gpu.error if gpu else "does not exist on this host")
             raise NimctlError(
                 "gpu-spec-invalid",
-                f"--gpus {spec}: GPU {name!r} {why}",
+                f"--gpus {spec}: GPU {_shortened(name)!r} {why}",
                 cause=f"this host has GPUs {', '.join(str(g.index) for g in inventory.gpus if g.error is None)}",
                 fix="Name GPUs by index or UUID, once each; `nimctl doctor` lists them.",
             )

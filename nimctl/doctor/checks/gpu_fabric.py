@@ -106,6 +106,9 @@ def judge_fabric_manager(facts: HostFacts, needs: Needs) -> list[Finding]:
         return [skipped("fabric-manager", title, reason)]
     progress, manager = _progress(chosen_gpus(facts, needs)), facts.fabric_manager
     running = manager.service == "active"
+    # Images of clouds bring the service also for machines without switches, where it ends at once.
+    if _may_be_the_hosts(facts) and not running and progress != "down":
+        return [_unseen(facts, progress)]
     have, want = numbers(manager.version), numbers(facts.gpus.driver)
     if have is not None and want is not None and have != want:
         return [_mismatch(facts, failed if not running and progress != "up" and manager.service else warned)]
@@ -115,6 +118,14 @@ def judge_fabric_manager(facts: HostFacts, needs: Needs) -> list[Finding]:
         return [_unseen(facts, progress)]
     say = warned if progress == "up" or manager.service == "activating" else failed
     return [_down(say, f"the fabric manager does not run: {manager.service}")]
+
+
+def _may_be_the_hosts(facts: HostFacts) -> bool:
+    """Whether this is a virtual machine that was given no NVSwitch: then its host sets them up.
+
+    https://docs.nvidia.com/datacenter/tesla/fabric-manager-user-guide/index.html (shared NVSwitch virtualization)
+    """
+    return bool(facts.iommu.virtual) and not facts.nvidia_kernel.nvswitches
 
 
 def _mismatch(facts: HostFacts, say: Callable[..., Finding]) -> Finding:
@@ -133,9 +144,9 @@ def _unseen(facts: HostFacts, progress: Literal["up", "down"] | None) -> Finding
     """There is no such service, or nobody could be asked: it may run in a container, or in a virtual machine's host."""
     if progress == "up":
         return passed("fabric-manager", "the fabric is up; its manager is no service of this host")
-    absent = facts.fabric_manager.service == "absent"
-    if not absent or (facts.iommu.virtual and not facts.nvidia_kernel.nvswitches):
-        cause = "the host of this virtual machine may run it" if absent else "systemd could not be asked"
+    absent, hosts = facts.fabric_manager.service == "absent", _may_be_the_hosts(facts)
+    if not absent or hosts:
+        cause = "the host of this virtual machine may run it" if hosts else "systemd could not be asked"
         return unknown("fabric-manager", "fabric manager", cause=cause)
     return _down(failed if progress == "down" else warned, "the fabric manager is not installed")
 

@@ -1,5 +1,7 @@
 """Whether the chosen GPUs are well: memory errors, modes, links to the host."""
 
+from collections.abc import Sequence
+
 from nimctl.core.facts import HostFacts
 from nimctl.core.gpus import Gpu
 from nimctl.doctor.checks.gpu_words import is_data_centre, is_rack, lines, nothing_to_judge, ranges, smi
@@ -19,8 +21,10 @@ def judge_ecc(facts: HostFacts, needs: Needs) -> list[Finding]:
     if reason := nothing_to_judge(facts, needs):
         return [skipped("gpu-ecc", title, reason)]
     chosen = chosen_gpus(facts, needs)
+    turned = _ecc_turned(chosen, facts)
     if worn := [g for g in chosen if g.ecc_uncorrected]:
         return [
+            *turned,
             warned(
                 "gpu-ecc",
                 "gpu-ecc",
@@ -30,8 +34,10 @@ def judge_ecc(facts: HostFacts, needs: Needs) -> list[Finding]:
                 evidence=lines(
                     worn, lambda g: f"{g.ecc_uncorrected}, over its life {g.ecc_uncorrected_aggregate or '?'}"
                 ),
-            )
+            ),
         ]
+    if turned:
+        return turned
     if silent := [g for g in chosen if g.ecc and g.ecc_uncorrected is None]:
         cause = "ECC is on, but the driver does not tell its count"
         return [unknown("gpu-ecc", f"{title} of GPU {ranges(silent)}", cause=cause)]
@@ -40,6 +46,25 @@ def judge_ecc(facts: HostFacts, needs: Needs) -> list[Finding]:
     off = [g for g in chosen if g.ecc is False]
     note = f"; ECC is off for GPU {ranges(off)}, errors go unseen" if off and any(map(is_data_centre, off)) else ""
     return [passed("gpu-ecc", f"no uncorrected memory errors{note}")]
+
+
+def _ecc_turned(chosen: Sequence[Gpu], facts: HostFacts) -> list[Finding]:
+    """What waits for a reset: with ECC some GPUs have less memory, and without none tells of its errors."""
+    waiting = [g for g in chosen if None not in (g.ecc, g.ecc_pending) and g.ecc != g.ecc_pending]
+    if not waiting:
+        return []
+    after = "on" if waiting[0].ecc_pending else "off"
+    return [
+        warned(
+            "gpu-ecc",
+            "gpu-ecc-pending",
+            f"ECC of GPU {ranges(waiting)} will be {after} after the next reset",
+            cause="a change of the mode takes hold when the GPU is reset",
+            fix=f"With nothing running on them: {smi('--gpu-reset', waiting, facts)}; "
+            f"{smi(f'-e {int(bool(waiting[0].ecc))}', waiting, facts)} takes the change back.",
+            severity="info",
+        )
+    ]
 
 
 def judge_rows(facts: HostFacts, needs: Needs) -> list[Finding]:
@@ -197,7 +222,7 @@ def judge_pcie(facts: HostFacts, needs: Needs) -> list[Finding]:
 
 
 CHECKS = (
-    Check("gpu-ecc", "gpu", "no uncorrected memory errors", judge_ecc, ("gpu-ecc",)),
+    Check("gpu-ecc", "gpu", "no uncorrected memory errors", judge_ecc, ("gpu-ecc", "gpu-ecc-pending")),
     Check(
         "gpu-rows",
         "gpu",

@@ -29,6 +29,9 @@ def judge_nvlink(facts: HostFacts, needs: Needs) -> list[Finding]:
             return [unknown("nvlink", title, cause="these GPUs have it, but the driver does not tell its state")]
         return [skipped("nvlink", title, "these GPUs have none")]
     if down := _with_links_down(told):
+        if facts.iommu.virtual and not any(g.nvlinks_up for g in told):
+            cause = "none is up in this virtual machine, whose host may have turned them off"
+            return [unknown("nvlink", f"NVLinks of GPU {ranges(down)}", cause=cause)]
         return [
             warned(
                 "nvlink",

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 
 from nimctl.core.facts import HostFacts
-from nimctl.core.gpus import Gpu
+from nimctl.core.gpus import Gpu, count_of
 from nimctl.doctor.checks.scope import chosen_gpus, no_gpu_wanted
 from nimctl.doctor.model import Needs
 
@@ -59,9 +59,9 @@ def _runs(indices: list[int]) -> list[tuple[int, int]]:
 
 def named_one_by_one(needs: Needs) -> frozenset[str]:
     """The names that `--gpus` gives one by one; none for `all` and for a count."""
-    given = (needs.gpus or "all").strip().strip("\"'")
-    wanted = given.removeprefix("device=")
-    if wanted == "all" or (wanted == given and wanted.isdigit()):
+    given = needs.gpus or "all"
+    wanted = given.strip().strip("\"'").removeprefix("device=")
+    if wanted == "all" or count_of(given) is not None:
         return frozenset()
     return frozenset(part.strip() for part in wanted.split(","))
 

@@ -55,6 +55,10 @@ def judge_inventory(facts: HostFacts, needs: Needs) -> list[Finding]:
 
 
 def _none(facts: HostFacts) -> Finding:
+    if _others_are_not_for_this_container(facts):
+        title, cause = f"no GPU of the host's {facts.nvidia_kernel.pci_gpus}", "this container was given none"
+        fix = "Start the container with `--gpus all`, or run nimctl on the host."
+        return failed("gpus", "gpu-missing", title, cause=cause, fix=fix)
     if facts.nvidia_kernel.pci_gpus:
         cause, fix, _ = _why_hidden(facts, facts.nvidia_kernel.pci_gpus)
         title = f"no GPU, although the PCI bus shows {facts.nvidia_kernel.pci_gpus}"
@@ -84,11 +88,17 @@ def _lost(facts: HostFacts, needs: Needs) -> Finding | None:
 
 def _hidden(facts: HostFacts) -> Finding | None:
     seen, listed = facts.nvidia_kernel.pci_gpus, len(facts.gpus.gpus)
-    if seen is None or seen <= listed:
+    if seen is None or seen <= listed or _others_are_not_for_this_container(facts):
         return None
     cause, fix, severity = _why_hidden(facts, seen - listed)
     title = f"the PCI bus shows {seen} NVIDIA GPUs, the driver {listed}"
     return warned("gpus", "gpu-hidden", title, cause=cause, fix=fix, severity=severity)
+
+
+def _others_are_not_for_this_container(facts: HostFacts) -> bool:
+    """Whether this is a container, and the driver holds all GPUs of the bus: then it was given some of them only."""
+    seen = facts.nvidia_kernel.pci_gpus
+    return facts.system.container not in (None, "none") and bool(seen) and seen == facts.nvidia_kernel.pci_gpus_bound
 
 
 def _why_hidden(facts: HostFacts, missing: int) -> tuple[str, str, Severity]:
@@ -177,7 +187,8 @@ def judge_capability(facts: HostFacts, needs: Needs) -> list[Finding]:
 
 def judge_mig(facts: HostFacts, needs: Needs) -> list[Finding]:
     """No chosen GPU is cut into slices: a container then gets slices, among which there is no direct access, so that a
-    model must fit into one. https://docs.nvidia.com/datacenter/tesla/mig-user-guide/
+    model must fit into one; one that is not cut yet serves nobody.
+    https://docs.nvidia.com/datacenter/tesla/mig-user-guide/getting-started-with-mig.html
     """
     if reason := nothing_to_judge(facts, needs):
         return [skipped("gpu-mig", "MIG", reason)]
@@ -207,7 +218,18 @@ def _sliced(facts: HostFacts, needs: Needs, sliced: list[Gpu], *, all_of_them: b
     largest = None if None in sizes else max((s for s in sizes if s is not None), default=None)
     fits = None if largest is None or weights is None else weights <= largest
     evidence = lines(sliced, _slices)
+    empty = [g for g in sliced if not g.mig_devices]
     off = f"Turn it off with nothing running on them: {smi('-mig 0', sliced, facts)}."
+    if empty and facts.system.container in (None, "none"):  # a container sees its own slices only
+        return failed(
+            "gpu-mig",
+            "gpu-mig",
+            f"MIG is on for GPU {ranges(empty)}, without a slice",
+            cause="no program can use such a GPU until it is cut into slices or MIG is off",
+            fix=f"With nothing on them: {smi('-mig 0', empty, facts)}, or cut them (`sudo nvidia-smi mig -cgi 0 "
+            "-C` makes one slice of the whole).",
+            evidence=evidence,
+        )
     if fits is False and all_of_them and needs.recipe and largest is not None:
         return failed(
             "gpu-mig",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from nimctl.core import command, stages
 from nimctl.core.engine_options import parse_options
 from nimctl.core.errors import CATALOGUE, NimctlError
-from nimctl.core.gpus import INIT_STATES, Gpu, GpuInventory, select
+from nimctl.core.gpus import INIT_STATES, Gpu, GpuInventory, count_of, select
 from nimctl.core.layout import choose_layout, obstacles
 from nimctl.core.parallel import Sizes, asked_sizes
 from nimctl.core.plain import from_plain, to_plain
@@ -90,6 +90,24 @@ def host(count: int, name: str = "NVIDIA H200", memory: int = 150754820096) -> G
 )
 def test_gpus_are_chosen_as_docker_reads_the_option(spec: str, expected: list[int]) -> None:
     assert [g.index for g in select(host(4), spec)] == expected
+
+
+@pytest.mark.parametrize(
+    "spec", ["\u00b2", "\u0663", "9" * 5000, "0", "99999", "device=" + "7" * 5000, "-1", "1.5", ""]
+)
+def test_a_count_that_is_none_is_refused_in_a_line(spec: str) -> None:
+    with pytest.raises(NimctlError) as caught:
+        select(host(4), spec)
+    assert caught.value.id == "gpu-spec-invalid"
+    assert len(caught.value.message) < 200
+
+
+@pytest.mark.parametrize(
+    ("spec", "count"),
+    [("2", 2), (' "8" ', 8), ("0", 0), ("all", None), ("0,1", None), ("device=1", None), ("\u00b2", None)],
+)
+def test_a_count_is_told_from_names(spec: str, count: int | None) -> None:
+    assert count_of(spec) == count
 
 
 def test_gpus_of_a_driver_that_is_late_are_asked_for_again() -> None:

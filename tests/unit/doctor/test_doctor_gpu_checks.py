@@ -64,10 +64,21 @@ def test_a_gpu_that_says_nothing_about_itself_is_no_failure():
         ("9", ("fail", "gpu-spec-invalid")),
         ("0,12", ("fail", "gpu-spec-invalid")),
         ("all of them", ("fail", "gpu-spec-invalid")),
+        ("\u00b2", ("fail", "gpu-spec-invalid")),
+        ("8" * 5000, ("fail", "gpu-spec-invalid")),
     ],
 )
 def test_choice_of_gpus(spec, expected):
-    assert verdicts(judge("gpu-choice", HEALTHY, Needs(recipe=KIMI, gpus=spec))) == [expected]
+    (finding,) = judge("gpu-choice", HEALTHY, Needs(recipe=KIMI, gpus=spec))
+    assert (finding.verdict, finding.id) == expected
+    assert len(finding.title) < 200
+
+
+@pytest.mark.parametrize("spec", ["\u00b2", "8" * 5000])
+def test_no_check_breaks_at_a_count_that_is_none(spec):
+    facts = host(gpus=inventory(*gpus(2), gpu(2, error="lost")))
+    found = [f for check in GPU_CHECKS for f in check.judge(facts, Needs(recipe=KIMI, gpus=spec))]
+    assert [f.id for f in found if f.verdict == "fail"] == ["gpu-spec-invalid"]
 
 
 def test_mixed_gpus_fail_only_when_they_are_chosen_together():
@@ -157,6 +168,16 @@ def test_a_bus_that_was_not_read_or_shows_as_many_says_nothing():
         assert verdicts(judge("gpus", host(gpus=inventory(*gpus(8)), nvidia_kernel=kernel))) == [("pass", "gpus")]
 
 
+def test_a_container_that_was_given_some_of_the_gpus_hides_none():
+    inside = host(gpus=inventory(*gpus(2)), nvidia_kernel=on_the_bus(8, 8), system={"container": "docker"})
+    assert verdicts(judge("gpus", inside)) == [("pass", "gpus")]
+    broken = host(inside, nvidia_kernel=on_the_bus(8, 7))
+    assert verdicts(judge("gpus", broken)) == [("warn", "gpu-hidden"), ("pass", "gpus")]
+    (none,) = judge("gpus", host(inside, gpus=inventory()))
+    assert (none.verdict, none.id) == ("fail", "gpu-missing")
+    assert "`--gpus all`" in none.fix
+
+
 def test_no_gpu_at_all_although_the_bus_shows_some():
     (finding,) = judge("gpus", host(gpus=inventory(), nvidia_kernel=on_the_bus(8, 0, "nvidia", "nouveau")))
     assert (finding.verdict, finding.id) == ("fail", "gpu-missing")
@@ -228,7 +249,9 @@ def slices(count: int, gib: int | None) -> tuple[MigDevice, ...]:
     [
         (gpus(2, mig=False), KIMI, ("pass", "info")),
         (gpus(2, mig=None), KIMI, ("skip", "info")),
-        (gpus(2, mig=True), KIMI, ("warn", "warning")),  # no slice is seen
+        (gpus(2, mig=True), KIMI, ("fail", "error")),  # no slice is seen
+        (gpus(2, mig=True), DEMO, ("fail", "error")),
+        ((gpu(0, mig=True), gpu(1)), DEMO, ("fail", "error")),  # a run would count two GPUs, CUDA one
         (gpus(2, mig=True, mig_devices=slices(7, None)), KIMI, ("warn", "warning")),
         (gpus(2, mig=True, mig_devices=slices(7, 10)), KIMI, ("fail", "error")),
         (gpus(2, mig=True, mig_devices=slices(7, 10)), DEMO, ("warn", "info")),
@@ -249,6 +272,16 @@ def test_slices_are_listed_and_only_chosen_gpus_are_judged():
     assert finding.title == "MIG is on for GPU 1"
     assert finding.evidence == ("GPU 1: 7 x 1g.10gb (10.0 GiB)",)
     assert judge("gpu-mig", facts, Needs(recipe=DEMO, gpus="device=0"))[0].verdict == "pass"
+
+
+def test_a_gpu_without_a_slice_is_to_be_cut_or_made_whole():
+    facts = host(gpus=inventory(gpu(0), gpu(1, mig=True)))
+    (finding,) = judge("gpu-mig", facts, Needs(recipe=DEMO))
+    assert finding.title == "MIG is on for GPU 1, without a slice"
+    assert "-mig 0 -i 1" in finding.fix and "mig -cgi" in finding.fix
+    assert judge("gpu-mig", facts, Needs(recipe=DEMO, gpus="device=0"))[0].verdict == "pass"
+    inside = host(facts, system={"container": "docker"})  # which sees its own slices only
+    assert judge("gpu-mig", inside, Needs(recipe=DEMO))[0].verdict == "warn"
 
 
 def test_a_change_of_mig_that_waits_for_a_reset():

@@ -60,6 +60,16 @@ def test_health_of_the_second_gpu(check, change, expected):
         assert only_first.verdict == "pass", "a GPU that was not chosen does not matter"
 
 
+@pytest.mark.parametrize(("ecc", "after", "back"), [(True, "off", "-e 1"), (False, "on", "-e 0")])
+def test_a_change_of_ecc_waits_for_a_reset_and_is_a_note(ecc, after, back):
+    finding = one("gpu-ecc", ecc=ecc, ecc_pending=not ecc)
+    assert (finding.verdict, finding.id, finding.severity) == ("warn", "gpu-ecc-pending", "info")
+    assert finding.title == f"ECC of GPU 1 will be {after} after the next reset"
+    assert "--gpu-reset -i 1" in finding.fix and back in finding.fix
+    assert one("gpu-ecc", ecc=ecc, ecc_pending=ecc).verdict == "pass"
+    assert one("gpu-ecc", ecc=ecc, ecc_pending=None).verdict == "pass"
+
+
 def test_errors_are_counted_over_its_life_as_well():
     finding = one("gpu-ecc", ecc_uncorrected=3, ecc_uncorrected_aggregate=17)
     assert finding.evidence == ("GPU 1: 3, over its life 17",)

@@ -10,6 +10,7 @@ from nimctl.doctor.checks.gpu_words import is_data_centre, is_rack, is_sxm
 from nimctl.doctor.model import Needs
 from tests.unit.doctor.gpu_hosts import (
     DRIVER,
+    JOINED,
     NO_FABRIC,
     ampere,
     blackwell,
@@ -144,6 +145,29 @@ def test_in_a_virtual_machine_the_host_may_run_the_fabric_manager():
     assert of(guest, "fabric-manager") == [("unknown", "fabric-manager")]
 
 
+@pytest.mark.parametrize("service", ["inactive", "failed", "activating", "absent", None])
+@pytest.mark.parametrize(
+    ("fabric", "expected"), [(JOINED, ("pass", "fabric-manager")), (None, ("unknown", "fabric-manager"))]
+)
+def test_a_virtual_machine_without_switches_has_no_use_for_a_fabric_manager(service, fabric, expected):
+    parts = {"iommu": IommuFacts(virtual=True), "nvidia_kernel": NvidiaKernelFacts(pci_gpus=8, nvswitches=0)}
+    for version in (DRIVER, "570.86.15"):
+        guest = hopper(cards=h200s(fabric=fabric), fabric_manager=manager(service, version), **parts)
+        assert of(guest, "fabric-manager") == [expected]
+
+
+def test_a_virtual_machine_with_switches_or_whose_fabric_is_down_needs_one():
+    virtual = IommuFacts(virtual=True)
+    assert of(ampere(fabric_manager=manager("failed"), iommu=virtual), "fabric-manager") == [
+        ("fail", "fabric-manager-down")
+    ]
+    without = NvidiaKernelFacts(pci_gpus=8, nvswitches=0)
+    waiting = hopper(
+        cards=h200s(fabric=WAITING), fabric_manager=manager("failed"), iommu=virtual, nvidia_kernel=without
+    )
+    assert failures(waiting) == ["fabric-manager-down"]
+
+
 def test_what_to_do_about_the_fabric_manager():
     (down,) = judge("fabric-manager", ampere(fabric_manager=manager("failed")))
     assert "`sudo systemctl enable --now nvidia-fabricmanager`" in down.fix
@@ -215,6 +239,17 @@ def test_a_cause_fails_once_and_what_rests_on_it_is_skipped(facts, cause):
 )
 def test_nvlink_on_boards(facts, expected):
     assert of(facts, "nvlink") == [expected]
+
+
+def test_links_that_the_host_of_a_virtual_machine_turned_off_are_not_broken():
+    def guest(*ups):
+        cards = (replace(h200s()[i], nvlinks_up=up, nvlinks_down=18 - up) for i, up in enumerate(ups))
+        return gpu_host(tuple(cards), links(len(ups)), iommu=IommuFacts(virtual=True))
+
+    assert of(guest(0, 0), "nvlink") == [("unknown", "nvlink")]
+    assert of(guest(18, 17), "nvlink") == [("warn", "nvlink-down")]
+    bare = replace(guest(0, 0), iommu=IommuFacts(virtual=False))
+    assert of(bare, "nvlink") == [("warn", "nvlink-down")]
 
 
 @pytest.mark.parametrize(
