@@ -33,6 +33,7 @@ from nimctl.doctor.bounded import Looks
 from nimctl.doctor.observe.credentials import look_at_credentials
 from nimctl.doctor.observe.daemon_config import look_at_daemon_config
 from nimctl.doctor.observe.fabric_manager import look_at_fabric_manager
+from nimctl.doctor.observe.files import valid
 from nimctl.doctor.observe.kernel import look_at_iommu, look_at_nvidia_kernel
 from nimctl.doctor.observe.limits import look_at_limits
 from nimctl.doctor.observe.network import look_at_authorities, look_at_port, look_at_proxies
@@ -196,7 +197,7 @@ def _extra_cdi_folders(docker: DockerFacts) -> Sequence[str]:
 
 def _cache_facts(subject: Subject, looks: Looks) -> CacheFacts:
     """The folder, with what was seen in it."""
-    path = str(subject.cache)
+    path = valid(str(subject.cache))
     seen = looks.answer(
         "cache",
         CacheFacts(path, exists=None, problem="the look at it failed"),
