@@ -176,7 +176,8 @@ def _wait_for_docker(remedy: Remedy, tools: Tools) -> None:
         remedy,
         f"Docker did not take over the change within {tools.docker_limit:g} s",
         cause,
-        "`sudo journalctl -u docker -n 50` says why; after a reload alone, try `sudo systemctl restart docker`.",
+        "`sudo journalctl -u docker -n 50` says why; after a reload alone, try `sudo systemctl restart docker` "
+        "(running containers stop unless live-restore is on).",
     )
 
 

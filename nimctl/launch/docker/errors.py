@@ -62,7 +62,8 @@ _FIXES: Mapping[str, str] = {
     "docker-missing": "Install Docker Engine 24 or later (https://docs.docker.com/engine/install/) and start it, "
     "or use `--runtime process`.",
     "docker-permission": "Add yourself to the docker group (`sudo usermod -aG docker $USER`) and log in again.",
-    "docker-unreachable": "Start it (`sudo systemctl start docker`), or correct DOCKER_HOST or `docker context`.",
+    "docker-unreachable": "Start it (`sudo systemctl start docker`; without root `systemctl --user start docker`), "
+    "or correct DOCKER_HOST or `docker context`.",
     "docker-hangs": "Look at the daemon (`journalctl -u docker`) and restart it: `sudo systemctl restart docker` "
     "(running containers stop unless live-restore is on).",
     "docker-too-old": "Install Docker Engine 24.0 or later: https://docs.docker.com/engine/install/",

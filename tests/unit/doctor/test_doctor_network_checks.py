@@ -118,6 +118,16 @@ def test_a_daemon_that_pulls_without_the_proxy(facts, needs, id_):
     assert finding.verdict == ("warn" if id_ == "docker-without-proxy" else "pass")
 
 
+def test_a_proxy_for_the_daemon_comes_with_a_restart_that_says_what_it_ends():
+    running = {"containers": (ContainerFacts("1", "chat"), ContainerFacts("2", "db"))}
+    (finding,) = judge("proxy", host(behind(GOOD, daemon=False), docker=running), PULLED)
+    assert "restart docker`; it stops 2 running containers, because live-restore is off" in finding.fix
+    rootless = {"live_restore": True, "rootless": True, "config": None}
+    (finding,) = judge("proxy", host(behind(GOOD, daemon=False), docker=rootless), PULLED)
+    assert "~/.config/docker/daemon.json" in finding.fix
+    assert "`systemctl --user restart docker`; running containers go on" in finding.fix
+
+
 # CA bundles
 
 
