@@ -38,7 +38,6 @@ LOSES = {
     "nvmlDeviceGetMaxMigDeviceCount": set(),  # as many as any GPU may have are looked for
     "nvmlDeviceGetMaxPcieLinkGeneration": {"pcie_generation_max"},
     "nvmlDeviceGetMaxPcieLinkWidth": {"pcie_width_max"},
-    "nvmlDeviceGetMemoryAffinity": {"numa_node"},
     "nvmlDeviceGetMigDeviceHandleByIndex": {"mig_devices"},
     "nvmlDeviceGetMigMode": {"mig", "mig_pending", "mig_devices"},
     "nvmlDeviceGetNvLinkState": {"nvlinks_up", "nvlinks_down"},

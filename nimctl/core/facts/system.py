@@ -40,7 +40,6 @@ class LimitFacts:
     """
 
     memlock: int | None = None
-    memlock_hard: int | None = None
     open_files: int | None = None
     open_files_hard: int | None = None
     processes: int | None = None

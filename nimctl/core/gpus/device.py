@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import pynvml
 
 from nimctl.core.gpus.model import Fabric, Gpu, GpuProcess, MigDevice
-from nimctl.core.gpus.words import ARCHITECTURES, COMPUTE_MODES, fabric_of, first_bit
+from nimctl.core.gpus.words import ARCHITECTURES, COMPUTE_MODES, fabric_of
 
 T = TypeVar("T")
 
@@ -25,7 +25,6 @@ _OLDER = (
 # for the installed nvidia-ml-py or for the driver.
 _NO_ANSWER = (pynvml.NVMLError, pynvml.NVMLLibraryMismatchError, AttributeError, ValueError)
 
-_NUMA_WORDS = 16  # 64-bit words: Linux knows 1,024 NUMA nodes at most
 _MIG_DEVICES = 7  # of one GPU, where it does not say
 _PAGE_CAUSES = 2  # nvmlPageRetirementCause_t: several single-bit errors, one double-bit error
 
@@ -161,11 +160,7 @@ def _modes(handle: Any) -> dict[str, Any]:
 
 
 def _bus(handle: Any) -> dict[str, Any]:
-    # The NUMA node whose memory is nearest. nvmlDeviceGetNumaNodeId is another thing: the node that a GPU's own memory
-    # makes up, which only Grace hosts have.
-    nodes = _maybe(pynvml.nvmlDeviceGetMemoryAffinity, handle, _NUMA_WORDS, pynvml.NVML_AFFINITY_SCOPE_NODE)
     return {
-        "numa_node": None if nodes is None else first_bit(list(nodes)),
         "pcie_generation": _maybe(pynvml.nvmlDeviceGetCurrPcieLinkGeneration, handle),
         "pcie_generation_max": _maybe(pynvml.nvmlDeviceGetMaxPcieLinkGeneration, handle),
         "pcie_width": _maybe(pynvml.nvmlDeviceGetCurrPcieLinkWidth, handle),

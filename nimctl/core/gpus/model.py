@@ -87,7 +87,6 @@ class Gpu:
     page_retirement_pending: bool | None = None
     compute_mode: str | None = None
     persistence: bool | None = None
-    numa_node: int | None = None
     pcie_generation: int | None = None
     pcie_generation_max: int | None = None
     pcie_width: int | None = None

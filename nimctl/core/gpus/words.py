@@ -63,8 +63,3 @@ def fabric_of(*, state: int, status: int, cluster: bytes, clique: int, health_ma
         clique=clique,
         unhealthy=unhealthy,
     )
-
-
-def first_bit(words: list[int]) -> int | None:
-    """The number of the lowest bit that is set in these 64-bit words, lowest word first."""
-    return next((64 * i + (word & -word).bit_length() - 1 for i, word in enumerate(words) if word), None)

@@ -12,11 +12,9 @@ _UNLIMITED = -1
 def look_at_limits(root: Path = Path("/")) -> LimitFacts:
     """This process's limits, and the machine's below `root`."""
     text = read(root / "proc/self/limits") or ""
-    memlock, memlock_hard = _limit(text, "Max locked memory")
     open_files, open_files_hard = _limit(text, "Max open files")
     return LimitFacts(
-        memlock=memlock,
-        memlock_hard=memlock_hard,
+        memlock=_limit(text, "Max locked memory")[0],
         open_files=open_files,
         open_files_hard=open_files_hard,
         processes=_limit(text, "Max processes")[0],

@@ -34,7 +34,6 @@ HOSTS = {name: profiles.profile(name) for name in [*PROFILES, "1024xH200"]} | {
     "remap failed": changed("1xH200", 0, remap_failed=1, remap_pending=1),
     "retired": changed("1xT4", 0, retired_single_bit=[4096, 8192], retired_double_bit=[65536], retirement_pending=1),
     "links down": changed("2xH200", 1, nvlinks_up=14),
-    "two nodes": changed("2xH200", 1, numa_node=70),
     "who": changed(
         "1xH200",
         0,
@@ -107,7 +106,6 @@ def test_a_gpu_says_everything_that_there_is_a_field_for(seen: dict[str, GpuInve
         row_remap_failed=False,
         compute_mode="default",
         persistence=True,
-        numa_node=1,
         pcie_generation=5,
         pcie_generation_max=5,
         pcie_width=16,
@@ -203,7 +201,6 @@ def test_nvlinks_are_counted(seen: dict[str, GpuInventory]) -> None:
 
 
 def test_the_place_in_the_host(seen: dict[str, GpuInventory]) -> None:
-    assert [gpu.numa_node for gpu in seen["two nodes"].gpus] == [0, 70]
     narrow = seen["narrow"].gpus[0]
     assert (narrow.pcie_width, narrow.pcie_width_max) == (8, 16)
     assert seen["8xH200"].links[0] == GpuLink(0, 1, "node", True, "ok")

@@ -93,7 +93,6 @@ HEALTHY = HostFacts(
     ),
     limits=LimitFacts(
         memlock=8 * 2**20,
-        memlock_hard=8 * 2**20,
         open_files=1024,
         open_files_hard=1_048_576,
         pid_max=4_194_304,

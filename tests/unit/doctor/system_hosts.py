@@ -14,7 +14,6 @@ from tests.unit.doctor.hosts import GIB, HEALTHY, gpu, host, inventory
 
 LIMITS = LimitFacts(
     memlock=8 * 2**20,
-    memlock_hard=8 * 2**20,
     open_files=1024,
     open_files_hard=1_048_576,
     processes=8_254_000,

@@ -18,7 +18,7 @@ def test_what_is_not_well_comes_first_with_cause_fix_and_proof():
     text = to_markdown(run_checks(facts, Needs(KIMI, gpus="all")), "kimi-k2.5")
     failing, passing = text.split("<details>")
     assert failing.index("### Failed") < failing.index("driver-mismatch") < failing.index("port-in-use")
-    for words in ("sudo rmmod nvidia_uvm", "NVML says no", "another program listens there", "Ubuntu 24.04.3 LTS"):
+    for words in ("; sudo modprobe nvidia`", "NVML says no", "another program listens there", "Ubuntu 24.04.3 LTS"):
         assert words in failing
     assert "`docker-version`" in passing
     assert "driver-mismatch" not in passing

@@ -121,7 +121,6 @@ def test_limits_of_process_machine_and_control_group(tmp_path):
     )
     assert look_at_limits(tmp_path) == LimitFacts(
         memlock=8388608,
-        memlock_hard=-1,
         open_files=1024,
         open_files_hard=1048576,
         processes=127000,
