@@ -45,7 +45,7 @@ from nimctl.doctor.observe.security import look_at_security
 from nimctl.doctor.observe.storage import look_at_cache, look_at_image_store, look_into_cache
 from nimctl.doctor.observe.system import look_at_system
 from nimctl.doctor.observe.tools import look_at_tools
-from nimctl.doctor.observe.write_test import try_to_write
+from nimctl.doctor.observe.writing import try_to_write
 from nimctl.launch.docker import describe_daemon
 
 # Seconds. The first bounds each look; the second what depends on Docker's answer. With the start of the program itself

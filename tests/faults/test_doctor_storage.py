@@ -15,7 +15,7 @@ from nimctl.core.facts import DiskFacts
 from nimctl.core.recipes import load
 from nimctl.doctor.model import Needs
 from nimctl.doctor.observe.storage import look_at_cache, look_into_cache
-from nimctl.doctor.observe.write_test import try_to_write
+from nimctl.doctor.observe.writing import try_to_write
 from nimctl.doctor.runner import Report, errors, run_checks
 from tests.lib.mounts import mounted, tmpfs
 from tests.lib.users import as_user, needs_root, open_folder
@@ -211,7 +211,7 @@ def test_a_fuse_mount_for_one_user_is_found_by_that_user(folder):
 def test_what_a_killed_test_leaves_is_removed(folder, monkeypatch):
     """The child is killed after its file was made: a shell in its place makes the file and kills itself."""
     cache.apply_init(folder)
-    monkeypatch.setattr("nimctl.doctor.observe.write_test._SCRIPT", ': > "$1/$2"; kill -9 $$')
+    monkeypatch.setattr("nimctl.doctor.observe.writing._SCRIPT", ': > "$1/$2"; kill -9 $$')
     test = try_to_write(folder, 12345, time.monotonic() + 60)
     assert test.ok is None
     deadline = time.monotonic() + 30

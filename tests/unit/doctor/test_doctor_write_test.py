@@ -10,7 +10,7 @@ import pytest
 
 from nimctl.core.facts import WriteTest
 from nimctl.doctor.observe.storage import look_at_cache, look_into_cache
-from nimctl.doctor.observe.write_test import try_to_write
+from nimctl.doctor.observe.writing import try_to_write
 from tests.lib.users import as_user, needs_root, open_folder
 
 UID = 12345
