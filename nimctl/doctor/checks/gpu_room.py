@@ -15,7 +15,7 @@ from nimctl.doctor.model import Check, Finding, Needs, failed, passed, skipped, 
 from nimctl.doctor.sizes import human
 
 _HOLDERS = 8  # processes in a line
-_Place = Literal["ours", "docker", "gone", "elsewhere", "host", "desktop"]
+_Place = Literal["ours", "docker", "gone", "elsewhere", "host", "hidden", "desktop"]
 
 
 def judge_unified(facts: HostFacts, needs: Needs) -> list[Finding]:
@@ -102,12 +102,14 @@ def _ways_to_stop(holders: list[GpuProcess], facts: HostFacts) -> list[str]:
     at: dict[_Place, list[GpuProcess]] = {}
     for process in holders:
         at.setdefault(_place(process, facts), []).append(process)
-    stopped, killed, left = (_few(p.container for p in at.get("docker", ())), *(_pids(at, w) for w in ("host", "gone")))
+    stopped = _few(p.container for p in at.get("docker", ()))
+    killed, left, hidden = (_pids(at, where) for where in ("host", "gone", "hidden"))
     ways = [f"`nimctl stop {name}`" for name in _our_servers(at.get("ours", []), facts)]
     ways += [f"`docker stop {' '.join(stopped)}`"] if stopped else []
     ways += [f"`kill {' '.join(killed)}`"] if killed else []
     # What outlives its container is out of Docker's reach: https://github.com/vllm-project/vllm-omni/issues/2317
     ways += [f"`sudo kill -9 {' '.join(left)}`, in no container that Docker runs"] if left else []
+    ways += [f"`ps -fp {','.join(hidden)}` may name them"] if hidden else []
     ways += [f"{where}: stop it there" for where in _few(map(_elsewhere, at.get("elsewhere", ())))]
     if not ways and "desktop" in at:
         ways = ["`sudo systemctl isolate multi-user.target` ends the desktop"]
@@ -116,8 +118,10 @@ def _ways_to_stop(holders: list[GpuProcess], facts: HostFacts) -> list[str]:
 
 def _place(process: GpuProcess, facts: HostFacts) -> _Place:
     """Whose a process is. "gone": its container has ended, and Docker does not reach it any more."""
+    if process.graphics and not process.container:
+        return "desktop"
     if not process.container:
-        return "desktop" if process.graphics else "host"
+        return "host" if process.name else "hidden"  # one that was not seen may be another by now
     if known := _listed(process, facts):
         return "ours" if known.ours else "docker"
     if process.engine != "docker":

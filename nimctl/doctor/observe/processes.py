@@ -11,11 +11,11 @@ from nimctl.doctor.observe.files import read
 MOST = 64  # processes that are looked up; a host that has more keeps the rest by their number
 # The control group of a container ends in its id: `/docker/ID`, `docker-ID.scope`, `cri-containerd-ID.scope`. Of nested
 # containers the first is the one that this host knows. https://docs.docker.com/engine/containers/runmetrics/
-_CONTAINER = re.compile(r"(?P<above>[^\n]*?)(?P<name>[^/\n]*?)(?<![0-9a-f])(?P<id>[0-9a-f]{64})(?![0-9a-f])")
+_CONTAINER = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 _DIGITS = 12  # of an id, as `docker ps` shows it
 # Docker's own place at the top of the tree. A container below a user's slice belongs to a rootless daemon, one below
 # another container to a daemon inside: the daemon of this machine lists neither.
-_DOCKERS = re.compile(r"[^/\n]*:(/docker/|/system\.slice/docker-)")
+_DOCKERS = re.compile(r"[^/]*:(/docker/|/system\.slice/docker-)")
 _ENGINES = {
     "libpod-": "podman",
     "crio-": "cri-o",
@@ -64,15 +64,18 @@ def _has_its_own_numbers(proc: Path) -> bool:
 
 def _who(folder: Path) -> tuple[str | None, str | None, str | None]:
     """Name, container and engine of a process."""
-    found = _CONTAINER.search(read(folder / "cgroup") or "")
-    container, engine = (found["id"][:_DIGITS], _engine(found["above"], found["name"])) if found else (None, None)
-    return read(folder / "comm") or None, container, engine
+    name, groups = read(folder / "comm") or None, read(folder / "cgroup") or ""
+    found = _CONTAINER.search(groups)
+    if found is None:
+        return name, None, None
+    above = groups[: found.start()].rpartition("\n")[2]
+    return name, found[0][:_DIGITS], _engine(above)
 
 
-def _engine(above: str, name: str) -> str | None:
-    """Who made the container, by the path of its control group up to its id."""
-    if "/kubepods" in above + name:
+def _engine(above: str) -> str | None:
+    """Who made the container, by the line of its control group up to its id."""
+    if "/kubepods" in above:
         return "kubernetes"
-    if _DOCKERS.fullmatch(above + name):
+    if _DOCKERS.fullmatch(above):
         return "docker"
-    return next((engine for prefix, engine in _ENGINES.items() if name.endswith(prefix)), None)
+    return next((engine for prefix, engine in _ENGINES.items() if above.endswith(prefix)), None)

@@ -354,9 +354,15 @@ def test_what_another_engine_runs_is_not_to_be_killed(holder, docker, says):
 
 
 def test_inside_a_container_nobody_is_to_be_killed_by_a_number_of_the_host():
-    finding = held_by(GpuProcess(4711, 100 * GIB), system={"container": "docker"})
+    program = GpuProcess(4711, 100 * GIB, "ollama")
+    finding = held_by(program, system={"container": "docker"})
     assert "kill" not in finding.fix and "look there" in finding.fix
-    assert "`kill 4711`" in held_by(GpuProcess(4711, 100 * GIB)).fix
+    assert "`kill 4711`" in held_by(program).fix
+
+
+def test_a_process_that_was_not_seen_is_not_to_be_killed_unseen():
+    finding = held_by(GpuProcess(4711, 100 * GIB), GpuProcess(4712, GIB))
+    assert "kill" not in finding.fix and "`ps -fp 4711,4712` may name them" in finding.fix
 
 
 def test_a_server_of_ours_is_named_as_such():
