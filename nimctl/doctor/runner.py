@@ -47,7 +47,12 @@ class Report:
     @property
     def is_ready(self) -> bool:
         """Nothing failed; if `strict`, nothing was warned of either."""
-        return not self.failures and not (self.strict and self.warnings)
+        return not self.failures and not (self.strict and (self.warnings or self.doubts))
+
+    @property
+    def doubts(self) -> tuple[Finding, ...]:
+        """What could not be told and should have been: a check that crashed, a driver that was late."""
+        return tuple(f for f in self.findings if f.verdict == "unknown" and f.severity != "info")
 
     @property
     def warnings(self) -> tuple[Finding, ...]:
@@ -61,13 +66,16 @@ class Report:
             return "Nothing was checked."
         counts = self.counts
         words = [f"{counts['pass']} passed", *(f"{counts[v]} {word}" for v, word in _WORDS if counts[v])]
-        return f"This host is {'ready' if self.is_ready else 'not ready'}: {', '.join(words)}."
+        doubt = ", as far as could be told" if self.doubts else ""
+        return f"This host is {f'ready{doubt}' if self.is_ready else 'not ready'}: {', '.join(words)}."
 
     @property
     def closing(self) -> str:
         """The verdict, and what to do first."""
         return (
-            self.verdict if self.is_ready else f"{self.verdict} Start with: {(*self.failures, *self.warnings)[0].fix}"
+            self.verdict
+            if self.is_ready
+            else f"{self.verdict} Start with: {(*self.failures, *self.warnings, *self.doubts)[0].fix}"
         )
 
     def in_order(self, *verdicts: Verdict) -> tuple[Finding, ...]:

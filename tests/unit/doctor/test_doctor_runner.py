@@ -1,6 +1,7 @@
 """Running all checks, summing up, and the one error for a run."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -70,6 +71,8 @@ def test_a_check_that_crashes_is_a_finding_and_hides_nothing():
     assert (bad.id, bad.verdict, bad.cause) == ("check-crashed", "unknown", "ZeroDivisionError: by nothing")
     assert other.verdict == "pass"
     assert found.exit_code == 0
+    assert found.closing.startswith("This host is ready, as far as could be told: ")
+    assert replace(found, strict=True).exit_code == 3
 
 
 @pytest.mark.parametrize(
