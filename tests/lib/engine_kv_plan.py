@@ -114,8 +114,14 @@ def plan(case: dict[str, Any]) -> dict[str, Any]:
     config = config_of(case, case["max_len"], -1)
     try:
         configs = planner.get_kv_cache_configs(config, [dict(stage) for stage in stages], list(case["available"]))
+    except NotImplementedError:
+        return {"refused": "kinds"}
     except ValueError as error:
-        return {"refused": str(error)}
+        if "promote" in str(error):
+            return {"refused": "kinds"}
+        if "auto-fit" in str(error):
+            return {"refused": "memory"}
+        raise
     tokens, _ = planner.get_kv_cache_capacity(config, planner.generate_scheduler_kv_cache_config(configs))
     return {
         "largest_len": config.model_config.max_model_len,

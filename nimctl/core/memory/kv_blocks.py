@@ -69,4 +69,4 @@ def hybrid_block(per_token: int, state: State, *, tensor: int, block: int, laten
     https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/platforms/interface.py (_align_hybrid_block_size)
     """
     step = max(block, 128) if latent else block
-    return max(block, step * -(-state_bytes(state, tensor) // (step * per_token)))
+    return step * -(-state_bytes(state, tensor) // (step * per_token))

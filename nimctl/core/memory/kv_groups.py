@@ -100,8 +100,6 @@ def _without_windows(cached: list[Cached]) -> list[Cached]:
 def _of_one_type(cached: list[Cached]) -> bool:
     """Whether all need a block for the same tokens, so that one table serves them, whatever their pages measure."""
     first = cached[0]
-    if len({one.block for one in cached}) > 1:
-        return False
     if isinstance(first.spec, FullAttention | Latent | Indexer):
         return all(isinstance(one.spec, FullAttention | Latent | Indexer) for one in cached)
     kinds = {_kind(one) for one in cached}

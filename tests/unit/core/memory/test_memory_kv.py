@@ -20,6 +20,7 @@ from nimctl.core.memory.kv import (
 from nimctl.core.memory.kv_blocks import default_block, hybrid_block
 from nimctl.core.memory.kv_groups import block_bytes, groups
 from nimctl.core.memory.kv_specs import (
+    ChunkedLocal,
     FullAttention,
     SlidingWindow,
     State,
@@ -79,6 +80,14 @@ def test_the_smaller_kind_gives_the_size_from_half_as_many_again(few, many, size
     assert {len(group.members) + group.padding for group in found} == {max(sizes)}
 
 
+def test_windows_and_chunks_of_other_sizes_are_other_groups():
+    assert [len(group.members) for group in groups(MIXED["two windows"][0], 16)] == [16, 16]
+    assert [len(group.members) for group in groups(MIXED["one window"][0], 16)] == [30]
+    chunked = [(ChunkedLocal(8, 128, 128, "bfloat16", 4096 << layer % 2),) for layer in range(8)]
+    assert [len(group.members) for group in groups(chunked, 16)] == [4, 4]
+    assert [len(group.members) for group in groups(chunked[::2], 16)] == [4]
+
+
 def test_layers_are_dealt_so_that_each_stage_has_part_of_every_group():
     layers = [(full(8, 128),) if layer % 3 == 0 else (sliding(8, 128, 1024),) for layer in range(12)]
     found = groups(layers, 16)
@@ -103,6 +112,9 @@ def test_blocks_of_the_longest_request():
     states = groups(qwen3_next(), 544)
     assert request_blocks(states, Request(262144)) == 482 + 3 * 2
     assert request_blocks(states, Request(262144, aligned_states=False)) == 482 + 3
+    chunks = groups(MIXED["chunks"][0], 16)
+    assert request_blocks(chunks, Request(131072, 16384)) == 8192 + 3 * (8192 + 16384) // 16
+    assert request_blocks(chunks, Request(4096, 16384)) == 4 * 256
     drafted = replace(qwen3_next()[0][0], speculative=3, checkpoints=1)
     assert request_blocks(groups([(drafted,)], 544), Request(262144)) == 2 + 3 + 1
     retained = request_blocks(groups([(sliding(8, 128, 1024),)], 16), Request(131072, 8192, retained=16))

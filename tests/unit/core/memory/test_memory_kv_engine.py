@@ -1,6 +1,7 @@
 """The cache's figures beside those of vLLM's own planner, which runs here as it does in the engine."""
 
 import json
+import random
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -12,7 +13,7 @@ import pytest
 from nimctl.core.memory.kv import Request, blocks, largest_len, tokens
 from nimctl.core.memory.kv_blocks import hybrid_block
 from nimctl.core.memory.kv_groups import groups
-from nimctl.core.memory.kv_specs import Spec, State
+from nimctl.core.memory.kv_specs import ChunkedLocal, FullAttention, Indexer, Latent, SlidingWindow, Spec, State
 from nimctl.core.memory.ranks import stage_layers
 from tests.lib.kv_shapes import CASES, GIB, MIXED, OSS, Case, Layers, gpt_oss, qwen3_next, qwen3_next_block
 
@@ -68,6 +69,39 @@ SHAPES = [
 ]
 
 
+def at_random(number: int) -> Case:
+    """A model of up to three kinds of layers in a pattern, on up to three stages; the same for the same number."""
+    of = random.Random(number)
+    heads, size, tensor = of.choice([2, 4, 8, 16]), of.choice([64, 80, 96, 128, 192, 256]), of.choice([1, 2, 4, 8])
+    dtype, block = of.choice(["bfloat16", "fp8"]), of.choice([16, 32, 64, 128])
+    kinds: list[Spec] = [
+        FullAttention(heads, size, size, dtype),
+        FullAttention(heads, size, of.choice([64, 128, size]), "bfloat16"),
+        SlidingWindow(heads, size, size, dtype, of.choice([128, 512, 4096])),
+        SlidingWindow(of.choice([2, heads, 16]), of.choice([size, 128]), size, dtype, 1024),
+        ChunkedLocal(heads, size, size, dtype, of.choice([2048, 8192])),
+        Latent(of.choice([320, 576]), of.choice([dtype, "fp8_ds_mla"])),
+        Indexer(),
+        State(((4096, 3), (32, of.choice([64, 128]), 128)), ("bfloat16", "float32"), of.choice([0, 0, 2])),
+    ]
+    pattern = [of.choice(kinds) for _ in range(of.randint(1, 3))]
+    pattern = [spec for spec in pattern for _ in range(of.choice([1, 1, 2, 5]))]
+    layers: Layers = [(pattern[layer % len(pattern)],) for layer in range(of.randint(len(pattern), 80))]
+    stages = stage_layers(len(layers), min(of.randint(1, 3), len(layers)))
+    available = tuple(of.randint(1, 60) * GIB // 2 for _ in stages)
+    windows = any(isinstance(spec, SlidingWindow | ChunkedLocal) for spec in pattern)
+    request = Request(
+        of.randint(100, 300_000),
+        of.choice([2048, 8192, 16384, 24576]),
+        1 if windows else of.choice([1, 1, 2, 8]),
+        aligned_states=of.random() < 0.7,
+    )
+    return Case(f"random {number}", layers, block, available, request, 0, 0, 0, tensor, stages, of.random() < 0.9)
+
+
+RANDOM = [at_random(number) for number in range(300)]
+
+
 def on_a_rank(spec: Spec, tensor: int) -> dict[str, Any]:
     """What the engine's model would tell the planner on one rank."""
     told = {"kind": type(spec).__name__, **asdict(spec)}
@@ -93,34 +127,49 @@ def asked(case: Case) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def planned() -> dict[str, dict[str, Any]]:
     """The planner's answer to each shape, all from one process."""
-    question = json.dumps([asked(case) for case in SHAPES])
+    question = json.dumps([asked(case) for case in [*SHAPES, *RANDOM]])
     argv = [sys.executable, PLANNER]
     done = subprocess.run(argv, input=question, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     # The engine may log on the same stream; the answer is the last line.
-    return {case.name: answer for case, answer in zip(SHAPES, json.loads(done.stdout.splitlines()[-1]), strict=True)}
+    return {
+        case.name: answer
+        for case, answer in zip([*SHAPES, *RANDOM], json.loads(done.stdout.splitlines()[-1]), strict=True)
+    }
 
 
-@pytest.mark.parametrize("case", SHAPES, ids=lambda case: case.name)
-def test_groups_blocks_tokens_and_the_largest_context_are_the_engines(case: Case, planned):
-    answer = planned[case.name]
-    found = groups(case.layers, case.block, case.tensor, hybrid=case.hybrid)
+def ours(case: Case) -> dict[str, Any]:
+    try:
+        found = groups(case.layers, case.block, case.tensor, hybrid=case.hybrid)
+    except ValueError:
+        return {"refused": "kinds"}
     longest = largest_len(case.available, found, case.request, case.stages)
-    if "refused" in answer:
-        assert "not enough GPU memory" in answer["refused"]
-        assert longest == 0
-        return
+    if longest == 0:
+        return {"refused": "memory"}
     count = blocks(case.available, found, case.stages)
-    ours = {
+    return {
         "largest_len": longest,
         "blocks": count,
         "tokens": tokens(count, found, replace(case.request, max_len=longest)),
         "groups": sorted(sum(member.layer in case.stages[0] for member in group.members) for group in found),
     }
-    assert ours == answer
+
+
+@pytest.mark.parametrize("case", SHAPES, ids=lambda case: case.name)
+def test_groups_blocks_tokens_and_the_largest_context_are_the_engines(case: Case, planned):
+    assert ours(case) == planned[case.name]
 
 
 def test_one_shape_is_refused_and_some_are_cut(planned):
-    assert [name for name, answer in planned.items() if "refused" in answer] == ["no room for a token"]
+    refused = [case.name for case in SHAPES if "refused" in planned[case.name]]
+    assert refused == ["no room for a token"]
     cut = [case.name for case in SHAPES if planned[case.name].get("largest_len", 0) not in (0, case.request.max_len)]
     assert "less than the whole context" in cut
+
+
+def test_models_at_random_are_the_engines_too(planned):
+    different = [(case.name, mine, planned[case.name]) for case in RANDOM if (mine := ours(case)) != planned[case.name]]
+    assert different == []
+    refused = [planned[case.name].get("refused") for case in RANDOM]
+    assert refused.count(None) >= 200
+    assert refused.count("kinds") >= 5

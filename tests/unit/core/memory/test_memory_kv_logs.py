@@ -85,6 +85,9 @@ def test_the_logs_are_these():
     assert len(LOGS) == len({log["id"] for log in LOGS}) == 71
     assert len(EXACT) == 64
     assert [log["id"] for log in LOGS if "inexact" in log] == ANOTHER_RANK_DECIDES + SHAPE_IS_NOT_TOLD
+    # Sizes that rest on what the log itself prints and the model's published shape, or on a default besides.
+    guessed = {"block", "model", "speculative"}
+    assert len([log for log in EXACT if not guessed & set(log.get("inferred", ()))]) == 54
     assert all(log["link"].startswith("https://") for log in LOGS)
 
 
