@@ -1,0 +1,162 @@
+"""The tensors that a configuration implies: published totals, the demo checkpoint, and what is not known."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nimctl.core.demo.config import model_config
+from nimctl.core.demo.weights import tensors as written
+from nimctl.core.memory.architectures import inventory_of
+from nimctl.core.memory.settings import UnknownArchitecture
+from nimctl.core.memory.tensors import Tensor
+
+# Configurations as published, cut to what matters here; `total_size` as their index files state it.
+MODELS = json.loads((Path(__file__).parents[3] / "data/memory/models.json").read_text())
+# Names of files that hold buffers beside the weights, such as rotary frequencies; no engine loads those.
+WITH_BUFFERS = {"moonshotai/Kimi-K2-Instruct", "deepseek-ai/DeepSeek-V3"}
+
+# https://huggingface.co/zai-org/GLM-4.5/blob/main/config.json: 358,337,791,296 parameters in bfloat16
+GLM = {
+    "architectures": ["Glm4MoeForCausalLM"],
+    "torch_dtype": "bfloat16",
+    "hidden_size": 5120,
+    "num_hidden_layers": 92,
+    "num_attention_heads": 96,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "attention_bias": True,
+    "use_qk_norm": True,
+    "n_routed_experts": 160,
+    "n_shared_experts": 1,
+    "moe_intermediate_size": 1536,
+    "intermediate_size": 12288,
+    "first_k_dense_replace": 3,
+    "num_nextn_predict_layers": 1,
+    "vocab_size": 151552,
+    "tie_word_embeddings": False,
+}
+
+
+def config(name: str, **changes: Any) -> dict[str, Any]:
+    return {**MODELS[name]["config"], **changes}
+
+
+@pytest.mark.parametrize("name", [name for name, model in MODELS.items() if model["total_size"]])
+def test_totals_are_those_of_the_index_files(name):
+    total = MODELS[name]["total_size"]
+    missing = total - inventory_of(config(name)).nbytes
+    assert 0 <= missing <= 2e-5 * total if name in WITH_BUFFERS else missing == 0
+
+
+def test_kimi_k25_to_the_byte():
+    inventory = inventory_of(config("moonshotai/Kimi-K2.5"))
+    assert (inventory.nbytes, inventory.basis) == (595_148_192_736, "config")
+    language, vision = 3 + 61 * 9 + 3 + 60 * (5 + 384 * 9), 27 * 12 + 5 + 6
+    assert sum(family.count for family in inventory.families) == language + vision
+    routed = [family for family in inventory.families if ".experts." in family.pattern]
+    assert sum(family.nbytes for family in routed if family.dtype == "I32" and family.shape != (2,)) == 507_343_011_840
+    assert {family.dtype for family in inventory.families if family not in routed} == {"BF16", "F32"}
+
+
+def test_the_demo_checkpoint_tensor_for_tensor():
+    implied = sorted(inventory_of(model_config()).tensors(), key=lambda tensor: tensor.name)
+    real = sorted((Tensor(t.name, t.dtype, t.shape) for t in written()), key=lambda tensor: tensor.name)
+    assert implied == real
+    assert [tensor.nbytes for tensor in implied] == [t.nbytes for t in sorted(written(), key=lambda t: t.name)]
+
+
+def test_glm():
+    in_four_bytes = 90 * 160  # corrections of the routers
+    assert inventory_of(GLM).nbytes == 2 * 358_337_791_296 + 2 * in_four_bytes
+
+
+def test_fp8_of_qwen_has_scales_in_bfloat16():
+    scale = {f.dtype for f in inventory_of(config("Qwen/Qwen3-235B-A22B-FP8")).families if "scale_inv" in f.pattern}
+    assert scale == {"BF16"}
+    assert inventory_of(config("Qwen/Qwen3-235B-A22B-FP8")).nbytes == 236_416_915_456
+
+
+def test_nvfp4_of_kimi():
+    """Attention, vision and output matrix stay in bfloat16: https://huggingface.co/nvidia/Kimi-K2.5-NVFP4"""
+    text = {k: v for k, v in config("moonshotai/Kimi-K2.5")["text_config"].items() if k != "quantization_config"}
+    ignored = [f"language_model.model.layers.{layer}.self_attn*" for layer in range(61)]
+    said = {
+        "quant_method": "modelopt",
+        "quant_algo": "NVFP4",
+        "ignore": ["language_model.lm_head", *ignored, "mm_projector*", "vision_tower*"],
+    }
+    inventory = inventory_of(config("moonshotai/Kimi-K2.5", text_config=text, quantization_config=said))
+    assert inventory.nbytes == 590_779_957_656
+    attention = {family.dtype for family in inventory.families if ".self_attn." in family.pattern}
+    assert attention == {"BF16"}
+
+
+def test_fp8_by_a_file_of_its_own():
+    """https://huggingface.co/nvidia/Llama-3.1-70B-Instruct-FP8: one scale a matrix and one for its inputs."""
+    exported = {"quantization": {"quant_algo": "FP8", "exclude_modules": ["lm_head"]}}
+    inventory = inventory_of(config("meta-llama/Meta-Llama-3.1-70B"), exported)
+    matrices = 80 * (2 * 8192 * 8192 + 2 * 1024 * 8192 + 3 * 8192 * 28672)
+    assert inventory.nbytes == 141_107_412_992 - matrices + 80 * 7 * 2 * 4
+
+
+def test_tied_embeddings_are_there_once():
+    tied = inventory_of(config("Qwen/Qwen3-8B", tie_word_embeddings=True)).nbytes
+    assert inventory_of(config("Qwen/Qwen3-8B")).nbytes - tied == 151936 * 4096 * 2
+
+
+def test_biases():
+    plain, qwen2 = config("Qwen/Qwen3-8B"), config("Qwen/Qwen3-8B", architectures=["Qwen2ForCausalLM"])
+    norms, biases = 36 * 2 * 128 * 2, 36 * (4096 + 1024 + 1024) * 2
+    assert inventory_of(qwen2).nbytes == inventory_of(plain).nbytes - norms + biases
+    llama = config("meta-llama/Meta-Llama-3.1-8B", mlp_bias=True, attention_bias=True)
+    more = 32 * 2 * ((4096 + 1024 + 1024 + 4096) + (2 * 14336 + 4096))
+    assert inventory_of(llama).nbytes == 16_060_522_496 + more
+
+
+def test_plain_layers_between_experts():
+    name = "Qwen/Qwen3-30B-A3B"
+    fewer = inventory_of(config(name, mlp_only_layers=[0, 5], decoder_sparse_step=2, intermediate_size=6144))
+    gates = [f.layers for f in fewer.families if f.pattern.endswith("mlp.gate.weight")]
+    assert gates == [tuple(layer for layer in range(48) if layer % 2 and layer != 5)]
+
+
+PACKED = MODELS["moonshotai/Kimi-K2.5"]["config"]["text_config"]["quantization_config"]
+
+
+def packed(**changes: Any) -> dict[str, Any]:
+    weights = {**PACKED["config_groups"]["group_0"]["weights"], **changes}
+    return {**PACKED, "config_groups": {"group_0": {"weights": weights}}}
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "words"),
+    [
+        ("Qwen/Qwen3-8B", {"architectures": ["MambaForCausalLM"]}, "architecture MambaForCausalLM are not known"),
+        ("Qwen/Qwen3-8B", {"architectures": []}, "names no architecture"),
+        ("Qwen/Qwen3-8B", {"architectures": "Qwen3ForCausalLM"}, "names no architecture"),
+        ("Qwen/Qwen3-8B", {"hidden_size": None}, "does not say hidden_size"),
+        ("Qwen/Qwen3-8B", {"hidden_size": 0}, "hidden_size is 0"),
+        ("Qwen/Qwen3-8B", {"hidden_size": "4096"}, "not a whole number"),
+        ("Qwen/Qwen3-8B", {"hidden_size": -1}, "not a whole number"),
+        ("Qwen/Qwen3-8B", {"num_hidden_layers": 10**9}, "beyond reason"),
+        ("Qwen/Qwen3-30B-A3B", {"num_experts": 10**9}, "beyond reason"),
+        ("Qwen/Qwen3-8B", {"torch_dtype": "int3"}, "data type 'int3'"),
+        ("Qwen/Qwen3-8B", {"tie_word_embeddings": "yes"}, "neither true nor false"),
+        ("Qwen/Qwen3-8B", {"quantization_config": {"quant_method": "awq"}}, "quantisation 'awq'"),
+        ("Qwen/Qwen3-8B", {"quantization_config": {"quant_method": "fp8"}}, "'fp8' in this form"),
+        ("Qwen/Qwen3-8B", {"quantization_config": {"quant_method": "mxfp4"}}, "in the format 'mxfp4'"),
+        ("Qwen/Qwen3-8B", {"quantization_config": {"quant_method": "modelopt"}}, "quantisation None"),
+        ("Qwen/Qwen3-8B", {"quantization_config": packed(num_bits=8)}, "symmetric 4-bit"),
+        ("Qwen/Qwen3-8B", {"quantization_config": packed(symmetric=False)}, "symmetric 4-bit"),
+        ("Qwen/Qwen3-8B", {"quantization_config": packed(actorder="group")}, "symmetric 4-bit"),
+        ("Qwen/Qwen3-8B", {"quantization_config": {**PACKED, "ignore": ["re:("]}}, "no valid list"),
+        ("openai/gpt-oss-20b", {"quantization_config": None, "dtype": "bfloat16"}, "in the format 'plain'"),
+        ("moonshotai/Kimi-K2.5", {"vision_config": None}, "no vision_config"),
+        ("moonshotai/Kimi-K2-Instruct", {"moe_layer_freq": 2}, "only some of the later layers"),
+    ],
+)
+def test_what_is_not_known_is_said(name, changes, words):
+    with pytest.raises(UnknownArchitecture, match=words):
+        inventory_of(config(name, **changes))
