@@ -78,6 +78,7 @@ class FaultHub:
 
     def listen(self, name: str, host: str = "127.0.0.1", *, tls: bool = False) -> str:
         """Open one more listener on a loopback host; its address."""
+        assert name not in self._listeners, f"{name} listens already, and would never be closed"
         context: ssl.SSLContext | None = self.certificates.server_context() if tls else None
         serve = partial(self._service.serve, name)
         acceptor = Acceptor(host, serve, tls=context, send_buffer=self._send_buffer)
