@@ -15,8 +15,7 @@ from nimctl.core.gpus import GpuInventory
 from nimctl.core.injection import WORDS, Mode
 from nimctl.core.recipes import Recipe
 from nimctl.core.secret import redact
-from nimctl.doctor.checks.scope import USUAL_UID
-from nimctl.doctor.model import Needs
+from nimctl.doctor.model import USUAL_UID, Needs
 from nimctl.render import Output
 
 _LARGEST_FACTS = 64 * 2**20  # bytes; a host of 1,024 GPUs has two

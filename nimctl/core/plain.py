@@ -9,6 +9,7 @@ import dataclasses
 import types
 import typing
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, TypeVar, Union, cast, get_args, get_origin
 
 T = TypeVar("T")
@@ -86,11 +87,15 @@ def _read_union(hint: Any, data: Any, where: str) -> Any:
     raise problem
 
 
+@cache  # evaluating the hints of one class costs as much as reading ten of its instances
+def _shape(kind: Any) -> tuple[dict[str, Any], dict[str, dataclasses.Field[Any]]]:
+    return typing.get_type_hints(kind), {f.name: f for f in dataclasses.fields(kind)}
+
+
 def _read_dataclass(kind: Any, data: Any, where: str) -> Any:
     if not isinstance(data, Mapping):
         raise ValueError(f"{where or 'document'}: a mapping is expected, not {_name(data)}")
-    hints = typing.get_type_hints(kind)
-    fields = {f.name: f for f in dataclasses.fields(kind)}
+    hints, fields = _shape(kind)
     if unknown := sorted(set(map(str, data)) - set(fields)):
         raise ValueError(f"{where or 'document'}: unknown key {unknown[0]!r}")
     values = {}

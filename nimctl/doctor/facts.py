@@ -50,7 +50,7 @@ from nimctl.launch.docker import describe_daemon
 
 # Seconds. The first bounds each look; the second what depends on Docker's answer. With the start of the program itself
 # the whole stays below 6 s when everything hangs at once.
-LIMIT = 4.8
+LIMIT = 4.5
 AFTER_DOCKER = 0.5
 
 

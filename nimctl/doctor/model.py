@@ -7,6 +7,9 @@ from typing import Literal
 from nimctl.core.facts import HostFacts
 from nimctl.core.recipes import Recipe
 
+# The user of NVIDIA's images, and the one that a run takes for ours when root starts it.
+USUAL_UID = 1000
+
 Verdict = Literal["pass", "warn", "fail", "unknown", "skip"]
 Severity = Literal["error", "warning", "info"]
 

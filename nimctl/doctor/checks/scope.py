@@ -4,7 +4,7 @@ from nimctl.core.docker_state import elsewhere
 from nimctl.core.errors import NimctlError
 from nimctl.core.facts import HostFacts
 from nimctl.core.gpus import Gpu, select
-from nimctl.doctor.model import Needs
+from nimctl.doctor.model import USUAL_UID, Needs
 
 
 def no_gpu_wanted(needs: Needs) -> str:
@@ -47,10 +47,6 @@ def chosen_gpus(facts: HostFacts, needs: Needs) -> tuple[Gpu, ...]:
         return select(facts.gpus, needs.gpus or "all")
     except NimctlError:
         return ()
-
-
-# The user of NVIDIA's images, and the one that a run takes for ours when root starts it.
-USUAL_UID = 1000
 
 
 def container_uid(facts: HostFacts, needs: Needs) -> int:
