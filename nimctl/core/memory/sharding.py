@@ -38,6 +38,8 @@ _TABLES_ON_EVERY_STAGE = frozenset(
     }
 )
 _NORM_ON_EVERY_STAGE = _TABLES_ON_EVERY_STAGE - {"Qwen3NextForCausalLM"}
+# Those that keep the router in float32, whatever the checkpoint holds: models/glm4_moe.py, models/deepseek_v2.py
+_PRECISE_ROUTERS = frozenset({"Glm4MoeForCausalLM", "GlmMoeDsaForCausalLM"})
 # What an expert's width and the hidden size are rounded up to: layers/fused_moe/oracle/mxfp4.py, int_wna16.py
 _MXFP4_PADDING: Mapping[MoeBackend, tuple[int, int]] = {
     "triton": (64, 1),
@@ -61,6 +63,7 @@ class WeightFacts:
     expert_width: int
     vision_heads: int
     tied: bool
+    precise_router: bool = False
 
 
 def weight_facts(config: Mapping[str, Any]) -> WeightFacts:
@@ -69,14 +72,16 @@ def weight_facts(config: Mapping[str, Any]) -> WeightFacts:
     heads = text.whole("num_attention_heads", default=1)
     routed = text.whole(*EXPERTS, default=0)
     width = text.whole("moe_intermediate_size", "intermediate_size", default=0) if routed else 0
+    name = architecture_of(config)
     return WeightFacts(
-        architecture=architecture_of(config),
+        architecture=name,
         layers=text.some("num_hidden_layers"),
         hidden=text.some("hidden_size"),
         key_value_heads=text.whole("num_key_value_heads", default=heads) or heads,
         expert_width=width,
         vision_heads=tower.whole("vt_num_attention_heads", "num_attention_heads", "num_heads", default=1),
         tied=text.flag("tie_word_embeddings", Settings(config).flag("tie_word_embeddings")),
+        precise_router=name in _PRECISE_ROUTERS or text.text("moe_router_dtype") == "float32",
     )
 
 
@@ -172,6 +177,8 @@ class _Held:
         parallel = self.rank.parallel
         if place.component == "routed experts":
             return self._routed(family, place)
+        if place.component == "router" and self.facts.precise_router and family.pattern.endswith(".gate.weight"):
+            return 4 * prod(family.shape)
         if place.component in ("embedding", "lm_head"):
             return _table(family, parallel.tensor)
         if place.component == "shared experts" and _sequence_parallel(parallel):

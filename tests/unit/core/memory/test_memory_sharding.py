@@ -296,6 +296,58 @@ def test_formats_that_store_inputs_first():
     assert held.total == (1024 * 256 + 32 * 8192) * 4 // 4
 
 
+SMALL = {
+    "torch_dtype": "bfloat16",
+    "hidden_size": 256,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "intermediate_size": 512,
+    "vocab_size": 1024,
+    "tie_word_embeddings": False,
+}
+SMALL_LLAMA = {**SMALL, "architectures": ["LlamaForCausalLM"], "vocab_size": 1003, "tie_word_embeddings": True}
+SMALL_EXPERTS = {
+    **SMALL,
+    "architectures": ["Qwen3MoeForCausalLM"],
+    "num_experts": 7,
+    "moe_intermediate_size": 128,
+    "decoder_sparse_step": 1,
+    "num_key_value_heads": 1,
+}
+SMALL_GLM = {
+    **SMALL,
+    "architectures": ["Glm4MoeForCausalLM"],
+    "attention_bias": True,
+    "use_qk_norm": True,
+    "n_routed_experts": 8,
+    "n_shared_experts": 1,
+    "moe_intermediate_size": 128,
+    "first_k_dense_replace": 1,
+    "num_nextn_predict_layers": 1,
+}
+
+
+# Sums over the parameters of the model that vLLM 0.32.0 builds of these configurations on each of its ranks, on a CPU.
+@pytest.mark.parametrize(
+    ("config", "parallel", "engine"),
+    [
+        (model_config(), Parallel(), [103_016_896]),
+        (model_config(), Parallel(2), [57_169_344, 57_169_344]),
+        (model_config(), Parallel(pipeline=2), [72_699_680, 49_039_520]),
+        (SMALL_EXPERTS, Parallel(2, expert=True), [3_389_824, 2_800_000]),
+        (SMALL_EXPERTS, Parallel(pipeline=2), [4_400_896, 2_724_992]),
+        ({**SMALL_LLAMA, "mlp_bias": True}, Parallel(pipeline=2), [2_759_680, 1_642_496]),
+        (SMALL_GLM, Parallel(2), [3_200_064, 3_200_064]),
+        ({**SMALL, "architectures": ["Qwen2ForCausalLM"]}, Parallel(2), [2_200_192, 2_200_192]),
+    ],
+)
+def test_the_engine_allocates_the_same(config, parallel, engine):
+    inventory, facts = inventory_of(config), weight_facts(config)
+    assert [rank_bytes(inventory, facts, rank).total for rank in parallel.ranks()] == engine
+
+
 STRETCHED = {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 4096}
 
 
