@@ -9,23 +9,18 @@ tables, work space and what the allocator rounds up, which come to 0.1 - 0.3 %.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from math import lcm, prod
+from math import prod
 from types import MappingProxyType
 from typing import Any, Literal
 
+from nimctl.core.memory.experts import Experts, MoeBackend, share_of
 from nimctl.core.memory.placement import COMPONENTS, Component, Cut, Place, place_of
 from nimctl.core.memory.quantisation import ceil_div
 from nimctl.core.memory.ranks import Parallel, Rank, stage_layers
 from nimctl.core.memory.settings import EXPERTS, Settings, architecture_of, language
 from nimctl.core.memory.tensors import Family, Inventory
-
-# Names as of vLLM's --moe-backend. INT4 groups get "marlin" everywhere. For MXFP4 it depends on the GPU, and the rule
-# of "triton" leaves out what its own layouts add: H100 logs of gpt-oss-20b say 13.64 and 7.01 GiB at TP 1 and 2, where
-# it gives 12.82 and 6.52 and "marlin" 13.67 and 7.06, so that is what an unknown one counts as.
-# https://github.com/llm-d-incubation/llm-d-planner/tree/d3121e059da88662db39a926a3ead964be97359b/accuracy/results
-MoeBackend = Literal["triton", "marlin", "flashinfer_trtllm", "flashinfer_cutlass"]
 
 _VOCABULARY_PADDING = 64  # layers/vocab_parallel_embedding.py
 # Modules that keep tables and output matrix on every stage, not only where they are used: models/{name}.py
@@ -40,14 +35,6 @@ _TABLES_ON_EVERY_STAGE = frozenset(
 _NORM_ON_EVERY_STAGE = _TABLES_ON_EVERY_STAGE - {"Qwen3NextForCausalLM"}
 # Those that keep the router in float32, whatever the checkpoint holds: models/glm4_moe.py, models/deepseek_v2.py
 _PRECISE_ROUTERS = frozenset({"Glm4MoeForCausalLM", "GlmMoeDsaForCausalLM"})
-# What an expert's width and the hidden size are rounded up to: layers/fused_moe/oracle/mxfp4.py, int_wna16.py
-_MXFP4_PADDING: Mapping[MoeBackend, tuple[int, int]] = {
-    "triton": (64, 1),
-    "marlin": (128, 256),
-    "flashinfer_trtllm": (128, 256),
-    "flashinfer_cutlass": (128, 128),
-}
-_MARLIN_WIDTH = 64
 _PLAIN = frozenset({"BF16", "F16", "F32"})
 _PACKED_VALUES = {"I32": 8, "U8": 2}  # four-bit values in one element
 
@@ -116,7 +103,8 @@ def rank_bytes(
     if parallel.pipeline > facts.layers:
         raise ValueError(f"{facts.layers} layers cannot make {parallel.pipeline} stages")
     stage = stage_layers(facts.layers, parallel.pipeline)[rank.pipeline]
-    held = _Held(facts, rank, stage, _expert_share(inventory, facts, rank, moe_backend))
+    experts = share_of(rank, inventory.families, width=facts.expert_width, hidden=facts.hidden, backend=moe_backend)
+    held = _Held(facts, rank, stage, experts)
     tower_ranks = parallel.tensor if encoder == "weights" and facts.vision_heads % parallel.tensor == 0 else 1
     terms = dict.fromkeys(COMPONENTS, 0)
     for family in inventory.families:
@@ -132,28 +120,13 @@ def rank_bytes(
 
 
 @dataclass(frozen=True)
-class _Experts:
-    """What a rank holds of the routed experts: one in `ranks` of them whole, or all, `width` wide each."""
-
-    ranks: int
-    number: int
-    width: int
-    hidden: int
-
-    def local(self, count: int) -> int:
-        """Experts of `count`; those that do not divide go to the first ranks. layers/fused_moe/expert_map_manager.py"""
-        whole, rest = divmod(count, self.ranks)
-        return whole + (self.number < rest)
-
-
-@dataclass(frozen=True)
 class _Held:
     """The rules of the language model, for one rank and the layers of its stage."""
 
     facts: WeightFacts
     rank: Rank
     stage: range
-    experts: _Experts
+    experts: Experts
 
     def copies(self, family: Family, place: Place) -> int:
         """How many layers of this rank have one; for a tensor that is in no layer whether it is here."""
@@ -212,34 +185,6 @@ class _Held:
         if not (bias and not down):
             size = ceil_div(size * self.experts.hidden, self.facts.hidden)
         return size
-
-
-def _expert_share(inventory: Inventory, facts: WeightFacts, rank: Rank, backend: MoeBackend | None) -> _Experts:
-    """Whole experts or slices of each, as `--enable-expert-parallel` says, and what their kernels round sizes up to."""
-    parallel = rank.parallel
-    placed = parallel.expert and parallel.expert_ranks > 1
-    width = ceil_div(facts.expert_width, 1 if placed else parallel.expert_ranks)
-    by_width, by_hidden = _padding(inventory.families, backend)
-    return _Experts(
-        ranks=parallel.expert_ranks if placed else 1,
-        number=rank.expert,
-        width=ceil_div(width, by_width) * by_width,
-        hidden=ceil_div(facts.hidden, by_hidden) * by_hidden,
-    )
-
-
-def _padding(families: Iterable[Family], backend: MoeBackend | None) -> tuple[int, int]:
-    """Multiples of an expert's width and of the hidden size."""
-    packed: dict[str, int] = {}
-    for family in families:
-        if ".experts" in family.pattern and family.shape:
-            if family.pattern.endswith("_proj_blocks"):
-                return _MXFP4_PADDING[backend or "marlin"]
-            packed.setdefault(family.pattern.rpartition(".")[2], family.shape[-1])
-    if "weight_packed" not in packed or backend not in (None, "marlin"):
-        return 1, 1
-    group = 8 * packed["weight_packed"] // max(1, packed.get("weight_scale", 1))
-    return lcm(_MARLIN_WIDTH, max(1, group)), 1
 
 
 def _sequence_parallel(parallel: Parallel) -> bool:
