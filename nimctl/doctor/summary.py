@@ -27,7 +27,7 @@ def describe_gpus(facts: HostFacts) -> str:
     words = [f"{n} x {name}" + (f" ({human(memory)})" if memory else "") for (name, memory), n in kinds.items()]
     if lost := sum(1 for g in facts.gpus.gpus if g.error is not None):
         words.append(f"{lost} that do not answer")
-    return ", ".join(words) or "none"
+    return ", ".join(words) or "no GPU"
 
 
 def _kernel(version: str | None) -> str | None:
