@@ -9,10 +9,9 @@ from nimctl.core.facts import HostReach
 from nimctl.doctor.observe.trust import Trust
 from nimctl.doctor.observe.visit import Visit, Way
 
-# huggingface_hub's own reading of a switch, and of which of the two counts:
+# What keeps the download from the network, and how huggingface_hub reads it:
 # https://huggingface.co/docs/huggingface_hub/package_reference/environment_variables
-_TRUE = ("1", "on", "yes", "true")
-_SWITCHES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+_SWITCH, _TRUE = "HF_HUB_OFFLINE", ("1", "on", "yes", "true")
 _MARGIN = 0.1  # of the time: what is left for those that bound themselves to say so
 
 
@@ -42,9 +41,8 @@ def reach(
 
 
 def is_offline(environment: Mapping[str, str]) -> bool:
-    """Whether the environment forbids the network."""
-    value = next((environment[name] for name in _SWITCHES if environment.get(name)), "")
-    return value.strip().lower() in _TRUE
+    """Whether the environment keeps downloads from the network, as the download itself reads it."""
+    return environment.get(_SWITCH, "").strip().lower() in _TRUE
 
 
 class _InThread:

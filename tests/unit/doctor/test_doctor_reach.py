@@ -171,9 +171,9 @@ def test_a_date_that_is_none_tells_no_skew(monkeypatch):
         ({"HF_HUB_OFFLINE": "Yes"}, True),
         ({"HF_HUB_OFFLINE": "0"}, False),
         ({"HF_HUB_OFFLINE": "sometimes"}, False),
-        ({"TRANSFORMERS_OFFLINE": "true"}, True),
+        ({"TRANSFORMERS_OFFLINE": "true"}, False),
         ({"HF_HUB_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "1"}, False),
-        ({"HF_HUB_OFFLINE": "", "TRANSFORMERS_OFFLINE": "ON"}, True),
+        ({"HF_HUB_OFFLINE": " ON "}, True),
     ],
 )
 def test_offline_is_what_the_hubs_own_library_takes_for_it(environment, offline):
