@@ -156,7 +156,11 @@ def judge_injection(facts: HostFacts, needs: Needs) -> list[Finding]:
         return [found, *_doubts(facts, modes[0])]
     if problem := _not_seen(facts):
         return [unknown(check, title, cause=problem)]
-    return [_closed(facts, names, reasons)]
+    closed = _closed(facts, names, reasons)
+    nothing_set_up = not facts.cdi and "nvidia" not in facts.docker.runtimes
+    if nothing_set_up and any(f.id == "toolkit-missing" for f in judge_toolkit(facts, needs)):
+        return [skipped(check, title, "there is no toolkit")]  # the check before says it, and how to get one
+    return [closed]
 
 
 def _open(facts: HostFacts, names: cdi.CdiNames) -> tuple[Mode, ...]:

@@ -136,7 +136,6 @@ def test_the_ways_that_are_open_are_named_and_the_others_have_a_reason():
     ("parts", "fix"),
     [
         ({"cdi": ()}, "sudo nvidia-ctk runtime configure --runtime=docker"),
-        ({"cdi": (), "toolkit": {"version": None, "hook": None}}, "install-guide"),
         ({"docker": {**NO_RUNTIME, "cdi_spec_dirs": None}}, '{"features": {"cdi": true}}'),
     ],
 )
@@ -145,6 +144,13 @@ def test_no_way_for_gpus(parts, fix):
     assert (finding.verdict, finding.id) == ("fail", "gpu-runtime-missing")
     assert fix in finding.fix
     assert len(finding.evidence) == 3
+
+
+def test_a_missing_toolkit_is_said_once():
+    facts = host(docker=NO_RUNTIME, cdi=(), toolkit={"version": None, "hook": None})
+    (toolkit,), (runtime,) = judge("toolkit", facts), judge("gpu-runtime", facts)
+    assert (toolkit.id, runtime.verdict) == ("toolkit-missing", "skip")
+    assert "install-guide" in toolkit.fix
 
 
 @pytest.mark.parametrize(
