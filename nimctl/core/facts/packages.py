@@ -3,6 +3,24 @@
 from dataclasses import dataclass
 from typing import Literal
 
+# The names that distributions and NVIDIA give to the parts of the driver, as patterns of fnmatch.
+DRIVER_PACKAGES = (
+    "nvidia-driver*",
+    "nvidia-open*",
+    "nvidia-kernel*",
+    "nvidia-dkms*",
+    "nvidia-headless*",
+    "nvidia-utils*",
+    "nvidia-compute*",
+    "linux-modules-nvidia*",
+    "libnvidia-compute*",
+    "libcuda1",
+    "cuda-drivers*",
+    "kmod-nvidia*",
+    "akmod-nvidia*",
+    "xorg-x11-drv-nvidia*",
+)
+
 
 @dataclass(frozen=True)
 class Package:

@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 
 from nimctl.core.docker_state import elsewhere
 from nimctl.core.facts import HostFacts
+from nimctl.core.facts.packages import DRIVER_PACKAGES
 from nimctl.doctor import advisories
 from nimctl.doctor.advisories import Advisory, Assessment, Component, Condition, Origin
 from nimctl.doctor.checks.scope import docker_silent, look_failed, no_docker_wanted, no_gpu_wanted
@@ -19,23 +20,6 @@ _MEDIUM = 4.0
 _OF_DOCKER: tuple[Component, ...] = ("docker-engine", "runc")
 
 _WINDOWS_HOLES = "https://www.nvidia.com/en-us/security/"
-
-_DRIVER_PACKAGES = (
-    "nvidia-driver*",
-    "nvidia-open*",
-    "nvidia-kernel*",
-    "nvidia-dkms*",
-    "nvidia-headless*",
-    "nvidia-utils*",
-    "nvidia-compute*",
-    "linux-modules-nvidia*",
-    "libnvidia-compute*",
-    "libcuda1",
-    "cuda-drivers*",
-    "kmod-nvidia*",
-    "akmod-nvidia*",
-    "xorg-x11-drv-nvidia*",
-)
 
 
 @dataclass(frozen=True)
@@ -53,7 +37,7 @@ _DRIVER = _Subject(
     "driver",
     "advisories-driver",
     "NVIDIA driver",
-    _DRIVER_PACKAGES,
+    DRIVER_PACKAGES,
     "Update the driver to {safe} or later: https://docs.nvidia.com/datacenter/tesla/driver-installation-guide/",
 )
 _TOOLKIT = _Subject(

@@ -9,6 +9,7 @@ from typing import Literal
 
 from nimctl.core.command import run
 from nimctl.core.facts import Package
+from nimctl.core.facts.packages import DRIVER_PACKAGES
 
 Origin = Literal["upstream", "distribution"]
 
@@ -30,20 +31,7 @@ NAMES = (
     "libnvidia-container1",
     "nvidia-fabricmanager*",
     "nvidia-fabric-manager*",
-    "nvidia-driver*",
-    "nvidia-open*",
-    "nvidia-kernel*",
-    "nvidia-dkms*",
-    "nvidia-headless*",
-    "nvidia-utils*",
-    "nvidia-compute*",
-    "linux-modules-nvidia*",
-    "libnvidia-compute*",
-    "libcuda1",
-    "cuda-drivers*",
-    "kmod-nvidia*",
-    "akmod-nvidia*",
-    "xorg-x11-drv-nvidia*",
+    *DRIVER_PACKAGES,
 )
 # A host with the driver in dozens of parts is ordinary; more than this is none.
 _MOST_PACKAGES = 200
