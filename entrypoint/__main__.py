@@ -15,13 +15,13 @@ import sys
 import time
 from typing import NoReturn
 
-from entrypoint import usage
+from entrypoint.actions import usage
 from entrypoint.front import Front, check_port, command, find_nginx, render
-from entrypoint.journal import Journal
-from entrypoint.report import Report
+from entrypoint.observability.journal import Journal
+from entrypoint.observability.report import Report
+from entrypoint.processes.supervisor import Died, Event, Finished, Stop, Supervisor
 from entrypoint.settings import DOWNLOAD, LIST_PROFILES, MANIFEST, Settings, read, state_dir
 from entrypoint.state import State, open_state, write_atomically
-from entrypoint.supervise import Died, Event, Finished, Stop, Supervisor
 from nimctl import __version__
 from nimctl.core.errors import NimctlError
 from nimctl.core.stages import PROGRESS_SCHEMA
@@ -74,7 +74,8 @@ class Server:
         argv = command(find_nginx(os.environ.get("PATH")), self.state)
         environ = {name: os.environ[name] for name in ("PATH", "TZ") if name in os.environ}
         child = self.supervisor.spawn("front", argv, env=environ, cwd=self.state.root, on_line=self.journal.line)
-        from entrypoint import documents, steps  # noqa: PLC0415 (while nginx starts)
+        from entrypoint import steps  # noqa: PLC0415 (while nginx starts)
+        from entrypoint.front import documents  # noqa: PLC0415 (while nginx starts)
 
         steps.await_front(front, child)
         self.journal.info("front", f"listening on {front.host} port {front.port}")
@@ -103,7 +104,7 @@ class Server:
                 return self._start_failed(event)
 
     def _stop(self, event: Stop) -> int:
-        from entrypoint import ending  # noqa: PLC0415
+        from entrypoint.processes import ending  # noqa: PLC0415
 
         self.journal.info("stop", f"signal {event.signal}: stopping")
         ending.drain_and_stop(self.supervisor, self.state, self.report, self.journal, self.settings.drain_seconds)
@@ -139,8 +140,8 @@ class Server:
         return None
 
     def _died(self, event: Died) -> int:
-        from entrypoint.classify import Death, classify  # noqa: PLC0415
-        from entrypoint.oom import oom_kills  # noqa: PLC0415
+        from entrypoint.processes.classify import Death, classify  # noqa: PLC0415
+        from entrypoint.processes.oom import oom_kills  # noqa: PLC0415
 
         child = event.child
         assert child.exit is not None
@@ -152,7 +153,7 @@ class Server:
         return self._fail(error, event)
 
     def _fail(self, error: NimctlError, death: Died | None) -> int:
-        from entrypoint import ending  # noqa: PLC0415
+        from entrypoint.processes import ending  # noqa: PLC0415
 
         stage = self.report.current.current
         record = ending.crash_record(error, death.child if death else None, stage.name if stage else None, self.journal)
@@ -189,22 +190,23 @@ def tell(error: NimctlError, journal: Journal) -> None:
 
 def dry_run(settings: Settings, journal: Journal) -> None:
     """Print what a start would do, as JSON; look at the GPUs, start nothing, fetch nothing."""
-    from entrypoint import engine, steps  # noqa: PLC0415
-    from entrypoint.model import decide_layout, peeked, with_draft  # noqa: PLC0415
+    from entrypoint import steps  # noqa: PLC0415
+    from entrypoint.engine import invocation  # noqa: PLC0415
+    from entrypoint.engine.model import decide_layout, peeked, with_draft  # noqa: PLC0415
     from entrypoint.settings import explain  # noqa: PLC0415
-    from entrypoint.weights import peek  # noqa: PLC0415
+    from entrypoint.weights.checkpoint import peek  # noqa: PLC0415
     from nimctl.core.fetch import from_environment  # noqa: PLC0415
 
-    hardware, asked = steps.hardware_of(settings), engine.request(settings)
+    hardware, asked = steps.hardware_of(settings), invocation.request(settings)
     device = hardware.device
     model = steps.model_for(settings, hardware, asked)
     access = from_environment(os.environ)
-    model, draft = peeked(settings, model, access), engine.draft_of(settings, model, device)
+    model, draft = peeked(settings, model, access), invocation.draft_of(settings, model, device)
     if draft is not None and not draft.is_part_of(model.weights):
         model = with_draft(model, draft, peek(draft.address, settings.cache_path, access).weights_bytes)
     layout = decide_layout(model, hardware.cluster, asked).layout
     state = State(settings.state_dir)
-    command = engine.build_command(
+    command = invocation.build_command(
         settings, model, device, layout, snapshot=model.weights, state=state, draft=draft.source if draft else None
     )
     document = {
@@ -226,11 +228,11 @@ def main() -> int:
     report: Report | None = None
     try:
         if sys.argv[1:2] == [DOWNLOAD]:
-            from entrypoint import download  # noqa: PLC0415 (it needs no front, and serving no download)
+            from entrypoint.actions import download  # noqa: PLC0415 (it needs no front, and serving no download)
 
             return download.main(os.environ, sys.argv[2:], journal)
         if sys.argv[1:2] in ([LIST_PROFILES], [MANIFEST]):
-            from entrypoint import profiles  # noqa: PLC0415
+            from entrypoint.actions import profiles  # noqa: PLC0415
 
             act = profiles.list_profiles if sys.argv[1] == LIST_PROFILES else profiles.print_manifest
             return act(os.environ, sys.argv[2:], journal)

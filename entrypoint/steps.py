@@ -11,12 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from entrypoint import cachefolder, documents, engine, loading, transfers, warmup
-from entrypoint.drafts import Draft
-from entrypoint.foresight import Foresight, planned
-from entrypoint.front import Front
-from entrypoint.journal import Journal
-from entrypoint.model import (
+from entrypoint.engine import invocation, loading
+from entrypoint.engine.drafts import Draft
+from entrypoint.engine.foresight import Foresight, planned
+from entrypoint.engine.model import (
     Device,
     Model,
     candidates,
@@ -29,14 +27,18 @@ from entrypoint.model import (
     require_device,
     with_draft,
 )
-from entrypoint.process import Child
-from entrypoint.report import Report
+from entrypoint.front import Front, documents
+from entrypoint.health import warmup
+from entrypoint.observability.journal import Journal
+from entrypoint.observability.report import Report
+from entrypoint.processes.child import Child
+from entrypoint.processes.supervisor import Supervisor
 from entrypoint.settings import Settings
 from entrypoint.state import State, write_atomically
-from entrypoint.supervise import Supervisor
-from entrypoint.supplies import Snapshots, Supplies, about
 from entrypoint.unixhttp import UnreachableError, get_tcp
-from entrypoint.weights import Checkpoint
+from entrypoint.weights import cachefolder, transfers
+from entrypoint.weights.checkpoint import Checkpoint
+from entrypoint.weights.supplies import Snapshots, Supplies, about
 from nimctl import __version__
 from nimctl.core.cache import PRIVATE_MODE, CachePaths
 from nimctl.core.errors import NimctlError
@@ -150,9 +152,9 @@ def model_for(settings: Settings, hardware: Hardware, request: Request) -> Model
 
 def choose_profile(run: Run, hardware: Hardware) -> Profile:
     """Decide what is served on which GPUs, and say why."""
-    request = engine.request(run.settings)
+    request = invocation.request(run.settings)
     model = model_for(run.settings, hardware, request)
-    draft = engine.draft_of(run.settings, model, hardware.device)
+    draft = invocation.draft_of(run.settings, model, hardware.device)
     supplies = open_supplies(run, model, draft)
     look, drafts = supplies.look(lambda progress: run.report.progress("profile", detail=transfers.in_words(progress)))
     model = described(run.settings, model, look)
@@ -230,7 +232,7 @@ def private_caches(run: Run, key: str, *, cache_writable: bool) -> Path:
 
 def start_engine(run: Run, hardware: Hardware, profile: Profile, snapshots: Snapshots, *, cache_writable: bool) -> str:
     """Start the engine and return the name under which it serves, once it does."""
-    command = engine.build_command(
+    command = invocation.build_command(
         run.settings,
         profile.model,
         hardware.device,
@@ -240,10 +242,10 @@ def start_engine(run: Run, hardware: Hardware, profile: Profile, snapshots: Snap
         draft=str(snapshots.draft) if snapshots.draft else None,
     )
     gpu_name = hardware.gpus[0].name if hardware.gpus else None
-    key = engine.cache_key(hardware.device, hardware.vllm_version, gpu_name, hardware.inventory.driver)
+    key = invocation.cache_key(hardware.device, hardware.vllm_version, gpu_name, hardware.inventory.driver)
     private = private_caches(run, key, cache_writable=cache_writable)
     (private / "home").mkdir(mode=0o700, exist_ok=True)
-    env = engine.build_environment(
+    env = invocation.build_environment(
         run.environ,
         run.settings,
         profile.model,
@@ -256,7 +258,7 @@ def start_engine(run: Run, hardware: Hardware, profile: Profile, snapshots: Snap
     if theirs is not None and theirs != ours:
         told = f"CUDA_VISIBLE_DEVICES={theirs} is replaced by {ours}: NIM_GPUS is what chooses GPUs here"
         run.journal.warning("engine", told)
-    env = engine.with_own_package(env, Path(__file__).parent.parent)
+    env = invocation.with_own_package(env, Path(__file__).parent.parent)
     run.journal.info("engine", f"starting: {' '.join(command.argv)}")
 
     foresight = Foresight(
@@ -264,7 +266,7 @@ def start_engine(run: Run, hardware: Hardware, profile: Profile, snapshots: Snap
             profile.model,
             profile.layout,
             profile.plan,
-            engine.request(run.settings),
+            invocation.request(run.settings),
             device=hardware.device,
             environment=env,
         )

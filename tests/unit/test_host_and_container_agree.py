@@ -8,8 +8,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entrypoint import engine
-from entrypoint.model import Model, decide_layout, gpus_to_use, on_gpus
+from entrypoint.engine import invocation
+from entrypoint.engine.model import Model, decide_layout, gpus_to_use, on_gpus
 from entrypoint.settings import read
 from nimctl.core.errors import NimctlError
 from nimctl.core.gpus import Gpu, MigDevice
@@ -166,7 +166,7 @@ def decided(
     recipe: Recipe, found: tuple[Gpu, ...], words: tuple[str, ...], env: dict[str, str], weights: str | None
 ) -> Layout:
     settings = read({"NIM_RECIPE": recipe.name, **({"NIM_MODEL_PATH": weights} if weights else {}), **env}, words)
-    inventory, request = _host(found).gpus, engine.request(settings)
+    inventory, request = _host(found).gpus, invocation.request(settings)
     chosen = gpus_to_use(settings, inventory)
     cluster = cluster_of(chosen, memory_total=128 * GIB, memory_available=64 * GIB)
     model = Model(recipe, weights or recipe.weights, recipe.served_names)

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from entrypoint.process import descendants
+from entrypoint.processes.child import descendants
 from tests.lib.checkpoints import write_folder
 
 ROOT = Path(__file__).parents[3]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint.download import parse, wanted
+from entrypoint.actions.download import parse, wanted
 from entrypoint.settings import read
 from nimctl.core.cache import CachePaths
 from nimctl.core.errors import NimctlError

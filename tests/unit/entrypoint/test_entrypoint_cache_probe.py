@@ -2,10 +2,10 @@
 
 import pytest
 
-from entrypoint import cachefolder
-from entrypoint.model import candidates
+from entrypoint.engine.model import candidates
 from entrypoint.settings import read
-from entrypoint.weights import Checkpoint
+from entrypoint.weights import cachefolder
+from entrypoint.weights.checkpoint import Checkpoint
 from nimctl.core.errors import NimctlError
 from nimctl.core.fetch import Access, Stop
 from tests.lib.checkpoints import safetensors

@@ -2,9 +2,9 @@
 
 import pytest
 
-from entrypoint.classify import Death, classify, last_exception
-from entrypoint.oom import oom_kills
-from entrypoint.process import Exit
+from entrypoint.processes.child import Exit
+from entrypoint.processes.classify import Death, classify, last_exception
+from entrypoint.processes.oom import oom_kills
 
 CODE_1 = Exit(1, None)
 KILLED = Exit(None, 9)

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from entrypoint import drafts, engine
-from entrypoint.model import named_model, with_draft
+from entrypoint.engine import drafts, invocation
+from entrypoint.engine.model import named_model, with_draft
 from entrypoint.settings import read
-from entrypoint.supplies import require_room
-from entrypoint.weights import Checkpoint
+from entrypoint.weights.checkpoint import Checkpoint
+from entrypoint.weights.supplies import require_room
 from nimctl.core.cache import CachePaths
 from nimctl.core.engine_options import Option, parse_options
 from nimctl.core.errors import NimctlError
@@ -142,7 +142,7 @@ def test_what_cannot_be_read_is_usage(words, cause):
     assert cause in caught.value.cause
     assert '"model": "org/name"' in caught.value.fix
     with pytest.raises(NimctlError, match="--speculative-config cannot be read"):
-        engine.request(read({"NIM_RECIPE": "demo", "NIM_PASSTHROUGH_ARGS": shlex.join(words)}))
+        invocation.request(read({"NIM_RECIPE": "demo", "NIM_PASSTHROUGH_ARGS": shlex.join(words)}))
 
 
 def test_what_is_shown_has_no_password():
@@ -183,9 +183,9 @@ def test_a_recipes_own_draft_is_one_too():
     args = {"speculative-config": '{"model": "org/draft", "method": "eagle3"}'}
     recipe = replace(model.recipe, engine=Engine(common=replace(model.recipe.engine.common, args=args)))
     theirs = replace(model, recipe=recipe)
-    assert engine.draft_of(settings, theirs, "cuda") == drafts.Draft("org/draft", "hf://org/draft", "eagle3")
+    assert invocation.draft_of(settings, theirs, "cuda") == drafts.Draft("org/draft", "hf://org/draft", "eagle3")
     other = read({"NIM_RECIPE": "demo", "NIM_PASSTHROUGH_ARGS": asked("me/other")})
-    found = engine.draft_of(other, theirs, "cuda")
+    found = invocation.draft_of(other, theirs, "cuda")
     assert found is not None
     assert found.name == "me/other", "what is passed goes before it"
 
@@ -403,5 +403,5 @@ def test_a_download_without_the_draft_brings_nothing(hub, tmp_path):
 def test_options_that_name_no_draft_are_passed_as_they_are():
     passed = Option("speculative-config", ("-sc", '{"method":"mtp"}'))
     settings = read({"NIM_RECIPE": "demo", "NIM_PASSTHROUGH_ARGS": shlex.join(passed.words)})
-    assert engine.draft_of(settings, named_model(settings), "cuda") is None
-    assert passed in engine.user_options(settings)
+    assert invocation.draft_of(settings, named_model(settings), "cuda") is None
+    assert passed in invocation.user_options(settings)

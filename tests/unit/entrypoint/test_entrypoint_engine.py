@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint import engine
-from entrypoint.model import Model
+from entrypoint.engine import invocation
+from entrypoint.engine.model import Model
 from entrypoint.settings import read
 from entrypoint.state import State
 from nimctl.core.engine_options import parse_options
@@ -23,7 +23,7 @@ DEMO = Model(load("demo"), "builtin://demo", ("a", "b"))
 
 def command(environ=None, arguments=(), layout=CPU_LAYOUT, model=DEMO):
     settings = read({"NIM_RECIPE": "demo", **(environ or {})}, arguments)
-    return engine.build_command(settings, model, "cpu", layout, snapshot="/weights", state=STATE)
+    return invocation.build_command(settings, model, "cpu", layout, snapshot="/weights", state=STATE)
 
 
 def option(built, name):
@@ -31,7 +31,7 @@ def option(built, name):
 
 
 def sizes(words=(), **environ):
-    return asked_of(DEMO.recipe, engine.request(read({"NIM_RECIPE": "demo", **environ}, words))).sizes
+    return asked_of(DEMO.recipe, invocation.request(read({"NIM_RECIPE": "demo", **environ}, words))).sizes
 
 
 def test_the_command_of_the_demo():
@@ -104,7 +104,9 @@ def test_media_domains():
 def environment(inherited=None, layout=CPU_LAYOUT, device="cpu", visible=(), **environ):
     settings = read({"NIM_RECIPE": "demo", **environ})
     private = Path("/cache/engine/0/k")
-    return engine.build_environment(inherited or {}, settings, DEMO, device, layout, visible=visible, private=private)
+    return invocation.build_environment(
+        inherited or {}, settings, DEMO, device, layout, visible=visible, private=private
+    )
 
 
 @pytest.mark.parametrize(
@@ -144,7 +146,7 @@ def memory_for_the_context(device="cpu", ranks=1, arguments=(), inherited=None):
     model = replace(DEMO, recipe=replace(DEMO.recipe, engine=Engine()))
     layout = Layout(ranks, 1, tuple(range(ranks)), (), "because")
     settings = read({"NIM_RECIPE": "demo"}, arguments)
-    env = engine.build_environment(
+    env = invocation.build_environment(
         inherited or {}, settings, model, device, layout, visible=range(ranks), private=Path("/p")
     )
     return env.get("VLLM_CPU_KVCACHE_SPACE")
@@ -191,15 +193,15 @@ def test_an_inherited_choice_of_gpus_does_not_survive():
 
 
 def test_the_engine_finds_our_middleware():
-    assert engine.with_own_package({}, Path("/src"))["PYTHONPATH"] == "/src"
-    assert engine.with_own_package({"PYTHONPATH": "/o"}, Path("/src"))["PYTHONPATH"] == "/src:/o"
-    assert "PYTHONPATH" not in engine.with_own_package({}, Path("/venv/lib/python3.11/site-packages"))
+    assert invocation.with_own_package({}, Path("/src"))["PYTHONPATH"] == "/src"
+    assert invocation.with_own_package({"PYTHONPATH": "/o"}, Path("/src"))["PYTHONPATH"] == "/src:/o"
+    assert "PYTHONPATH" not in invocation.with_own_package({}, Path("/venv/lib/python3.11/site-packages"))
 
 
 def test_the_cache_key_is_a_folder_name():
-    key = engine.cache_key("cuda", "0.32.0", "NVIDIA H100 80GB HBM3", "580.95.05")
+    key = invocation.cache_key("cuda", "0.32.0", "NVIDIA H100 80GB HBM3", "580.95.05")
     assert key == "vllm-0.32.0-cuda-NVIDIA_H100_80GB_HBM3-580.95.05"
-    assert "/" not in engine.cache_key("cuda", None, "../../x", None)
+    assert "/" not in invocation.cache_key("cuda", None, "../../x", None)
 
 
 def test_the_limit_is_only_given_to_models_that_see():
@@ -228,7 +230,7 @@ def test_a_smaller_share_of_memory_is_for_gpus_and_the_users_own_word_wins():
     tight = Layout(1, 1, (0,), (), "", arguments={"gpu-memory-utilization": "0.80"})
     assert option(command(layout=tight), "gpu-memory-utilization") == [], "an engine for the CPU"
     settings = read({"NIM_RECIPE": "demo"}, [])
-    built = engine.build_command(settings, DEMO, "cuda", tight, snapshot="/weights", state=STATE)
+    built = invocation.build_command(settings, DEMO, "cuda", tight, snapshot="/weights", state=STATE)
     assert option(built, "gpu-memory-utilization") == [("0.80",)]
 
 
@@ -242,7 +244,7 @@ def test_every_kind_of_medium_is_limited():
 def test_a_layout_without_whole_experts_goes_before_a_recipe_with_them():
     model = replace(DEMO, recipe=load("deepseek-v3"))
     settings = read({"NIM_RECIPE": "deepseek-v3"})
-    argv = engine.build_command(settings, model, "cuda", Layout(8, 1, (), (), ""), snapshot="/w", state=STATE).argv
+    argv = invocation.build_command(settings, model, "cuda", Layout(8, 1, (), (), ""), snapshot="/w", state=STATE).argv
     assert "--no-enable-expert-parallel" in argv
     assert "--enable-expert-parallel" not in argv
 
@@ -250,7 +252,7 @@ def test_a_layout_without_whole_experts_goes_before_a_recipe_with_them():
 def test_a_slice_is_named_to_the_engine():
     sliced = Layout(1, 1, (0,), (), "", slice="MIG-1234")
     settings = read({"NIM_RECIPE": "demo"}, [])
-    env = engine.build_environment({}, settings, DEMO, "cuda", sliced, visible=[0], private=Path("/p"))
+    env = invocation.build_environment({}, settings, DEMO, "cuda", sliced, visible=[0], private=Path("/p"))
     assert env["CUDA_VISIBLE_DEVICES"] == "MIG-1234"
 
 

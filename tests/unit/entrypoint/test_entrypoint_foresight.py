@@ -1,8 +1,8 @@
 """The plan against the engine's log, as the container tells it."""
 
-from entrypoint.foresight import Foresight, has_amx, planned
-from entrypoint.journal import Journal
-from entrypoint.model import Model
+from entrypoint.engine.foresight import Foresight, has_amx, planned
+from entrypoint.engine.model import Model
+from entrypoint.observability.journal import Journal
 from nimctl.core.layout import CPU_LAYOUT, Layout
 from nimctl.core.planning.deciding import Request, decide_for
 from nimctl.core.planning.expecting import Figures

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from entrypoint import engine
-from entrypoint.model import (
+from entrypoint.engine import invocation
+from entrypoint.engine.model import (
     decide_layout,
     engine_device,
     gpus_to_use,
@@ -38,7 +38,7 @@ def model_of(chosen):
 
 def layout(device, inventory, *words, **environ):
     chosen = read({"NIM_RECIPE": "demo", **environ}, words)
-    model, request = named_model(chosen), engine.request(chosen)
+    model, request = named_model(chosen), invocation.request(chosen)
     cluster = cluster_of(gpus_to_use(chosen, inventory))
     require_device(chosen, model, device, inventory, cluster)
     model = peeked(chosen, on_gpus(chosen, model, device, cluster, request))
@@ -176,7 +176,7 @@ def test_gpus_that_prefer_another_checkpoint_get_it_unless_one_was_named():
     b200 = cluster_of([Gpu(i, name="NVIDIA B200", compute_capability="10.0", memory_total=H200) for i in range(8)])
     for path, expected in ((None, "hf://nvidia/Kimi-K2.5-NVFP4"), ("hf://me/copy", "hf://me/copy")):
         chosen = settings(NIM_RECIPE="kimi-k2.5", **({"NIM_MODEL_PATH": path} if path else {}))
-        assert on_gpus(chosen, named_model(chosen), "cuda", b200, engine.request(chosen)).weights == expected
+        assert on_gpus(chosen, named_model(chosen), "cuda", b200, invocation.request(chosen)).weights == expected
 
 
 def test_nvidias_images_are_not_served_by_ours():

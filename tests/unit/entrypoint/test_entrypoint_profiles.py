@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from entrypoint.documents import metadata, profile_served
-from entrypoint.model import named_model
-from entrypoint.profiles import system_lines
+from entrypoint.actions.profiles import system_lines
+from entrypoint.engine.model import named_model
+from entrypoint.front.documents import metadata, profile_served
 from entrypoint.settings import read
 from nimctl.core.gpus import Gpu
 from nimctl.core.layout import Layout

@@ -11,11 +11,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from entrypoint import engine
-from entrypoint.model import decide_layout, described, named_model
+from entrypoint.engine import invocation
+from entrypoint.engine.model import decide_layout, described, named_model
 from entrypoint.settings import read
 from entrypoint.steps import open_supplies
-from entrypoint.weights import Checkpoint
+from entrypoint.weights.checkpoint import Checkpoint
 from nimctl.core.cache import CachePaths
 from nimctl.core.errors import NimctlError
 from nimctl.core.fetch import Access, Stop, snapshots
@@ -250,7 +250,7 @@ def test_the_sizes_of_the_files_are_held_against_the_gpus(hub, tmp_path):
         checkpoint.close()
     assert model.weights_bytes == 10**9
     with pytest.raises(NimctlError, match="no-layout"):
-        decide_layout(model, cluster_of(gpus), engine.request(settings))
+        decide_layout(model, cluster_of(gpus), invocation.request(settings))
     assert not hub.requests("*.safetensors")
 
 
@@ -273,7 +273,7 @@ def test_strace_is_quiet_about_a_warm_cache(hub, tmp_path):
         pytest.skip("strace is not installed")
     hub.add_repo("org/name", FILES)
     program = (
-        "import sys; from pathlib import Path; from entrypoint.weights import Checkpoint\n"
+        "import sys; from pathlib import Path; from entrypoint.weights.checkpoint import Checkpoint\n"
         "from nimctl.core.fetch import Stop, from_environment\n"
         "access = from_environment({'HF_ENDPOINT': sys.argv[2], 'HF_HUB_OFFLINE': sys.argv[3]})\n"
         "one = Checkpoint('hf://org/name', Path(sys.argv[1]), access, stop=Stop())\n"

@@ -6,12 +6,12 @@ import zlib
 
 import pytest
 
-from entrypoint.journal import Journal
-from entrypoint.loading import StallWatch, step_of
-from entrypoint.process import Usage
-from entrypoint.report import Report
+from entrypoint.engine.loading import StallWatch, step_of
+from entrypoint.health.warmup import picture
+from entrypoint.observability.journal import Journal
+from entrypoint.observability.report import Report
+from entrypoint.processes.child import Usage
 from entrypoint.state import open_state
-from entrypoint.warmup import picture
 from nimctl.core.errors import NimctlError
 from nimctl.core.secret import Secret
 from nimctl.core.stages import StageFile, report_from_json

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from entrypoint.actions.usage import is_wanted, text
 from entrypoint.settings import ACTIONS, VARIABLES
-from entrypoint.usage import is_wanted, text
 
 ROOT = Path(__file__).parents[3]
 

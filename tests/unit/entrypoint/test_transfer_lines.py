@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint import cachefolder, transfers
-from entrypoint.model import Model
+from entrypoint.engine.model import Model
+from entrypoint.weights import cachefolder, transfers
 from nimctl.core.errors import NimctlError
 from nimctl.core.fetch import FileProgress, Progress
 from nimctl.core.recipes import load

@@ -10,8 +10,8 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from entrypoint import transfers
-from entrypoint.weights import Checkpoint
+from entrypoint.weights import transfers
+from entrypoint.weights.checkpoint import Checkpoint
 from nimctl.core.errors import NimctlError
 from nimctl.core.fetch import Access, Patience, Progress, Stop, fetch, http
 from nimctl.core.fetch.protocol import Interrupted

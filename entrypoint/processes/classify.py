@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from entrypoint.process import Exit
+from entrypoint.processes.child import Exit
 from nimctl.core.errors import NimctlError
 
 _EVIDENCE_LINES = 5

@@ -18,13 +18,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from entrypoint import cachefolder, engine, settings, transfers
-from entrypoint.drafts import Draft
-from entrypoint.journal import Journal
-from entrypoint.model import Model, engine_device, named_model
+from entrypoint import settings
+from entrypoint.engine import invocation
+from entrypoint.engine.drafts import Draft
+from entrypoint.engine.model import Model, engine_device, named_model
+from entrypoint.observability.journal import Journal
 from entrypoint.steps import installed_vllm
-from entrypoint.supplies import about
-from entrypoint.weights import Checkpoint
+from entrypoint.weights import cachefolder, transfers
+from entrypoint.weights.checkpoint import Checkpoint
+from entrypoint.weights.supplies import about
 from nimctl.core.errors import NimctlError
 from nimctl.core.fetch import Access, Manifest, OnProgress, Stop, from_environment
 from nimctl.core.planning.profiles import asked_for
@@ -155,7 +157,7 @@ def wanted(chosen: settings.Settings, wish: Wish) -> tuple[Model, ...]:
 def drafts_of(chosen: settings.Settings, models: Sequence[Model]) -> tuple[Draft, ...]:
     """The draft models that the engine would be told to use beside `models`, each once. Raises `usage`."""
     device = engine_device(chosen, installed_vllm())
-    found = ((engine.draft_of(chosen, model, device), model.weights) for model in models)
+    found = ((invocation.draft_of(chosen, model, device), model.weights) for model in models)
     return tuple(dict.fromkeys(draft for draft, weights in found if draft and not draft.is_part_of(weights)))
 
 

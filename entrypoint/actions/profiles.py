@@ -8,9 +8,10 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from entrypoint import engine, settings, steps
-from entrypoint.journal import Journal
-from entrypoint.model import Model, engine_device, named_model, peeked
+from entrypoint import settings, steps
+from entrypoint.engine import invocation
+from entrypoint.engine.model import Model, engine_device, named_model, peeked
+from entrypoint.observability.journal import Journal
 from nimctl.core.address import without_secrets
 from nimctl.core.errors import NimctlError
 from nimctl.core.fetch import Access, from_environment
@@ -50,7 +51,7 @@ def list_profiles(environ: Mapping[str, str], arguments: Sequence[str], output: 
     _configure(chosen, output)
     recipe, hardware = _described(chosen, from_environment(environ)), steps.hardware_of(chosen)
     on_cpu = hardware.device == "cpu" and (recipe.cpu or chosen.gpus == "none")
-    found = classes_of(recipe, hardware.cluster, hardware.device, engine.request(chosen), cpu=on_cpu)
+    found = classes_of(recipe, hardware.cluster, hardware.device, invocation.request(chosen), cpu=on_cpu)
     for line in (*system_lines(hardware.gpus), *profile_lines(found)):
         output.line(line)
     return 0

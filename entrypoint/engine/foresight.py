@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from entrypoint.journal import Journal
-from entrypoint.model import Device, Model
+from entrypoint.engine.model import Device, Model
+from entrypoint.observability.journal import Journal
 from nimctl.core.layout import Layout
 from nimctl.core.memory.ranks import Parallel
 from nimctl.core.planning.deciding import Request, asked_of

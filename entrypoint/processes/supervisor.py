@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from entrypoint.oom import oom_kills
-from entrypoint.process import Child, descendants, start
+from entrypoint.processes.child import Child, descendants, start
+from entrypoint.processes.oom import oom_kills
 
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _STOPS = (signal.SIGTERM, signal.SIGINT)

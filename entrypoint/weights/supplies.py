@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from entrypoint.drafts import Draft
-from entrypoint.transfers import amount
-from entrypoint.weights import Checkpoint, Look
+from entrypoint.engine.drafts import Draft
+from entrypoint.weights.checkpoint import Checkpoint, Look
+from entrypoint.weights.transfers import amount
 from nimctl.core.cache import free_bytes
 from nimctl.core.errors import NimctlError
 from nimctl.core.fetch import OnProgress, Progress

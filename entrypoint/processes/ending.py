@@ -6,11 +6,11 @@ import time
 from typing import Any
 
 from entrypoint.front import open_requests
-from entrypoint.journal import Journal
-from entrypoint.process import Child
-from entrypoint.report import Report
+from entrypoint.observability.journal import Journal
+from entrypoint.observability.report import Report
+from entrypoint.processes.child import Child
+from entrypoint.processes.supervisor import Died, Stop, Supervisor
 from entrypoint.state import State, write_atomically
-from entrypoint.supervise import Died, Stop, Supervisor
 from entrypoint.unixhttp import UnreachableError, get_unix
 from nimctl.core.errors import NimctlError
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from entrypoint.drafts import Draft
+from entrypoint.engine.drafts import Draft
 from entrypoint.settings import Settings
-from entrypoint.weights import Look, peek
+from entrypoint.weights.checkpoint import Look, peek
 from nimctl.core.address import without_secrets
 from nimctl.core.errors import NimctlError
 from nimctl.core.fetch import ANONYMOUS, Access

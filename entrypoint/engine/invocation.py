@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from entrypoint import drafts
-from entrypoint.model import Device, Model
+from entrypoint.engine import drafts
+from entrypoint.engine.model import Device, Model
 from entrypoint.settings import Settings
 from entrypoint.state import State
 from nimctl.core.engine_options import Option, merge, options_of, parse_options

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from entrypoint.weights import lies_ready
+from entrypoint.weights.checkpoint import lies_ready
 from nimctl.core.cache import PRIVATE_MODE, probe_writable
 from nimctl.core.errors import NimctlError
 from nimctl.core.fetch import ANONYMOUS, Access

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from entrypoint.process import Child, Usage, usage
+from entrypoint.processes.child import Child, Usage, usage
 from entrypoint.unixhttp import UnreachableError, get_unix
 from nimctl.core.errors import NimctlError
 

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from entrypoint.model import Model
+from entrypoint.engine.model import Model
 from nimctl.core.layout import Layout
 from nimctl.core.memory.ranks import Parallel
 from nimctl.core.planning.model import of_checkpoint

@@ -1,0 +1,1 @@
+"""What the image does beside serving, and its help."""

@@ -1,0 +1,1 @@
+"""Whether the service works: asked of itself through the public port."""

@@ -1,0 +1,1 @@
+"""What is told of a run: log lines, the start's report."""

@@ -1,0 +1,1 @@
+"""The checkpoint on its way into the cache, and the cache folder as it is found."""
