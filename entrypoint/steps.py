@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from entrypoint.engine import invocation, loading
+from entrypoint.engine import environment, invocation, loading
 from entrypoint.engine.drafts import Draft
 from entrypoint.engine.foresight import Foresight, planned
 from entrypoint.engine.model import (
@@ -242,10 +242,10 @@ def start_engine(run: Run, hardware: Hardware, profile: Profile, snapshots: Snap
         draft=str(snapshots.draft) if snapshots.draft else None,
     )
     gpu_name = hardware.gpus[0].name if hardware.gpus else None
-    key = invocation.cache_key(hardware.device, hardware.vllm_version, gpu_name, hardware.inventory.driver)
+    key = environment.cache_key(hardware.device, hardware.vllm_version, gpu_name, hardware.inventory.driver)
     private = private_caches(run, key, cache_writable=cache_writable)
     (private / "home").mkdir(mode=0o700, exist_ok=True)
-    env = invocation.build_environment(
+    env = environment.build_environment(
         run.environ,
         run.settings,
         profile.model,
@@ -258,7 +258,7 @@ def start_engine(run: Run, hardware: Hardware, profile: Profile, snapshots: Snap
     if theirs is not None and theirs != ours:
         told = f"CUDA_VISIBLE_DEVICES={theirs} is replaced by {ours}: NIM_GPUS is what chooses GPUs here"
         run.journal.warning("engine", told)
-    env = invocation.with_own_package(env, Path(__file__).parent.parent)
+    env = environment.with_own_package(env, Path(__file__).parent.parent)
     run.journal.info("engine", f"starting: {' '.join(command.argv)}")
 
     foresight = Foresight(
