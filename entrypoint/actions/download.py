@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from entrypoint import settings
+from entrypoint.actions import table
 from entrypoint.engine import invocation
 from entrypoint.engine.drafts import Draft
 from entrypoint.engine.model import Model, engine_device, named_model
@@ -74,7 +75,7 @@ class Result:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog=settings.DOWNLOAD,
+        prog=table.DOWNLOAD,
         add_help=False,
         exit_on_error=False,
         allow_abbrev=False,
@@ -106,9 +107,9 @@ def parse(arguments: Sequence[str]) -> Wish:
 def _usage(cause: str) -> NimctlError:
     return NimctlError(
         "usage",
-        f"{settings.DOWNLOAD} cannot be called like this",
+        f"{table.DOWNLOAD} cannot be called like this",
         cause=cause,
-        fix=f"`{settings.DOWNLOAD} -h` shows its options.",
+        fix=f"`{table.DOWNLOAD} -h` shows its options.",
     )
 
 

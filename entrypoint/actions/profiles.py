@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from entrypoint import settings, steps
+from entrypoint.actions import table
 from entrypoint.engine import invocation
 from entrypoint.engine.model import Model, engine_device, named_model, peeked
 from entrypoint.observability.journal import Journal
@@ -22,14 +23,14 @@ from nimctl.core.planning.profiles import offered
 from nimctl.core.recipes import DEFAULT_MODEL, Recipe
 
 _HELP = {
-    settings.LIST_PROFILES: """usage: list-model-profiles [-h]
+    table.LIST_PROFILES: """usage: list-model-profiles [-h]
 
 Print the profiles of the model that NIM_RECIPE or NIM_MODEL_PATH names, by what these GPUs can do with them.
 NIM_MODEL_PROFILE takes the id or the name of one. Engine arguments in NIM_PASSTHROUGH_ARGS and NIM_MAX_MODEL_LEN count.
 
 options:
   -h, --help  show this text""",
-    settings.MANIFEST: """usage: model-manifest [-h]
+    table.MANIFEST: """usage: model-manifest [-h]
 
 Print the model manifest (schema 2) of the model that NIM_RECIPE or NIM_MODEL_PATH names, else of this image's own.
 It is the same on every host.
@@ -44,7 +45,7 @@ _IN_USE = 0.05
 
 def list_profiles(environ: Mapping[str, str], arguments: Sequence[str], output: Journal) -> int:
     """Print every profile of the model by its class on these GPUs. The exit code; raises NimctlError."""
-    if _asks_for_help(settings.LIST_PROFILES, arguments, output):
+    if _asks_for_help(table.LIST_PROFILES, arguments, output):
         return 0
     # The list is for choosing a profile: the choice of the last time says nothing about the others.
     chosen = replace(settings.read(environ), model_profile=None)
@@ -59,7 +60,7 @@ def list_profiles(environ: Mapping[str, str], arguments: Sequence[str], output: 
 
 def print_manifest(environ: Mapping[str, str], arguments: Sequence[str], output: Journal) -> int:
     """Print the manifest of the model, without one of the image's own. The exit code; raises NimctlError."""
-    if _asks_for_help(settings.MANIFEST, arguments, output):
+    if _asks_for_help(table.MANIFEST, arguments, output):
         return 0
     if not (environ.get("NIM_RECIPE") or environ.get("NIM_MODEL_PATH")):
         environ = {**environ, "NIM_RECIPE": _own_model(environ)}

@@ -2,15 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from entrypoint.settings import ACTIONS, DOWNLOAD, LIST_PROFILES, MANIFEST, VARIABLES
+from entrypoint.actions.table import SERVE, TABLE
+from entrypoint.settings import VARIABLES
 
-_SERVE = ACTIONS[0]
-_ACTIONS = {
-    _SERVE: "Serve a model: what happens without an action.",
-    DOWNLOAD: "Bring a model's weights into the cache, and serve nothing.",
-    LIST_PROFILES: "Print the model's profiles, by what these GPUs can do with them.",
-    MANIFEST: "Print the model's profiles as a manifest, the same on every host.",
-}
 _MAIN = (
     "NIM_RECIPE",
     "NIM_MODEL_PATH",
@@ -28,7 +22,7 @@ _KEYS = "HF_TOKEN, NGC_API_KEY and their *_FILE open models that need a key; HF_
 def is_wanted(arguments: Sequence[str]) -> bool:
     """Whether help is the first thing that is asked for; behind a model or other options it is the engine's word."""
     rest = [word for word in arguments if word != "--dry-run"]
-    first = rest[1:2] if rest[:1] == [_SERVE] else rest[:1]
+    first = rest[1:2] if rest[:1] == [SERVE] else rest[:1]
     return first in (["-h"], ["--help"])
 
 
@@ -39,14 +33,14 @@ def text() -> str:
     shown = {name: f"{variables[name].help}{f' [{default}]' if default else ''}" for name, default in defaults.items()}
     return "\n".join(
         (
-            f"usage: [{_SERVE}] [--dry-run] [MODEL] [ENGINE OPTION ...]",
-            *(f"       {action} [-h]" for action in _ACTIONS if action != _SERVE),
+            f"usage: [{SERVE}] [--dry-run] [MODEL] [ENGINE OPTION ...]",
+            *(f"       {action.name} [-h]" for action in TABLE if action.place),
             "",
             "MODEL is an absolute path or a source URI (hf://org/name, ngc://, s3://, gs://, https://, builtin://demo).",
             "Everything else goes to the engine; --dry-run prints settings and command as JSON and starts nothing.",
             "",
             "actions:",
-            *_columns(_ACTIONS),
+            *_columns({action.name: action.help for action in TABLE}),
             "",
             "main variables [default]; --dry-run prints them all:",
             *_columns(shown),

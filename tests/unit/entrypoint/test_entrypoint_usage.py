@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from entrypoint.actions.table import NAMES
 from entrypoint.actions.usage import is_wanted, text
-from entrypoint.settings import ACTIONS, VARIABLES
+from entrypoint.settings import VARIABLES
 
 ROOT = Path(__file__).parents[3]
 
@@ -30,7 +31,7 @@ def test_help_needs_no_variable_and_starts_nothing(tmp_path, words):
 
 def test_help_names_every_action_and_only_variables_that_there_are():
     lines = text().splitlines()
-    assert all(any(line.split()[:1] == [action] for line in lines) for action in ACTIONS)
+    assert all(any(line.split()[:1] == [action] for line in lines) for action in NAMES)
     named = {line.split()[0] for line in lines if line.startswith("  NIM_")}
     assert {"NIM_RECIPE", "NIM_MODEL_PATH", "NIM_CACHE_PATH"} <= named <= {variable.name for variable in VARIABLES}
     assert max(map(len, lines)) <= 120
@@ -45,4 +46,4 @@ def test_an_unknown_action_names_those_that_there_are(tmp_path):
     done = entrypoint(tmp_path, "download-to-cash")
     assert done.returncode == 2
     assert "error[usage] 'download-to-cash' is neither an action nor a model" in done.stderr
-    assert all(action in done.stderr for action in ACTIONS)
+    assert all(action in done.stderr for action in NAMES)
