@@ -2,6 +2,8 @@
 
 import json
 import socket
+import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -30,6 +32,30 @@ class Answer:
             return None
 
 
+class Abort:
+    """Ends one call from another thread: whoever waits for its answer gets UnreachableError at once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self._wanted = False
+
+    def __call__(self) -> None:
+        """End the call, now or as soon as it begins."""
+        with self._lock:
+            self._wanted = True
+            if self._socket is not None:
+                with suppress(OSError):  # it is over already
+                    self._socket.shutdown(socket.SHUT_RDWR)
+
+    def watch(self, connected: socket.socket) -> None:
+        """This is the socket on which the call waits."""
+        with self._lock:
+            self._socket = connected
+            if self._wanted:
+                raise UnreachableError("given up")
+
+
 class _UnixConnection(HTTPConnection):
     """http.client over a Unix socket: the one thing that it does not know is where to connect."""
 
@@ -54,16 +80,34 @@ def get_tcp(host: str, port: int, url: str, *, timeout: float = 5.0) -> Answer:
 
 
 def post_tcp(
-    host: str, port: int, url: str, document: Any, *, headers: dict[str, str], timeout: float
-) -> Answer:  # fmt: skip
-    """POST a JSON document to our own front. Raises UnreachableError."""
+    host: str,
+    port: int,
+    url: str,
+    document: Any,
+    *,
+    headers: dict[str, str],
+    timeout: float,
+    abort: Abort | None = None,
+) -> Answer:
+    """POST a JSON document to our own front; `abort` ends it from another thread. Raises UnreachableError."""
     body = json.dumps(document).encode()
     connection = HTTPConnection(host, port, timeout=timeout)
-    return _ask(connection, "POST", url, body, {"Content-Type": "application/json", **headers})
+    return _ask(connection, "POST", url, body, {"Content-Type": "application/json", **headers}, abort=abort)
 
 
-def _ask(connection: HTTPConnection, method: str, url: str, body: bytes | None, headers: dict[str, str]) -> Answer:
+def _ask(
+    connection: HTTPConnection,
+    method: str,
+    url: str,
+    body: bytes | None,
+    headers: dict[str, str],
+    *,
+    abort: Abort | None = None,
+) -> Answer:
     try:
+        if abort is not None:
+            connection.connect()
+            abort.watch(connection.sock)
         connection.request(method, url, body, {"Connection": "close", **headers})
         response = connection.getresponse()
         return Answer(response.status, response.read(_LARGEST_ANSWER))
