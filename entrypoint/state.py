@@ -4,8 +4,11 @@
   lock                one server a folder         startup.json       the start, stage by stage
   engine.sock         the engine                  unready.json       body of `ready` while it is 503
   front.sock          nginx's own counters        refusal.json       body of API calls while not ready
-  nginx.conf, temp/   the front                   ready              there only while we are ready
-  crash.json          what ended the last run     metadata.json ...  NIM's static documents
+  public.sock         our own way in under TLS    ready              there only while we are ready
+  nginx.conf, temp/   the front                   metadata.json ...  NIM's static documents
+  keys.conf           the keys of clients         openapi.json       the API's description
+  requests.log        route and status of each request, to be counted
+  crash.json          what ended the last run
 """
 
 import errno
@@ -47,6 +50,21 @@ class State:
         return self.root / "front.sock"
 
     @property
+    def public_socket(self) -> Path:
+        """Where nginx listens for ourselves when the public port speaks TLS: the same server, without a certificate."""
+        return self.root / "public.sock"
+
+    @property
+    def keys_config(self) -> Path:
+        """The part of nginx's configuration that holds the clients' keys; 0600."""
+        return self.root / "keys.conf"
+
+    @property
+    def request_log(self) -> Path:
+        """A line for each answered request, written by nginx, counted and thrown away by the supervisor."""
+        return self.root / "requests.log"
+
+    @property
     def nginx_config(self) -> Path:
         """The rendered configuration; holds the warm-up token, so it is 0600."""
         return self.root / "nginx.conf"
@@ -79,7 +97,8 @@ def open_state(root: Path) -> State:
         _lock(root)
         for folder in (state.public, state.temp):
             folder.mkdir(mode=0o700, exist_ok=True)
-        for leftover in (state.ready, state.crash, state.engine_socket, state.front_socket, *state.public.iterdir()):
+        sockets = (state.engine_socket, state.front_socket, state.public_socket)
+        for leftover in (state.ready, state.crash, *sockets, state.request_log, *state.public.iterdir()):
             leftover.unlink(missing_ok=True)
     except OSError as error:
         if error.errno == errno.ENOSPC:
