@@ -1,4 +1,4 @@
-"""Write what is generated below docs/: four chapters and schemas/facts.json; `--check` only compares."""
+"""Write what is generated below docs/: five chapters and schemas/facts.json; `--check` only compares."""
 
 import dataclasses
 import inspect
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
 from models_chapter import models_chapter
+from settings_chapter import settings_chapter
 
 from nimctl.core.errors import CATALOGUE
 from nimctl.core.facts import SCHEMA, HostFacts
@@ -178,6 +179,7 @@ def main() -> int:
         ("cli.md", cli()),
         ("checks.md", checks_chapter()),
         ("models.md", models_chapter()),
+        ("settings.md", settings_chapter()),
         ("schemas/facts.json", facts_schema()),
         ("schemas/plan.json", plan_schema()),
     ):

@@ -91,7 +91,7 @@ def test_the_part_inside_the_engine_reads_its_limit(monkeypatch):
 
 
 def test_every_variable_is_documented():
-    text = (ROOT / "docs/05-container.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/settings.md").read_text(encoding="utf-8")
     assert not [v.name for v in VARIABLES if f"`{v.name}`" not in text]
     assert not [name for name in ACCESS if f"`{name}`" not in text]
     assert not [family for family in ACCESS_FAMILIES if f"`{family}*`" not in text]
@@ -100,18 +100,18 @@ def test_every_variable_is_documented():
 def test_ways_to_the_weights_are_told_without_their_values():
     environ = {
         "NIM_RECIPE": "demo",
-        "HF_TOKEN": "canary-1",
-        "AWS_SECRET_ACCESS_KEY": "canary-2",
+        "HF_TOKEN": "sesame-1",
+        "AWS_SECRET_ACCESS_KEY": "sesame-2",
         "AWS_REGION": "us-east-1",
-        "NIM_REPOSITORY_OVERRIDE": "https://me:canary-3@mirror.example/nim",
+        "NIM_REPOSITORY_OVERRIDE": "https://me:sesame-3@mirror.example/nim",
     }
     settings = read(environ)
     assert settings.unknown == ()
     told = explain(settings)
     assert {told[name]["source"] for name in environ} == {"environment"}
     assert told["HF_ENDPOINT"] == {"value": None, "source": "default"}
-    assert "canary" not in str(told) + repr(settings)
-    assert {"canary-1", "canary-2", "canary-3"} <= {secret.reveal() for secret in settings.secrets}
+    assert "sesame" not in str(told) + repr(settings)
+    assert {"sesame-1", "sesame-2", "sesame-3"} <= {secret.reveal() for secret in settings.secrets}
     assert "us-east-1" not in {secret.reveal() for secret in settings.secrets}
 
 

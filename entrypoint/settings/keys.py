@@ -1,0 +1,58 @@
+"""Keys among the variables, and in the files that they name: collected to be masked, used nowhere."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from entrypoint.settings.variables import ACCESS_FAMILIES
+from nimctl.core.errors import NimctlError
+from nimctl.core.secret import KEY_VARIABLES, Secret, is_secret_name
+
+# Addresses that may have a password in them.
+_ADDRESSES = (
+    "NIM_MODEL_PATH",
+    "NIM_MODEL_NAME",
+    "NIM_FT_MODEL",
+    "NIM_REPOSITORY_OVERRIDE",
+    "NIM_OTEL_EXPORTER_OTLP_ENDPOINT",
+    "HF_ENDPOINT",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "HTTP_PROXY",
+    "http_proxy",
+)
+_PASSWORDS = re.compile(r"://[^/@\s\"']*:([^/@\s\"']+)@")
+_SECRET_FILES = tuple(f"{name}_FILE" for name in KEY_VARIABLES)
+
+
+def collect(environ: Mapping[str, str], words: Sequence[str]) -> tuple[Secret, ...]:
+    """Every key we can find out, so that it can be masked; a key file that cannot be read is an error.
+
+    `words` are the engine's arguments, which may hold the address of a draft model.
+    """
+    values = [environ[name] for name in KEY_VARIABLES if environ.get(name)]
+    values += [v for n, v in environ.items() if n.startswith(tuple(ACCESS_FAMILIES)) and is_secret_name(n)]
+    values += [_password(environ.get(name, "")) for name in _ADDRESSES]
+    values += [password for word in words for password in _PASSWORDS.findall(word)]
+    for name in _SECRET_FILES:
+        if not (path := environ.get(name)):
+            continue
+        try:
+            values.append(Path(path).read_text(encoding="utf-8").strip())
+        except (OSError, UnicodeDecodeError) as error:
+            raise NimctlError(
+                "config-invalid",
+                f"{name}={path} cannot be read",
+                cause=str(error),
+                fix="Mount the key file so that this user may read it (mode 0440, group 0).",
+            ) from error
+    return tuple(Secret(value) for value in values if value)
+
+
+def _password(address: str) -> str:
+    """The password in `scheme://user:password@host`, empty where there is none."""
+    try:
+        return urlsplit(address).password or ""
+    except ValueError:
+        return ""

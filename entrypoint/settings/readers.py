@@ -1,0 +1,108 @@
+"""How the text of a variable becomes a value. A ValueError says what was expected instead."""
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+from entrypoint.settings.values import Reader
+
+_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+
+
+def _words(value: str) -> tuple[str, ...]:
+    return tuple(word for word in value.replace(",", " ").split() if word)
+
+
+def _arguments(value: str) -> tuple[str, ...]:
+    return tuple(shlex.split(value))
+
+
+def count(lowest: int, highest: int | None = None) -> Reader:
+    """A whole number within limits, both included."""
+    words = f"a whole number from {lowest}" + (f" to {highest}" if highest is not None else " on")
+    most = 2**31 if highest is None else highest
+
+    def read(value: str) -> int:
+        if not (value.isascii() and value.isdecimal() and lowest <= int(value) <= most):
+            raise ValueError(f"{words} is expected")
+        return int(value)
+
+    return Reader(words, read)
+
+
+def seconds(*, zero: bool = False) -> Reader:
+    """A time in seconds, below 10^6; with `zero`, none at all is one too."""
+    words = "a number of seconds, 0 or more" if zero else "a number of seconds above 0"
+
+    def read(value: str) -> float:
+        found = float(value)
+        if not (0 < found < 1e6 or (zero and found == 0)):
+            raise ValueError(f"{words} is expected")
+        return found
+
+    return Reader(words, read)
+
+
+def _share(value: str) -> float:
+    found = float(value)
+    if not 0 < found <= 1:
+        raise ValueError("a share above 0 and up to 1 is expected, such as 0.9")
+    return found
+
+
+def one_of(*allowed: str, fold: Callable[[str], str] = str) -> Reader:
+    """One of these words."""
+
+    def read(value: str) -> str:
+        if fold(value) not in allowed:
+            raise ValueError(f"one of {', '.join(allowed)} is expected")
+        return fold(value)
+
+    return Reader(", ".join(allowed), read)
+
+
+def _switch(value: str) -> bool:
+    if value.lower() not in (*_TRUE, *_FALSE):
+        raise ValueError("1 or 0 is expected (true, yes, on, and their contraries are read too)")
+    return value.lower() in _TRUE
+
+
+# What is written into nginx's configuration may hold nothing that ends a word or a line there.
+_BREAKS_NGINX = set("\"'\\$;{}\n\r")
+
+
+def _path(value: str) -> Path:
+    if not value.startswith("/") or set(value) & _BREAKS_NGINX:
+        raise ValueError("an absolute path without quotes, $, ;, braces and line breaks is expected")
+    return Path(value)
+
+
+def _host(value: str) -> str:
+    if not value or set(value) - set("0123456789abcdefABCDEF.:"):
+        raise ValueError("an IPv4 or IPv6 address is expected")
+    return value
+
+
+def _host_name(value: str) -> str:
+    if value.startswith("-") or not all(c.isascii() and (c.isalnum() or c in ".:-_[]") for c in value):
+        raise ValueError("a host name or an address is expected")
+    return value
+
+
+def _header(value: str) -> str:
+    if not value.isascii() or not value.isprintable() or set(value) & _BREAKS_NGINX:
+        raise ValueError("names separated by commas are expected, without quotes, $, ; and braces")
+    return ", ".join(part.strip() for part in value.split(",") if part.strip())
+
+
+TEXT = Reader("text", str)
+WORDS = Reader("words, separated by commas or blanks", _words)
+ARGUMENTS = Reader("arguments, quoted as in a shell", _arguments)
+SHARE = Reader("a share above 0 and up to 1", _share)
+SWITCH = Reader("1 or 0", _switch)
+NOT_SWITCH = Reader("1 or 0", lambda value: not _switch(value))
+PATH = Reader("an absolute path", _path)
+HOST = Reader("an IPv4 or IPv6 address", _host)
+HOST_NAME = Reader("a host name or an address", _host_name)
+HEADER = Reader("names, separated by commas", _header)
+PORT = count(1, 65535)

@@ -1,0 +1,97 @@
+"""The settings of one start: variables and command line read once, each value with the place it came from."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from entrypoint.settings import commandline, keys
+from entrypoint.settings.values import Settings, Source, Variable
+from entrypoint.settings.variables import ACCESS, ACCESS_FAMILIES, VARIABLES
+from nimctl.core.errors import NimctlError
+
+
+def read(environ: Mapping[str, str], arguments: Sequence[str] = ()) -> Settings:
+    """The settings in `environ` and on the command line (without the program's name).
+
+    An empty variable counts as not set. Raises `config-invalid` naming the variable, `usage` for the command line.
+    """
+    values: dict[str, Any] = {}
+    sources: dict[str, Source] = {}
+    for variable in VARIABLES:
+        name = _given_as(variable, environ)
+        sources[variable.name] = "environment" if name else "default"
+        text = environ[name] if name else variable.default
+        values[variable.field] = None if text is None else value_of(variable, text, name)
+    line = commandline.split(arguments)
+    if line.model:
+        values["model_path"], sources["NIM_MODEL_PATH"] = line.model, "command line"
+    if not values["recipe"] and not values["model_path"]:
+        raise NimctlError(
+            "config-invalid",
+            "nothing to serve was named",
+            cause="neither NIM_RECIPE nor NIM_MODEL_PATH is set",
+            fix="Set NIM_RECIPE=demo, or NIM_MODEL_PATH to a folder that holds a checkpoint.",
+        )
+    if values["ssl_mode"] == "DISABLED":
+        values["ssl_mode"] = None
+    known = {name for v in VARIABLES for name in (v.name, *v.aliases)} | set(ACCESS)
+    access = sorted({*ACCESS, *(name for name in environ if name.startswith(tuple(ACCESS_FAMILIES)))})
+    return Settings(
+        **values,
+        command_line_args=line.engine_args,
+        dry_run=line.dry_run,
+        secrets=keys.collect(environ, (*values["passthrough_args"], *line.engine_args)),
+        sources=sources,
+        access={name: bool(environ.get(name)) for name in access},
+        unknown=tuple(sorted(n for n in environ if n.startswith("NIM_") and n not in known)),
+    )
+
+
+def _given_as(variable: Variable, environ: Mapping[str, str]) -> str | None:
+    """The first of its names that is set to something."""
+    return next((name for name in (variable.name, *variable.aliases) if environ.get(name)), None)
+
+
+def value_of(variable: Variable, text: str, name: str | None = None) -> Any:
+    """`text` as the value of `variable`, given under `name`. Raises `config-invalid`."""
+    try:
+        return variable.reader.read(text)
+    except ValueError as error:
+        name = name or variable.name
+        raise NimctlError(
+            "config-invalid",
+            f"{name}={text} cannot be used",
+            cause=str(error),
+            fix=f"Correct or unset {name}. {variable.help}",
+        ) from error
+
+
+def image_limit() -> int:
+    """`NIM_MAX_IMAGES_PER_PROMPT` of this process: for the part of us that runs inside the engine."""
+    return int(_from(os.environ, "max_images"))
+
+
+def state_dir(environ: Mapping[str, str]) -> Path:
+    """`NIMCTL_STATE_DIR` alone: needed first, so that every later problem can be reported there."""
+    return Path(_from(environ, "state_dir"))
+
+
+def _from(environ: Mapping[str, str], field: str) -> Any:
+    variable = next(v for v in VARIABLES if v.field == field)
+    return value_of(variable, environ.get(variable.name) or str(variable.default))
+
+
+def explain(settings: Settings) -> dict[str, dict[str, Any]]:
+    """Each variable with its value and source, ready for JSON: what `--dry-run` shows. Holds no secret."""
+    by_field = {f.name: getattr(settings, f.name) for f in fields(settings)}
+    known = {v.name: {"value": _plain(by_field[v.field]), "source": settings.sources[v.name]} for v in VARIABLES}
+    return known | {
+        name: {"value": "set" if is_set else None, "source": "environment" if is_set else "default"}
+        for name, is_set in settings.access.items()
+    }
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
