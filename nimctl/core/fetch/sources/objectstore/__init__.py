@@ -1,27 +1,21 @@
-"""Checkpoints in object stores: `s3://bucket/folder`, `gs://bucket/folder`. Only importer of obstore.
+"""Checkpoints in object stores: `s3://bucket/folder`, `gs://bucket/folder`. Only this package imports obstore.
 
 The library lists, signs and streams; repeating is left to the transfer, so its own retries are off and no silence is
-longer than `_SILENCE`. An object store has no revisions: what was listed is pinned by the ETag of every object
+longer than `opened` allows. An object store has no revisions: what was listed is pinned by the ETag of every object
 (https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-reads.html), sent as If-Match and compared with what
 comes back. An ETag is taken for no digest: under KMS, SSE-C or multipart uploads it is none, and a listing does not say
 (https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html).
 """
 
-import contextlib
-import datetime
 import re
-import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 from urllib.parse import unquote
 
 import obstore
-import obstore.store
 
-from nimctl import __version__
 from nimctl.core.cache import Part
 from nimctl.core.errors import NimctlError
 from nimctl.core.fetch import retry
@@ -30,20 +24,17 @@ from nimctl.core.fetch.protocol import Interrupted, RangeIgnored, RangeStream
 from nimctl.core.fetch.retry import Patience
 from nimctl.core.fetch.sources import cached, checksums, listing, objectstore_errors, selection
 from nimctl.core.fetch.sources import objectstore_settings as settings
+from nimctl.core.fetch.sources.objectstore import opened
+from nimctl.core.fetch.sources.objectstore.opened import Store
 from nimctl.core.fetch.sources.objectstore_errors import Asked
 from nimctl.core.fetch.sources.objectstore_stream import ObjectStream
 from nimctl.core.fetch.sources.opening import Opening
 
 SCHEMES = ("s3://", "gs://")
 T = TypeVar("T")
-Store = obstore.store.S3Store | obstore.store.GCSStore
 _ADDRESS = re.compile(
     r"(?P<scheme>s3|gs)://(?P<bucket>[A-Za-z0-9][A-Za-z0-9._-]{1,221})(?:/(?P<folder>.*?))?(?:\?(?P<query>file=.*))?"
 )
-_CONNECT = datetime.timedelta(seconds=10)
-_SILENCE = datetime.timedelta(seconds=30)
-# Of a request as a whole; the library's own 30 seconds would cut a large range off on a slow line.
-_WHOLE = datetime.timedelta(hours=12)
 _MOST_FILES = 100_000
 # What follows the flat key of a checkpoint in a bucket filled for NIM; see `override`.
 _FLAT_MARK = "%3Ffile%3D"
@@ -218,22 +209,9 @@ class ObjectStoreSource:
 
     def _ready_store(self) -> Store:
         if self._store is None:
-            chosen = dict(self._settings.options)
-            if not (self._settings.with_key or self._borrows):
-                chosen["skip_signature"] = "true"
-            # The library's annotations know its options one by one, not as the mapping that they are here.
-            told: Any = {
-                "config": chosen,
-                "client_options": _client_options(self._settings),
-                "retry_config": {"max_retries": 0, "retry_timeout": _SILENCE},
-            }
-            kind = obstore.store.S3Store if self._scheme == "s3" else obstore.store.GCSStore
-            try:
-                self._store = kind(self._bucket, **told)
-            except (obstore.exceptions.BaseError, ValueError, OSError) as error:
-                raise objectstore_errors.settings_wrong(
-                    self._asked, f"{type(error).__name__} while they were read"
-                ) from error
+            self._store = opened.store(
+                self._scheme, self._bucket, self._settings, self._asked, signed=self._settings.with_key or self._borrows
+            )
         return self._store
 
 
@@ -260,23 +238,6 @@ def parse(uri: str, opening: Opening) -> ObjectStoreSource:
         ) from error
     scheme = cast('Literal["s3", "gs"]', match["scheme"])
     return ObjectStoreSource(scheme, match["bucket"], folder, only, opening)
-
-
-def _client_options(chosen: settings.Settings) -> dict[str, Any]:
-    options: dict[str, Any] = {
-        "connect_timeout": _CONNECT,
-        "read_timeout": _SILENCE,
-        "timeout": _WHOLE,
-        "user_agent": f"nimctl/{__version__}",
-        "allow_http": (chosen.endpoint or "").startswith("http://"),
-    }
-    # OpenSSL's own reading of SSL_CERT_FILE, which the library does not know in every build.
-    paths = ssl.get_default_verify_paths()
-    named = chosen.ca_file or (paths.cafile if paths.cafile != paths.openssl_cafile else None)
-    if named:
-        with contextlib.suppress(OSError):
-            options["root_certificate"] = Path(named).read_bytes()
-    return options
 
 
 def _is_strong(etag: str | None) -> bool:
