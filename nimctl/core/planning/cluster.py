@@ -47,6 +47,7 @@ class Slot:
 class Cluster:
     """`nodes` machines with the same `slots`, those that are taken first at the head; `link` joins the GPUs of one.
 
+    `together`: every node takes part, as the nodes of a running group do; else a layout may leave some of them idle.
     `left` are indices of GPUs that no layout considers: those in slices beside whole ones, and those under MIG of which
     no slice was cut.
     """
@@ -55,6 +56,7 @@ class Cluster:
     nodes: int = 1
     link: Link = "unknown"
     left: tuple[int, ...] = ()
+    together: bool = False
 
     @property
     def size(self) -> int:

@@ -123,7 +123,7 @@ def decide(models: Sequence[ModelFacts], cluster: Cluster, wishes: Wishes, profi
         raise _uncut(cluster)
     if not cluster.slots:
         model = next((m for m in models if m.format == wishes.checkpoint), models[0])
-        return Decision(_on_cpu(model, wishes), model.format)
+        return Decision(_on_cpu(model, wishes, cluster.nodes), model.format)
     plan = make_plan(models, cluster, wishes, every=False)
     if profile is not None:
         insist(profile, plan.best)
@@ -164,8 +164,8 @@ def _uncut(cluster: Cluster) -> NimctlError:
     )
 
 
-def _on_cpu(model: ModelFacts, wishes: Wishes) -> Layout:
-    sizes = wishes.sizes
+def _on_cpu(model: ModelFacts, wishes: Wishes, nodes: int) -> Layout:
+    sizes = _one_rank_each(model, nodes) if nodes > 1 and wishes.sizes == NOTHING_ASKED else wishes.sizes
     asked = Parallel(
         sizes.tensor or 1, sizes.pipeline or 1, sizes.data or 1, wishes.decode_context or 1, bool(wishes.expert)
     )
@@ -177,7 +177,21 @@ def _on_cpu(model: ModelFacts, wishes: Wishes) -> Layout:
             fix=f"Ask for no sizes, or for one of these tensor sizes: {', '.join(map(str, tensor_sizes(model, 8)))}.",
             evidence=reasons,
         )
+    if asked.world % nodes:
+        raise NimctlError(
+            "no-layout",
+            f"{asked.world} ranks cannot be spread evenly over {nodes} nodes",
+            cause=f"{sizes}: every node runs as many ranks as the others",
+            fix=f"Ask for sizes whose product divides by {nodes}, or for none.",
+        )
     if asked == Parallel():
         return CPU_LAYOUT
-    why = f"{sizes}: it was asked for; all ranks run on the CPU"
+    chosen = "it was asked for" if sizes is wishes.sizes else "one rank on each node"
+    why = f"{sizes}: {chosen}; all ranks run on the CPU"
     return Layout(asked.tensor, asked.pipeline, (), (), why, asked.data, asked.decode_context, asked.expert)
+
+
+def _one_rank_each(model: ModelFacts, nodes: int) -> Sizes:
+    """Stages, which talk least across nodes; tensor ranks where the model has no such stages."""
+    staged = Parallel(1, nodes, 1, 1, expert=False)
+    return Sizes(nodes, 1) if obstacles(model, staged) else Sizes(1, nodes)

@@ -68,8 +68,10 @@ def spread(cluster: Cluster, parallel: Parallel) -> tuple[int, int] | None:
     if not node or world > cluster.size:
         return None
     if tensor > node:
-        return (world // node, node) if tensor % node == 0 else None
-    for nodes in range(-(-world // node), min(cluster.nodes, world // tensor) + 1):
+        nodes = world // node
+        return (nodes, node) if tensor % node == 0 and (nodes == cluster.nodes or not cluster.together) else None
+    fewest = cluster.nodes if cluster.together else -(-world // node)
+    for nodes in range(fewest, min(cluster.nodes, world // tensor) + 1):
         if world % nodes == 0 and world // nodes <= node and (world // nodes) % tensor == 0:
             return nodes, world // nodes
     return None

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +233,24 @@ def test_ranks_are_spread_evenly_and_tensor_groups_stay_together(
 ) -> None:
     assert spread(cluster, parallel) == taken
     assert bool(misfits(cluster, parallel)) == (taken is None)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "parallel", "taken"),
+    [
+        (nodes(8, 2), Parallel(8), None),
+        (nodes(8, 2), Parallel(8, 2), (2, 8)),
+        (nodes(8, 2), Parallel(4, 2), (2, 4)),
+        (nodes(1, 2), Parallel(2), (2, 1)),
+        (nodes(1, 2), Parallel(1, 2), (2, 1)),
+        (nodes(8, 3), Parallel(16), None),
+        (nodes(8, 2), Parallel(1, data=2), (2, 1)),
+    ],
+)
+def test_of_nodes_that_run_together_none_stays_idle(
+    cluster: Cluster, parallel: Parallel, taken: tuple[int, int] | None
+) -> None:
+    assert spread(replace(cluster, together=True), parallel) == taken
 
 
 def test_what_has_no_place_says_why() -> None:
