@@ -7,7 +7,7 @@ import importlib.metadata
 import json
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,12 +29,11 @@ from entrypoint.engine.model import (
 )
 from entrypoint.front import Front, documents
 from entrypoint.health import warmup
-from entrypoint.observability.journal import Journal
-from entrypoint.observability.report import Report
 from entrypoint.processes.child import Child
-from entrypoint.processes.supervisor import Supervisor
+from entrypoint.processes.supervisor import Moot
+from entrypoint.run import Run
 from entrypoint.settings import Settings
-from entrypoint.state import State, write_atomically
+from entrypoint.state import write_atomically
 from entrypoint.unixhttp import UnreachableError, get_tcp
 from entrypoint.weights import cachefolder, transfers
 from entrypoint.weights.checkpoint import Checkpoint
@@ -52,18 +51,6 @@ from nimctl.core.planning.deciding import Request
 from nimctl.core.planning.plan import Plan
 
 _FRONT_SECONDS = 10.0
-
-
-@dataclass(frozen=True)
-class Run:
-    """What every step may use."""
-
-    settings: Settings
-    environ: Mapping[str, str]
-    state: State
-    report: Report
-    journal: Journal
-    supervisor: Supervisor
 
 
 @dataclass(frozen=True)
@@ -230,8 +217,16 @@ def private_caches(run: Run, key: str, *, cache_writable: bool) -> Path:
     return folder
 
 
-def start_engine(run: Run, hardware: Hardware, profile: Profile, snapshots: Snapshots, *, cache_writable: bool) -> str:
-    """Start the engine and return the name under which it serves, once it does."""
+def start_engine(
+    run: Run,
+    hardware: Hardware,
+    profile: Profile,
+    snapshots: Snapshots,
+    *,
+    cache_writable: bool,
+    on_spawn: Callable[[Child], None],
+) -> str:
+    """Start the engine and return the name under which it serves, once it does. Raises Moot where it ends before."""
     command = invocation.build_command(
         run.settings,
         profile.model,
@@ -279,6 +274,7 @@ def start_engine(run: Run, hardware: Hardware, profile: Profile, snapshots: Snap
             run.report.progress("engine", detail=step)
 
     child = run.supervisor.spawn("engine", command.argv, env=env, cwd=private / "home", on_line=on_line)
+    on_spawn(child)
     loading.await_engine(
         child,
         run.state.engine_socket,
@@ -286,6 +282,8 @@ def start_engine(run: Run, hardware: Hardware, profile: Profile, snapshots: Snap
         stall_seconds=run.settings.stall_seconds,
         still_wanted=lambda: not run.supervisor.closed,
     )
+    if child.exit is not None or run.supervisor.closed:
+        raise Moot
     run.report.describe(figures=foresight.tell(run.journal))
     return command.served_names[0]
 

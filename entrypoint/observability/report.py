@@ -18,9 +18,12 @@ _LEAST_INTERVAL = 0.2
 # What a stage that is over no longer has.
 _AT_REST: dict[str, Any] = {"eta": None, "rate": None, "connections": None, "phase": None, "files": ()}
 
+_COMING_UP = ("starting", "restarting")
+
 _SENTENCES = {
     "starting": "Service is starting",
     "ready": "Service is not ready",  # only ever read once `ready` has been withdrawn, before the reason is known
+    "restarting": "Service is restarting its engine",
     "stopping": "Service is stopping",
     "failed": "Service has failed",
 }
@@ -93,13 +96,13 @@ class Report:
     def touch(self) -> None:
         """Bring the running stage's seconds up to date."""
         with self._lock:
-            if self._report.state == "starting":
+            if self._report.state in _COMING_UP:
                 self._write(full=False)
 
     def ready(self) -> None:
         """From here on the front lets requests through and says that the service is ready."""
         with self._lock:
-            if self._report.state != "starting":
+            if self._report.state not in _COMING_UP:
                 return
             self._report = replace(self._report, state="ready")
             self._write(full=False)
@@ -116,6 +119,18 @@ class Report:
     def withdraw(self) -> None:
         """Say at once that we are not ready; why comes next."""
         self._state.ready.unlink(missing_ok=True)
+
+    def restarting(self, error: dict[str, Any]) -> None:
+        """The engine is started again because of this error (its `to_json` form); the front stays."""
+        with self._lock:
+            self._state.ready.unlink(missing_ok=True)
+            kept = NAMES.index("front")
+            stages = tuple(s if n <= kept else Stage(s.name) for n, s in enumerate(self._report.stages))
+            restarts = self._report.restarts + 1
+            self._report = replace(self._report, state="restarting", stages=stages, restarts=restarts, last_error=error)
+            for name in NAMES[kept + 1 :]:
+                self._stage_began.pop(name, None)
+            self._write(full=True)
 
     def failed(self, error: dict[str, Any]) -> None:
         """The start or the service ended with this error (its `to_json` form)."""
@@ -155,7 +170,9 @@ class Report:
     def _sentence(self) -> str:
         current = self._report.current
         where = f": stage {current.name}" if current else ""
-        return _SENTENCES[self._report.state] + where
+        last = self._report.last_error
+        why = f" ({last['id']})" if self._report.state == "restarting" and last else ""
+        return _SENTENCES[self._report.state] + why + where
 
     def _unready(self) -> dict[str, Any]:
         current = self._report.current

@@ -1,7 +1,6 @@
 """Child processes: started in groups of their own, their output read line by line, every descendant findable."""
 
 import os
-import signal
 import subprocess
 import threading
 import time
@@ -11,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from nimctl.core.diagnosis.exits import Exit
 from nimctl.core.errors import NimctlError
 
 # Lines that are kept to explain a death, and the longest line that is kept or passed on in one piece.
@@ -18,23 +18,6 @@ KEPT_LINES = 200
 LONGEST_LINE = 16_384
 
 _TICKS = os.sysconf("SC_CLK_TCK")
-
-
-@dataclass(frozen=True)
-class Exit:
-    """How a process ended: a code, or the signal that killed it."""
-
-    code: int | None
-    signal: int | None
-
-    @property
-    def text(self) -> str:
-        """Such as `exit code 1` or `SIGKILL`."""
-        if self.signal is None:
-            return f"exit code {self.code}"
-        with suppress(ValueError):
-            return signal.Signals(self.signal).name
-        return f"signal {self.signal}"
 
 
 class Child:

@@ -1,18 +1,14 @@
-"""How the server ends: drained on request, at once while it starts, with a record of the cause when it fails."""
+"""How the server ends: drained on request, at once while it starts or when it fails."""
 
-import json
 import signal
 import time
-from typing import Any
 
 from entrypoint.front import open_requests
 from entrypoint.observability.journal import Journal
 from entrypoint.observability.report import Report
-from entrypoint.processes.child import Child
 from entrypoint.processes.supervisor import Died, Stop, Supervisor
-from entrypoint.state import State, write_atomically
+from entrypoint.state import State
 from entrypoint.unixhttp import UnreachableError, get_unix
-from nimctl.core.errors import NimctlError
 
 # What the engine gets beyond the drain time before it is killed; the container's stop timeout must be longer.
 MARGIN_SECONDS = 5.0
@@ -78,22 +74,3 @@ def stop_after_failure(supervisor: Supervisor) -> None:
         child.signal_group(signal.SIGKILL)
     stop_front(supervisor, _QUICK_SECONDS / 2)
     supervisor.kill_all()
-
-
-def crash_record(error: NimctlError, child: Child | None, stage: str | None, journal: Journal) -> dict[str, Any]:
-    """What ended us: the error, and the process with its last lines where one died."""
-    process = None
-    if child is not None:
-        process = {
-            "name": child.name,
-            "code": child.exit.code if child.exit else None,
-            "signal": child.exit.text if child.exit and child.exit.signal else None,
-            "last_lines": [journal.clean(line) for line in tuple(child.lines)],
-        }
-    document = json.loads(journal.clean(json.dumps(error.to_json())))
-    return {"schema": "nimctl.crash/1", "stage": stage, "error": document, "process": process}
-
-
-def write_crash(state: State, record: dict[str, Any]) -> None:
-    """Leave the record for whoever looks into the state folder afterwards."""
-    write_atomically(state.crash, json.dumps(record))

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from entrypoint.processes.child import Child, descendants, start
 from entrypoint.processes.oom import oom_kills
+from nimctl.core.errors import NimctlError
 
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _STOPS = (signal.SIGTERM, signal.SIGINT)
@@ -38,12 +39,24 @@ class Died:
 
 @dataclass(frozen=True)
 class Finished:
-    """The start came to its end: all done, or with this exception."""
+    """A start, the `number`-th, came to its end: all done, or with this exception."""
 
     error: BaseException | None
+    number: int = 1
 
 
-Event = Stop | Died | Finished
+@dataclass(frozen=True)
+class Sick:
+    """The engine runs, and does not do its work."""
+
+    error: NimctlError
+
+
+class Moot(Exception):  # noqa: N818 (nothing went wrong: what ended the engine is told by somebody else)
+    """A start has nothing more to wait for: its engine is gone, or nobody wants it any more."""
+
+
+Event = Stop | Died | Finished | Sick
 
 
 class Supervisor:
@@ -56,6 +69,8 @@ class Supervisor:
         self._closed = False
         self._on_close: list[Callable[[], None]] = []
         self._start: threading.Thread | None = None
+        self._closing = threading.Event()
+        self.starts = 0
         self.oom_kills_before = oom_kills()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         if os.getpid() != 1:
@@ -81,7 +96,9 @@ class Supervisor:
             return child
 
     def run_start(self, function: Callable[[], None]) -> None:
-        """Run the start beside the main thread; its end will be an event."""
+        """Run a start beside the main thread; its end will be an event. The one before must have ended."""
+        self.starts += 1
+        number = self.starts
 
         def body() -> None:
             error: BaseException | None = None
@@ -89,7 +106,7 @@ class Supervisor:
                 function()
             except BaseException as caught:
                 error = caught
-            self._post(Finished(error))
+            self.post(Finished(error, number))
 
         self._start = threading.Thread(target=body, name="start", daemon=True)
         self._start.start()
@@ -118,6 +135,7 @@ class Supervisor:
         """Start nothing any more, and tell those who asked with `on_close`."""
         with self._lock:
             self._closed = True
+            self._closing.set()
             told, self._on_close = self._on_close, []
         for tell in told:
             tell()
@@ -129,6 +147,10 @@ class Supervisor:
                 self._on_close.append(tell)
                 return
         tell()
+
+    def wait_closed(self, seconds: float) -> bool:
+        """True once we are stopping; False after `seconds` without that."""
+        return self._closing.wait(seconds)
 
     @property
     def closed(self) -> bool:
@@ -160,10 +182,18 @@ class Supervisor:
     def kill_all(self, timeout: float = 2.0) -> None:
         """Kill everything below us, grandchildren that were left behind included, and reap it."""
         self.close()
+        self._kill((), timeout)
+
+    def kill_others(self, keep: Sequence[int], timeout: float = 10.0) -> None:
+        """Kill everything below us but the processes in `keep` and what is below them, and reap it."""
+        self._kill(keep, timeout)
+
+    def _kill(self, keep: Sequence[int], timeout: float) -> None:
         deadline = time.monotonic() + timeout
         for child in self.living():
-            child.signal_group(signal.SIGKILL)
-        while (left := descendants(os.getpid())) and time.monotonic() < deadline:
+            if child.pid not in keep:
+                child.signal_group(signal.SIGKILL)
+        while (left := self._below(keep)) and time.monotonic() < deadline:
             for pid in left:
                 try:
                     os.kill(pid, signal.SIGKILL)
@@ -173,7 +203,13 @@ class Supervisor:
             time.sleep(0.01)
         self._reap()
 
-    def _post(self, event: Event) -> None:
+    @staticmethod
+    def _below(keep: Sequence[int]) -> set[int]:
+        kept = {*keep, *(pid for root in keep for pid in descendants(root))}
+        return set(descendants(os.getpid())) - kept
+
+    def post(self, event: Event) -> None:
+        """Have `next_event` return this; from any thread."""
         with self._lock:
             self._events.append(event)
         try:

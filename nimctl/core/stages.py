@@ -16,7 +16,7 @@ NAMES = ("settings", "front", "cache", "gpus", "profile", "weights", "engine", "
 DRAIN_SECONDS = 30
 
 StageState = Literal["pending", "running", "done", "failed"]
-ServiceState = Literal["starting", "ready", "stopping", "failed"]
+ServiceState = Literal["starting", "ready", "restarting", "stopping", "failed"]
 
 
 # Files that a stage names at most; a client that reads 1 MiB of the report still reads all of it.
@@ -75,7 +75,8 @@ class Figure:
 class StartupReport:
     """The whole start at one moment. `error` is the `to_json` form of the error that ended it, once there is one.
 
-    `figures` holds the plan against the engine, once it serves.
+    `restarts` counts those of the engine alone, `last_error` is what led to the last one; the stages are of the newest
+    start. `figures` holds the plan against the engine, once it serves.
     """
 
     state: ServiceState
@@ -85,6 +86,8 @@ class StartupReport:
     layout: str | None = None
     error: dict[str, Any] | None = None
     figures: tuple[Figure, ...] = ()
+    restarts: int = 0
+    last_error: dict[str, Any] | None = None
     schema: str = SCHEMA
 
     @property

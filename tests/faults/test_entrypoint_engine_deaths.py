@@ -32,7 +32,7 @@ def test_dies_at_start(mode, error_id, cause):
 
 
 def test_killed_while_serving():
-    with service() as one:
+    with service(NIM_ENGINE_RESTARTS="0") as one:
         one.start().wait_ready()
         os.kill(one.engine()["pid"], signal.SIGKILL)
         assert one.code() == 8
@@ -43,7 +43,7 @@ def test_killed_while_serving():
 
 
 def test_ends_with_0_while_serving():
-    with service() as one:
+    with service(NIM_ENGINE_RESTARTS="0") as one:
         one.start().wait_ready()
         one.mode("dies-of-request")
         one.chat()
@@ -76,7 +76,7 @@ def test_hangs_at_start():
 
 
 def test_leaves_processes_behind():
-    with service() as one:
+    with service(NIM_ENGINE_RESTARTS="0") as one:
         one.mode("has-children").start().wait_ready()
         grandchild = int(until((one.fake / "grandchild").read_text))
         os.kill(one.engine()["pid"], signal.SIGKILL)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from entrypoint.processes.child import Exit
+from nimctl.core.diagnosis.exits import Exit
 from nimctl.core.errors import NimctlError
 
 _EVIDENCE_LINES = 5
@@ -24,6 +24,11 @@ _HOST_MEMORY = re.compile(
     r"|Available memory on node .* is less than"
 )
 _SHARED_MEMORY = re.compile(r"No space left on device.*(/dev/shm|psm_)|Bus error|/dev/shm.*No space left")
+# https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/v1/executor/multiproc_executor.py (monitor_workers)
+_WORKER = re.compile(r"Worker proc (\S+) died unexpectedly(?: \(exit code: (-?\d+)\))?")
+# The texts of cudaError_t that no program causes:
+# https://docs.nvidia.com/cuda/cuda-runtime-api/group__CUDART__TYPES.html
+_DEVICE = re.compile(r"uncorrectable (?:ECC error encountered|NVLink error detected)|hardware stack error|GPU is lost")
 _PORT_TAKEN = re.compile(r"bind\(\) to .* failed .*in use")
 _DISK = re.compile(r"No space left on device|\[Errno 28\]")
 _ARGPARSE = re.compile(r"error: (unrecognized arguments|argument |ambiguous option|the following arguments)")
@@ -42,7 +47,8 @@ _SECOND_HAND = re.compile(
 class Death:
     """What is known about the end of a child: who, how, its last lines, kernel OOM kills since it started.
 
-    `serving` tells whether the service had been ready.
+    `serving` tells whether the service had been ready; `part` names the process of the engine that went first, such as
+    `EngineCore`, where it was not the engine's own first process (whose `exit` it is otherwise).
     """
 
     process: str
@@ -50,31 +56,63 @@ class Death:
     lines: tuple[str, ...]
     oom_kills: int = 0
     serving: bool = False
+    part: str | None = None
 
 
 def classify(death: Death) -> NimctlError:
     """The error that names the cause. Never an exit code of 0: a server that ends has failed, whatever it returns."""
     if death.process == "front":
         return _front(death)
-    found = _memory(death) or _configuration(death)
+    found = recognised(death)
     if found:
         return found
+    part, ended = _part(death)
     line = last_exception(death.lines)
     when = "while serving" if death.serving else "while starting"
-    cause = line or (
-        "it was killed from outside" if death.exit.signal == 9 else f"it ended by itself: {death.exit.text}"
-    )
+    killed = ended.signal == 9
+    cause = line or (f"{part} was killed from outside" if killed else f"{part} ended by itself: {ended.text}")
     if _any(_DISK, death.lines):
         cause, fix = "a filesystem that it writes to is full", "Free space in the cache folder and in /tmp."
-    elif death.exit.signal == 9 and not line:
+    elif killed and not line:
         fix = "Find out who sent SIGKILL (an administrator, another container manager, the kernel's log)."
     else:
         fix = "Read the last lines above that; `nimctl logs` shows all of them."
     return NimctlError(
         "engine-died",
-        f"the engine ended {when} with {death.exit.text}",
+        f"the engine ended {when}" + (f" with {ended.text}" if part == "it" else f": {part}, {ended.text}"),
         cause=cause,
         fix=fix,
+        evidence=_evidence(death.lines),
+    )
+
+
+def recognised(death: Death) -> NimctlError | None:
+    """The error where the kernel or the engine's own words name the cause beyond doubt: memory, or configuration."""
+    return _memory(death) or _device(death) or _configuration(death)
+
+
+def _part(death: Death) -> tuple[str, Exit]:
+    """Which of the engine's processes went first, and how: vLLM names its workers with their exit codes."""
+    for line in death.lines:
+        if match := _WORKER.search(line):
+            code = int(match[2]) if match[2] else None
+            return match[1], Exit(None, -code) if code is not None and code < 0 else Exit(code, None)
+    if death.part is not None:
+        return death.part, Exit(None, None)
+    return "it", death.exit
+
+
+def _device(death: Death) -> NimctlError | None:
+    """A GPU that fell off or failed under the engine: no argument mends that."""
+    line = _any(_DEVICE, death.lines)
+    if line is None:
+        return None
+    return NimctlError(
+        "engine-gpu-failed",
+        f"a GPU failed under the engine ({death.exit.text})",
+        cause=line,
+        fix="Look at the host: `nimctl doctor`, and the kernel's log (`dmesg | grep -i xid`); a GPU that is lost comes "
+        "back with a reset or a reboot.",
         evidence=_evidence(death.lines),
     )
 

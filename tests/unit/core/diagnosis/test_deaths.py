@@ -2,9 +2,7 @@
 
 import pytest
 
-from entrypoint.processes.child import Exit
-from entrypoint.processes.classify import Death, classify, last_exception
-from entrypoint.processes.oom import oom_kills
+from nimctl.core.diagnosis import Death, Exit, classify, last_exception, recognised
 
 CODE_1 = Exit(1, None)
 KILLED = Exit(None, 9)
@@ -75,23 +73,32 @@ def test_the_telling_exception_is_the_first_hand_one():
     assert last_exception(SECOND_HAND[1:]) is not None, "better than nothing"
 
 
-@pytest.mark.parametrize(
-    ("membership", "file"),
-    [
-        ("0::/\n", "memory.events"),
-        ("0::/user/x.scope\n", "user/x.scope/memory.events"),
-        ("4:memory:/docker/abc\n", "memory/docker/abc/memory.oom_control"),
-        ("4:memory:/docker/abc\n", "memory/memory.oom_control"),
-    ],
-)
-def test_the_kernels_count_in_both_versions(tmp_path, membership, file):
-    own = tmp_path / "cgroup"
-    own.write_text(membership)
-    counts = tmp_path / "fs" / file
-    counts.parent.mkdir(parents=True)
-    counts.write_text("oom_kill_disable 0\noom 7\noom_kill 3\noom_group_kill 0\n")
-    assert oom_kills(tmp_path / "fs", own) == 3
+WORKER_LOST = "(EngineCore pid=9) ERROR 11-22 03:08:14 [multiproc_executor.py:316] Worker proc VllmWorker-1 died \
+unexpectedly (exit code: -9), shutting down executor."
 
 
-def test_no_count_is_none(tmp_path):
-    assert oom_kills(tmp_path, tmp_path / "missing") == 0
+def test_the_worker_that_went_first_is_named_with_its_signal():
+    error = classify(Death("engine", Exit(0, None), (WORKER_LOST,), serving=True))
+    assert error.id == "engine-died"
+    assert error.message == "the engine ended while serving: VllmWorker-1, SIGKILL"
+    assert error.cause == "VllmWorker-1 was killed from outside"
+
+
+def test_a_part_that_nobody_saw_end_is_named_all_the_same():
+    error = classify(Death("engine", Exit(0, None), ("shutting down",), serving=True, part="EngineCore"))
+    assert "EngineCore" in error.message
+    assert "EngineCore ended by itself" in error.cause
+
+
+def test_a_gpu_that_fails_is_no_death_like_others():
+    line = "RuntimeError: CUDA error: uncorrectable ECC error encountered"
+    error = classify(Death("engine", CODE_1, (line,), serving=True))
+    assert error.id == "engine-gpu-failed"
+    assert "uncorrectable ECC" in error.cause
+    assert "nimctl doctor" in error.fix
+
+
+def test_only_what_is_beyond_doubt_is_recognised():
+    assert recognised(Death("engine", CODE_1, ("RuntimeError: something",))) is None
+    found = recognised(Death("engine", CODE_1, ("torch.OutOfMemoryError: CUDA out of memory.",)))
+    assert found is not None and found.id == "engine-out-of-memory"

@@ -1,0 +1,250 @@
+"""One server from its first stage to its end: the start, the watch over it, the engine's restarts, the stop.
+
+    settings -> front -> cache -> gpus -> profile -> weights -> engine -> warmup -> ready
+                          ^                                                          |
+                          +---- the engine is lost, and its budget allows a restart -+
+
+The front keeps the port from the first tenths of a second to the end. The main thread waits for events; every start
+runs beside it, so that a signal never waits. Only what nginx needs is imported at the top: `live` must be true within
+0.3 s.
+"""
+
+import json
+import os
+import time
+from types import ModuleType
+from typing import Any
+
+from entrypoint.front import Front, check_port, command, find_nginx, render
+from entrypoint.observability.failure import bug, tell
+from entrypoint.observability.journal import Journal
+from entrypoint.observability.report import Report
+from entrypoint.processes.child import Child
+from entrypoint.processes.guardian import Guardian
+from entrypoint.processes.oom import oom_kills
+from entrypoint.processes.restarts import Budget
+from entrypoint.processes.supervisor import Died, Event, Finished, Moot, Sick, Stop, Supervisor
+from entrypoint.processes.witness import Witness
+from entrypoint.run import Run
+from entrypoint.settings import Settings
+from entrypoint.state import State, write_atomically
+from nimctl import __version__
+from nimctl.core.errors import NimctlError
+
+# How long an engine that fails a request may take to die of it: its death tells the cause, the failed request does not.
+_SECONDS_TO_DIE = 5.0
+# How long a download may take to give up its place in the cache; without that, the next one has to claim it.
+_SECONDS_TO_LEAVE = 0.5
+# How long a start whose engine is gone may take to notice it.
+_SECONDS_TO_NOTICE = 15.0
+_TICK = 1.0
+
+
+class Server:
+    """Owns the run and decides what an event means for it."""
+
+    def __init__(self, settings: Settings, state: State, report: Report, journal: Journal) -> None:
+        self.settings = settings
+        self.state = state
+        self.report = report
+        self.journal = journal
+        self.supervisor = Supervisor()
+        self.run = Run(settings, os.environ, state, report, journal, self.supervisor)
+        self._guardian = Guardian()
+        self._budget = Budget(settings.engine_restarts, settings.engine_restart_window)
+        self._front: Front | None = None
+        self._witness: Witness | None = None
+        self._served = False  # it was ready once
+        self._buried: set[int] = set()  # engines whose end has been dealt with, before the kernel told of it
+
+    def serve(self) -> int:
+        """Start, then wait for the end. The exit code of the process."""
+        self.supervisor.run_start(self._first_start)
+        try:
+            while True:
+                event = self.supervisor.next_event(_TICK)
+                code = self._answer(event) if event is not None else self._tick()
+                if code is not None:
+                    return code
+        finally:
+            self.supervisor.kill_all()  # nothing is left behind, whatever happened above
+
+    def _first_start(self) -> None:
+        with self.report.stage("front"):
+            self._front = self._raise_front()
+        self._start()
+
+    def _raise_front(self) -> Front:
+        front = Front(self.settings.host, self.settings.port, os.urandom(32).hex())
+        check_port(front)
+        text = render(front, self.state, cpus=os.cpu_count() or 1, log_level=self.settings.log_level)
+        write_atomically(self.state.nginx_config, text, mode=0o600)
+        argv = command(find_nginx(os.environ.get("PATH")), self.state)
+        environ = {name: os.environ[name] for name in ("PATH", "TZ") if name in os.environ}
+        child = self.supervisor.spawn("front", argv, env=environ, cwd=self.state.root, on_line=self.journal.line)
+        self._guardian.guard(child.pid)
+        from entrypoint.front import documents  # noqa: PLC0415 (while nginx starts)
+
+        steps = _steps()
+        steps.await_front(front, child)
+        self.journal.info("front", f"listening on {front.host} port {front.port}")
+        document = documents.version(__version__, steps.installed_vllm())
+        write_atomically(self.state.public / "version.json", json.dumps(document))
+        return front
+
+    def _start(self) -> None:
+        """Everything behind the front. Runs again for each restart of the engine: GPUs and cache may have changed."""
+        steps, stage, run = _steps(), self.report.stage, self.run
+        assert self._front is not None
+        with stage("cache"):
+            writable = steps.probe_cache(run)
+        with stage("gpus"):
+            hardware = steps.find_gpus(run)
+        with stage("profile"):
+            profile = steps.choose_profile(run, hardware)
+        with stage("weights"):
+            snapshots = steps.fetch_weights(run, profile)
+        with stage("engine"):
+            served_name = steps.start_engine(
+                run, hardware, profile, snapshots, cache_writable=writable, on_spawn=self._guard_engine
+            )
+        with stage("warmup"):
+            steps.warm_up(run, self._front, profile, served_name)
+        self.report.ready()
+        seconds = ", ".join(f"{s.name} {s.seconds:.1f}" for s in self.report.current.stages if s.seconds is not None)
+        self.journal.info("ready", f"{served_name} after {self.report.elapsed:.1f} s: {seconds}")
+
+    def _guard_engine(self, child: Child) -> None:
+        self._guardian.guard(child.pid)
+
+    def _start_again(self, pause: float) -> None:
+        if self.supervisor.wait_closed(pause):
+            raise Moot
+        self._start()
+
+    def _tick(self) -> int | None:
+        self.report.touch()
+        engine = self.supervisor.find("engine")
+        if self._witness is None or engine is None or not self._witness.look() or engine.exit is not None:
+            return None
+        return self._engine_lost(self._cause_of(engine, part=self._witness.first), engine)
+
+    def _answer(self, event: Event) -> int | None:
+        """What an event leads to: an exit code, or None where the server goes on."""
+        if isinstance(event, Stop):
+            return self._stop(event)
+        if isinstance(event, Died):
+            return self._died(event)
+        if isinstance(event, Sick):
+            return self._engine_lost(event.error, self.supervisor.find("engine"))
+        if event.number != self.supervisor.starts or isinstance(event.error, Moot):
+            return None  # of a start that was given up
+        if event.error is not None:
+            return self._start_failed(event)
+        self._served = True
+        engine = self.supervisor.find("engine")
+        self._witness = Witness(engine.pid) if engine else None
+        return None
+
+    def _stop(self, event: Stop) -> int:
+        from entrypoint.processes import ending  # noqa: PLC0415
+
+        self.journal.info("stop", f"signal {event.signal}: stopping")
+        ending.drain_and_stop(self.supervisor, self.state, self.report, self.journal, self.settings.drain_seconds)
+        self._leave_in_order()
+        self.journal.info("stop", "stopped")
+        return 128 + event.signal
+
+    def _leave_in_order(self) -> None:
+        """Let a download, which knows that we stop, give up its place in the cache."""
+        stage = self.report.current.current
+        if stage is not None and stage.name in ("profile", "weights"):
+            self.supervisor.await_start(_SECONDS_TO_LEAVE)
+
+    def _start_failed(self, event: Finished) -> int | None:
+        """A request that fails because the engine is dying is told as what it is: the engine's death."""
+        error = event.error
+        if isinstance(error, NimctlError) and error.id in ("warmup-failed", "front-died"):
+            following = self._death_within(_SECONDS_TO_DIE)
+            if following is not None:
+                return self._answer(following)
+        if not isinstance(error, NimctlError):
+            return self._fail(bug(error), None)
+        return self._engine_lost(error, self.supervisor.find("engine"), told_by_start=True)
+
+    def _death_within(self, seconds: float) -> Event | None:
+        deadline = time.monotonic() + seconds
+        while (remaining := deadline - time.monotonic()) > 0:
+            event = self.supervisor.next_event(remaining)
+            if isinstance(event, (Died, Stop)):
+                return event
+        return None
+
+    def _died(self, event: Died) -> int | None:
+        child = event.child
+        if child.pid in self._buried:
+            self._buried.discard(child.pid)
+            return None
+        part = self._witness.first if self._witness is not None and child.name == "engine" else None
+        error = self._cause_of(child, part=part)
+        if child.name == "engine":
+            return self._engine_lost(error, child)
+        return self._fail(error, child)
+
+    def _cause_of(self, child: Child, *, part: str | None) -> NimctlError:
+        from nimctl.core.diagnosis import Death, Exit, classify  # noqa: PLC0415
+
+        serving = self.report.current.state == "ready"
+        self.report.withdraw()
+        if child.exit is not None:
+            child.finish_output(0.5)
+        kills = max(0, oom_kills() - self.supervisor.oom_kills_before)
+        return classify(Death(child.name, child.exit or Exit(None, None), tuple(child.lines), kills, serving, part))
+
+    def _engine_lost(self, error: NimctlError, child: Child | None, *, told_by_start: bool = False) -> int | None:
+        """The engine is dead, sick, or did not come up again: start it anew where that may help, else end."""
+        self.report.withdraw()
+        pause = self._budget.pause(error) if self._served else None
+        if pause is None:
+            return self._fail(error, None if told_by_start else child)
+        from entrypoint.processes import crash  # noqa: PLC0415
+
+        crash.write(self.state, self._crash(error, child))
+        self.journal.error("engine", f"[{error.id}] {error.message}: {error.cause}")
+        self.journal.warning("engine", f"starting it again in {pause:g} s ({self._budget.said()}); the port stays open")
+        self.report.restarting(error.to_json())
+        self._witness = None
+        if child is not None and child.exit is None:
+            self._buried.add(child.pid)
+        front = self.supervisor.find("front")
+        self.supervisor.kill_others([pid for pid in (front.pid if front else None, self._guardian.pid) if pid])
+        if not self.supervisor.await_start(_SECONDS_TO_NOTICE):
+            return self._fail(error, child)  # a start that hangs on something dead cannot be followed by another
+        self.state.engine_socket.unlink(missing_ok=True)
+        self.supervisor.oom_kills_before = oom_kills()
+        self.supervisor.run_start(lambda: self._start_again(pause))
+        return None
+
+    def _fail(self, error: NimctlError, dead: Child | None) -> int:
+        from entrypoint.processes import crash, ending  # noqa: PLC0415
+
+        document = self._crash(error, dead)
+        self.report.failed(document["error"])
+        ending.stop_after_failure(self.supervisor)
+        self._leave_in_order()
+        crash.write(self.state, document)
+        tell(error, self.journal, crash.in_line(document))
+        return error.exit_code
+
+    def _crash(self, error: NimctlError, dead: Child | None) -> dict[str, Any]:
+        from entrypoint.processes import crash  # noqa: PLC0415
+
+        stage = self.report.current.current
+        name = stage.name if stage else None
+        return crash.record(error, dead, name, self.journal, restarts=self._budget.count, memories=crash.memory())
+
+
+def _steps() -> ModuleType:
+    from entrypoint import steps  # noqa: PLC0415 (nothing of it is needed for `live`)
+
+    return steps
