@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from nimctl.core.diagnosis import Death, Exit, recognised
 from nimctl.core.errors import NimctlError
 from nimctl.core.stages import Stage, StartupReport, report_from_json
 from nimctl.launch.loglines import error_from_json, recorded_error, relevant
@@ -221,6 +222,9 @@ def death(runtime: Runtime, run: RunHandle, state: ContainerState, report: Start
     own = error_from_json(report.error if report else None) or error_from_json(record.get("error"))
     if found := own or recorded_error(lines):
         return found
+    serving = report is not None and report.state == "ready"
+    if found := recognised(Death("engine", _exit(state.exit_code), tuple(lines), serving=serving)):
+        return found  # an image that is not ours, or ours without time for a last word
     stage = report.current.name if report and report.current else None
     code = "" if state.exit_code is None else f" with exit code {state.exit_code}"
     what = "ended" if state.status != "gone" else "was removed by somebody"
@@ -231,6 +235,11 @@ def death(runtime: Runtime, run: RunHandle, state: ContainerState, report: Start
         fix=_fix(state, run),
         evidence=relevant(lines),
     )
+
+
+def _exit(code: int | None) -> Exit:
+    """What an exit code says as a shell tells it: 128 and the signal's number for a process that was killed."""
+    return Exit(None, code - 128) if code is not None and code > 128 else Exit(code, None)
 
 
 def _cause(state: ContainerState, run: RunHandle) -> str:

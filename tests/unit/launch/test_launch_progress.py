@@ -145,6 +145,15 @@ def test_the_servers_own_error_keeps_its_id_wherever_it_was_left() -> None:
     assert watch(Scripted([dead], ["noise", line]), [Answer()])["error"].id == "engine-died"
 
 
+def test_what_the_lines_name_beyond_doubt_is_the_cause_in_every_image():
+    lines = ["INFO loading", "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."]
+    error = death(Scripted([], lines), RUN, ContainerState("exited", exit_code=1), None)
+    assert error.id == "engine-out-of-memory"
+    assert "GPU memory" in error.cause
+    refused = ["vllm serve: error: unrecognized arguments: --no-such-option"]
+    assert death(Scripted([], refused), RUN, ContainerState("exited", exit_code=2), None).id == "engine-config"
+
+
 def test_an_error_id_from_the_future_still_tells_its_story() -> None:
     strange = Answer(False, report(state="failed", error={**OWN, "id": "quantum-decay"}))
     error = watch(Scripted([RUNNING]), [strange])["error"]
