@@ -15,7 +15,7 @@ import time
 from types import ModuleType
 from typing import Any
 
-from entrypoint.front import Front, check_port, command, find_nginx, render
+from entrypoint.front import Front, check_port, command, find_nginx, front_of, prepare
 from entrypoint.observability.failure import bug, tell
 from entrypoint.observability.journal import Journal
 from entrypoint.observability.report import Report
@@ -75,10 +75,13 @@ class Server:
         self._start()
 
     def _raise_front(self) -> Front:
-        front = Front(self.settings.host, self.settings.port, os.urandom(32).hex())
+        front = front_of(self.settings, self.state, os.urandom(32).hex())
+        if front.tls is not None:
+            from entrypoint.front import tls  # noqa: PLC0415 (it needs `ssl`)
+
+            tls.check(front.tls)
         check_port(front)
-        text = render(front, self.state, cpus=os.cpu_count() or 1, log_level=self.settings.log_level)
-        write_atomically(self.state.nginx_config, text, mode=0o600)
+        prepare(front, self.state, cpus=os.cpu_count() or 1, log_level=self.settings.log_level)
         argv = command(find_nginx(os.environ.get("PATH")), self.state)
         environ = {name: os.environ[name] for name in ("PATH", "TZ") if name in os.environ}
         child = self.supervisor.spawn("front", argv, env=environ, cwd=self.state.root, on_line=self.journal.line)

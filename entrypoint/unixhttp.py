@@ -75,8 +75,8 @@ def get_unix(path: Path, url: str, *, timeout: float = 5.0) -> Answer:
 
 
 def get_tcp(host: str, port: int, url: str, *, timeout: float = 5.0) -> Answer:
-    """GET `url` from our own front. Raises UnreachableError."""
-    return _ask(HTTPConnection(host, port, timeout=timeout), "GET", url, None, {})
+    """GET `url` from our own front; `host` may be `unix:` and a path (see `front.Front`). Raises UnreachableError."""
+    return _ask(_connection(host, port, timeout), "GET", url, None, {})
 
 
 def post_tcp(
@@ -91,8 +91,14 @@ def post_tcp(
 ) -> Answer:
     """POST a JSON document to our own front; `abort` ends it from another thread. Raises UnreachableError."""
     body = json.dumps(document).encode()
-    connection = HTTPConnection(host, port, timeout=timeout)
+    connection = _connection(host, port, timeout)
     return _ask(connection, "POST", url, body, {"Content-Type": "application/json", **headers}, abort=abort)
+
+
+def _connection(host: str, port: int, timeout: float) -> HTTPConnection:
+    if host.startswith("unix:"):
+        return _UnixConnection(Path(host.removeprefix("unix:")), timeout)
+    return HTTPConnection(host, port, timeout=timeout)
 
 
 def _ask(

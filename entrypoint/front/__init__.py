@@ -1,49 +1,73 @@
-"""nginx on the public port: rendering its configuration, finding it, and the documents it serves by itself.
+"""nginx on the public port: what it is given, how it is started, and what is asked of it while it runs.
 
 Why nginx and not a route of the engine: it answers while the engine loads, hangs or is dead, and costs about 5% of the
-engine's own streaming rate. Nothing here is needed after the start but the counters.
+engine's own streaming rate. Nothing here is needed after the start but the counters and the keys.
 """
 
-import grp
+import json
 import os
-import pwd
-import resource
 import socket
-from dataclasses import dataclass
 from pathlib import Path
-from string import Template
 
-from entrypoint.state import State
+from entrypoint.front import openapi
+from entrypoint.front.cors import Cors
+from entrypoint.front.keys import read_keys, render_keys
+from entrypoint.front.rendering import METRICS_PAGE, Front, Tls, render
+from entrypoint.front.routes import table
+from entrypoint.settings import Settings
+from entrypoint.state import State, write_atomically
 from nimctl.core.errors import NimctlError
 
-BODY_LIMIT = "64m"
-
-# How long the engine may be silent. A long answer without streaming takes minutes, not hours.
-_PROXY = """proxy_http_version 1.1;
-            proxy_set_header Connection "";
-            proxy_set_header Host $http_host;
-            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-            proxy_set_header X-Forwarded-Proto $scheme;
-            proxy_set_header X-Nimctl-Warmup "";
-            proxy_buffering off;
-            proxy_next_upstream off;
-            proxy_connect_timeout 10s;
-            proxy_read_timeout 1h;
-            proxy_send_timeout 1h;"""
+__all__ = ["Front", "Tls", "check_port", "command", "find_nginx", "front_of", "open_requests", "prepare", "render"]
 
 
-@dataclass(frozen=True)
-class Front:
-    """Where the front listens, and the header value that lets the warm-up through before ready."""
+def front_of(settings: Settings, state: State, token: str) -> Front:
+    """The front that the settings ask for. Raises `config-invalid` for unreadable keys and TLS without files."""
+    tls = None
+    if settings.ssl_mode is not None:
+        key = _named(settings.ssl_key, "NIM_SSL_KEY_PATH", settings.ssl_mode)
+        certificate = _named(settings.ssl_certs, "NIM_SSL_CERTS_PATH", settings.ssl_mode)
+        mutual = settings.ssl_mode == "MTLS"
+        tls = Tls(key, certificate, _named(settings.ssl_ca, "NIM_SSL_CA_CERTS_PATH", "MTLS") if mutual else None)
+    return Front(
+        settings.host,
+        settings.port,
+        token,
+        health_port=settings.health_port if settings.health_port != settings.port else None,
+        tls=tls,
+        keys=read_keys(settings.api_keys_file) if settings.api_keys_file is not None else None,
+        cors=Cors(
+            settings.cors_origins,
+            settings.cors_methods,
+            settings.cors_headers,
+            settings.cors_expose,
+            settings.cors_max_age,
+        ),
+        max_body_mib=settings.max_body_mib,
+        sagemaker=settings.sagemaker,
+        way_in=state.public_socket if tls is not None else None,
+    )
 
-    host: str
-    port: int
-    token: str
 
-    @property
-    def client_host(self) -> str:
-        """The address at which we reach ourselves."""
-        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 (a key, not a bind)
+def _named(path: Path | None, name: str, mode: str) -> Path:
+    if path is None:
+        raise NimctlError(
+            "config-invalid",
+            f"NIM_SSL_MODE={mode} needs {name}",
+            cause=f"{name} is not set",
+            fix=f"Set {name} to a mounted PEM file, or unset NIM_SSL_MODE.",
+        )
+    return path
+
+
+def prepare(front: Front, state: State, *, cpus: int, log_level: str) -> None:
+    """Write everything that nginx reads when it starts."""
+    if front.keys is not None:
+        write_atomically(state.keys_config, render_keys(front.keys), mode=0o600)
+    write_atomically(state.public / "metrics.ssi", METRICS_PAGE)
+    described = openapi.ours(table(sagemaker=front.sagemaker), keys=front.keys is not None)
+    write_atomically(state.public / "openapi.json", json.dumps(described))
+    write_atomically(state.nginx_config, render(front, state, cpus=cpus, log_level=log_level), mode=0o600)
 
 
 def find_nginx(path: str | None) -> str:
@@ -66,61 +90,34 @@ def command(nginx: str, state: State) -> list[str]:
     return [nginx, "-e", "stderr", "-p", str(state.root), "-c", str(state.nginx_config)]
 
 
-def render(front: Front, state: State, *, cpus: int, log_level: str) -> str:
-    """The configuration. Paths hold no character that nginx would read (see `settings`)."""
-    template = Path(__file__).with_name("nginx.conf.template").read_text(encoding="utf-8")
-    open_files = min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], 65536)
-    open_files = open_files if open_files > 0 else 65536  # RLIM_INFINITY is -1
-    return Template(template).substitute(
-        state=state.root,
-        public=state.public,
-        engine_socket=state.engine_socket,
-        front_socket=state.front_socket,
-        token=front.token,
-        listen=f"[{front.host}]:{front.port}" if ":" in front.host else f"{front.host}:{front.port}",
-        user=_user(),
-        workers=max(1, min(4, cpus)),
-        open_files=open_files,
-        connections=min(open_files // 2, 16384),
-        body_limit=BODY_LIMIT,
-        log_level="warn" if log_level in ("DEBUG", "INFO", "WARNING") else "error",
-        proxy=_PROXY,
-    )
-
-
-def _user() -> str:
-    """As root, nginx's workers would become `nobody`, who may enter neither the state folder nor the socket."""
-    if os.geteuid() != 0:
-        return ""
-    return f"user {pwd.getpwuid(0).pw_name} {grp.getgrgid(os.getegid()).gr_name};"
-
-
 def check_port(front: Front) -> None:
     """Find out at once what nginx would need 2.5 s to say. Raises `port-in-use` or `config-invalid`."""
-    family = socket.AF_INET6 if ":" in front.host else socket.AF_INET
+    _check(front.host, front.port, "NIM_SERVER_PORT", "set NIM_SERVER_PORT (host side: --port) to another port.")
+    if front.health_port is not None:
+        _check(front.host, front.health_port, "NIM_HEALTH_PORT", "set NIM_HEALTH_PORT to another port.")
+
+
+def _check(host: str, port: int, name: str, other: str) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((front.host, front.port))
+            probe.bind((host, port))
             probe.listen(1)
         except OSError as error:
-            raise _port_error(front, str(error)) from error
-
-
-def _port_error(front: Front, reason: str) -> NimctlError:
-    if "in use" in reason:
-        return NimctlError(
-            "port-in-use",
-            f"port {front.port} on {front.host} is taken",
-            cause=reason,
-            fix="Stop what listens there, or set NIM_SERVER_PORT (host side: --port) to another port.",
-        )
-    return NimctlError(
-        "config-invalid",
-        f"cannot listen on {front.host} port {front.port}",
-        cause=reason,
-        fix="Correct NIM_SERVER_HOST and NIM_SERVER_PORT; ports below 1024 need a privilege this user lacks.",
-    )
+            if "in use" in str(error):
+                raise NimctlError(
+                    "port-in-use",
+                    f"port {port} on {host} is taken",
+                    cause=str(error),
+                    fix=f"Stop what listens there, or {other}",
+                ) from error
+            raise NimctlError(
+                "config-invalid",
+                f"cannot listen on {host} port {port}",
+                cause=str(error),
+                fix=f"Correct NIM_SERVER_HOST and {name}; ports below 1024 need a privilege this user lacks.",
+            ) from error
 
 
 def open_requests(counters: str) -> int:
