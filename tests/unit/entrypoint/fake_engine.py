@@ -1,8 +1,10 @@
 """A stand-in for `vllm serve` in tests: the same command line, routes and ways to fail, none of the weight.
 
 `FAKE_ENGINE` in its environment is a folder. What it finds there decides what it does, so that a test can change its
-mind while it runs: `mode` (a word, see below), `hold-chat` and `hold-stream` (while they exist, answers wait). It
-leaves there `started` (argv and environment as JSON) and `asked` (a line for each completion that it was asked for).
+mind while it runs: `mode` (a word, see below), `hold-chat` and `hold-stream` (while they exist, answers wait), and
+`metrics` (the text of its counters; without it, they move with every answer). Modes of an engine that is green and
+sick: `nan`, `repeats`, `forgets` (its log-probabilities fall). It leaves there `started` (argv and environment as JSON)
+and `asked` (a line for each completion that it was asked for).
 """
 
 import json
@@ -65,7 +67,8 @@ class Handler(BaseHTTPRequestHandler):
                 200, {"object": "list", "data": [{"id": name, "object": "model"} for name in self.server.names]}
             )
         elif self.path == "/metrics":
-            self.answer(200, "vllm:num_requests_running 0.0\n", "text/plain")
+            text = f"vllm:num_requests_running 0.0\nvllm:generation_tokens_total {self.server.answered}.0\n"
+            self.answer(200, (PLACE / "metrics").read_text() if (PLACE / "metrics").exists() else text, "text/plain")
         elif self.path == "/secret-route":
             self.answer(200, "this must not be reachable", "text/plain")
         else:
@@ -84,7 +87,26 @@ class Handler(BaseHTTPRequestHandler):
             self.stream()
         else:
             wait_while("hold-chat")
-            self.answer(200, {"choices": [{"message": {"role": "assistant", "content": "hello"}}]})
+            self.server.answered += 1
+            self.complete() if self.path == "/v1/completions" else self.say_hello()
+
+    def say_hello(self) -> None:
+        self.answer(200, {"choices": [{"message": {"role": "assistant", "content": "hello"}}]})
+
+    def complete(self) -> None:
+        """As vLLM answers where log-probabilities of the prompt are asked for, for better or worse."""
+        if mode() == "nan":
+            self.answer(400, {"error": {"message": "Out of range float values are not JSON compliant", "code": 400}})
+            return
+        told = -9.0 if mode() == "forgets" else -2.0
+        ids = [0] * 16 if mode() == "repeats" else list(range(16))
+        choice = {
+            "text": "hello",
+            "token_ids": ids,
+            "logprobs": {"token_logprobs": [told] * 16},
+            "prompt_logprobs": [None, *({"7": {"logprob": told, "rank": 1}} for _ in range(20))],
+        }
+        self.answer(200, {"choices": [choice]})
 
     def stream(self) -> None:
         self.send_response(200)
@@ -103,6 +125,7 @@ class Handler(BaseHTTPRequestHandler):
 
 class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     daemon_threads = True
+    answered = 0
     request_queue_size = 64
 
     def get_request(self):  # BaseHTTPRequestHandler wants an address, a Unix socket has none

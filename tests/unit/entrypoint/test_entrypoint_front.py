@@ -53,15 +53,17 @@ def test_live_is_true_and_ready_is_not_before_the_engine_serves():
 
 def test_ready_is_never_true_before_a_completion_was_answered():
     with service() as one:
-        one.hold("chat").start().wait_asked(1)
+        one.hold("chat").start().wait_asked(3)
         assert one.status("/v1/health/ready") == 503, "a warm-up request is running, unanswered"
         stranger = one.chat()
         assert stranger is not None and stranger.status == 503, "the warm-up's door is for the warm-up alone"
-        assert len(one.asked()) == 1
+        assert len(one.asked()) == 3
         one.release("chat")
         one.wait_ready()
-        kinds = [type(r["body"]["messages"][0]["content"]).__name__ for r in one.asked()]
-        assert kinds == ["str", "list"], "a text and an image request came before ready"
+        *warming, reading = (r["body"] for r in one.asked())
+        kinds = sorted("tool" if "tools" in b else type(b["messages"][0]["content"]).__name__ for b in warming)
+        assert kinds == ["list", "str", "tool"], "an image, a text and a tool call came before ready, all at once"
+        assert reading["prompt_logprobs"] == 0, "then what the canary compares with"
 
 
 def test_the_warm_up_token_reaches_neither_engine_nor_log(running):
