@@ -20,7 +20,7 @@ from entrypoint.observability.failure import bug, tell
 from entrypoint.observability.journal import Journal
 from entrypoint.observability.report import Report
 from entrypoint.server import Server
-from entrypoint.settings import Settings, read, state_dir
+from entrypoint.settings import Settings, read, state_dir, wants_json_lines
 from entrypoint.state import State, open_state
 from nimctl import __version__
 from nimctl.core.errors import NimctlError
@@ -79,8 +79,15 @@ def main() -> int:
         state = open_state(state_dir(os.environ))
         report = Report(state, __version__)
         with report.stage("settings", began=began):
+            journal.configure(level="INFO", secrets=(), as_json=wants_json_lines(os.environ))
             settings = read(os.environ, sys.argv[1:])
-            journal.configure(level=settings.log_level, secrets=settings.secrets)
+            journal.configure(
+                level=settings.log_level,
+                secrets=settings.secrets,
+                as_json=settings.jsonl,
+                content=settings.log_requests,
+            )
+        journal.start_writing()
         for name in settings.unknown:
             journal.warning("settings", f"{name} means nothing here and is ignored")
         return Server(settings, state, report, journal).serve()
@@ -93,6 +100,8 @@ def main() -> int:
         schema = {"schema": PROGRESS_SCHEMA} if action and action.speaks_json else {}  # as its other lines have it
         tell(error, journal, schema)
         return error.exit_code
+    finally:
+        journal.close()
 
 
 def run() -> NoReturn:

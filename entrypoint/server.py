@@ -84,7 +84,9 @@ class Server:
         prepare(front, self.state, cpus=os.cpu_count() or 1, log_level=self.settings.log_level)
         argv = command(find_nginx(os.environ.get("PATH")), self.state)
         environ = {name: os.environ[name] for name in ("PATH", "TZ") if name in os.environ}
-        child = self.supervisor.spawn("front", argv, env=environ, cwd=self.state.root, on_line=self.journal.line)
+        child = self.supervisor.spawn(
+            "front", argv, env=environ, cwd=self.state.root, on_line=self.journal.reader("front")
+        )
         self._guardian.guard(child.pid)
         from entrypoint.front import documents  # noqa: PLC0415 (while nginx starts)
 

@@ -29,6 +29,7 @@ from entrypoint.engine.model import (
 )
 from entrypoint.front import Front, documents
 from entrypoint.health import warmup
+from entrypoint.observability.lines import Line
 from entrypoint.processes.child import Child
 from entrypoint.processes.supervisor import Moot
 from entrypoint.run import Run
@@ -267,10 +268,12 @@ def start_engine(
         )
     )
 
-    def on_line(line: str) -> None:
-        run.journal.line(line)
-        foresight.see(line)
-        if step := loading.step_of(line):
+    write = run.journal.reader("engine")
+
+    def on_line(line: Line) -> None:
+        write(line)
+        foresight.see(line.text)
+        if step := loading.step_of(line.text):
             run.report.progress("engine", detail=step)
 
     child = run.supervisor.spawn("engine", command.argv, env=env, cwd=private / "home", on_line=on_line)

@@ -1,15 +1,30 @@
-"""Journal lines: `2026-01-01T00:00:00Z level stage message` on one stream, without secrets."""
+"""The container's log: one shape for what we, the engine and nginx say, for people or as JSON, without secrets.
 
+Whoever reads our output may be slow or gone. The engine's output must be read all the same, or the engine stops: so a
+server writes from a thread of its own (`start_writing`), and what cannot be kept until it is read is counted and left
+out. Actions write at once: what they print is their result.
+"""
+
+import json
 import sys
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from threading import Lock
-from typing import TextIO
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TextIO
 
+from entrypoint.observability.lines import Line
+from entrypoint.observability.reader import Reader
+from nimctl.core.errors import NimctlError
+from nimctl.core.logshape import Record, as_json, as_text
 from nimctl.core.secret import Secret, redact
 
 _LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
+_MOST_WAITING = 16 * 2**20  # characters that wait for a slow reader
+_SETTLE_SECONDS = 0.1
+_CLOSE_SECONDS = 2.0
 
 
 class Journal:
@@ -19,40 +34,144 @@ class Journal:
         self._stream = stream or sys.stdout
         self._least = _LEVELS[level]
         self._secrets = tuple(secrets)
-        self._lock = Lock()
+        self._json = self._content = False
+        self._wake = threading.Condition()
+        self._waiting: list[str] = []
+        self._size = self._dropped = 0
+        self._writing = False
+        self._writer: threading.Thread | None = None
+        self._readers: list[Reader] = []
 
-    def configure(self, *, level: str, secrets: Iterable[Secret]) -> None:
-        """Set what is known only once the settings have been read."""
+    def configure(self, *, level: str, secrets: Iterable[Secret], as_json: bool = False, content: bool = False) -> None:
+        """Set what is known only once the settings have been read.
+
+        `as_json`: JSON lines. `content`: what the engine's lines repeat of requests may be shown.
+        """
         self._least = _LEVELS[level]
         self._secrets = tuple(secrets)
+        self._json, self._content = as_json, content
+
+    def debug(self, stage: str, message: str) -> None:
+        """What only helps to find a fault."""
+        self._say("DEBUG", stage, message)
 
     def info(self, stage: str, message: str) -> None:
         """What happens."""
-        self._write("INFO", stage, message)
+        self._say("INFO", stage, message)
 
     def warning(self, stage: str, message: str) -> None:
         """What the user should know but need not act upon now."""
-        self._write("WARNING", stage, message)
+        self._say("WARNING", stage, message)
 
     def error(self, stage: str, message: str) -> None:
-        """What ends the server."""
-        self._write("ERROR", stage, message)
+        """What ends the server, or what one of its requests."""
+        self._say("ERROR", stage, message)
+
+    def event(self, stage: str, name: str, message: str, **members: Any) -> None:
+        """Something that programs look for: `event` and `members` are told in JSON, the message in both forms."""
+        self._say("INFO", stage, message, {"event": name, **members})
+
+    def failure(self, error: NimctlError, more: Mapping[str, Any]) -> None:
+        """The last line on stdout, an object in both forms; for people a block on stderr as well."""
+        document = {"event": "failed", "error": error.to_json(), **more}
+        if self._json:  # where both streams end in one place, every line must be an object
+            cleaned = json.loads(self.clean(json.dumps(document)))
+            message = self.clean(f"{error.message}: {error.cause}")
+            self._put(as_json(Record("CRITICAL", time.time(), "end", message, more=cleaned)))
+            return
+        evidence = "".join(f"\n    {line}" for line in error.evidence)
+        block = f"error[{error.id}] {error.message}\n  cause: {error.cause}\n  fix: {error.fix}{evidence}"
+        sys.stderr.write(self.clean(block) + "\n")
+        sys.stderr.flush()
+        self.line(json.dumps(document))
+
+    def reader(self, stage: str) -> Callable[[Line], None]:
+        """What takes the output of a program, line by line, and writes it in our shape as said by `stage`."""
+        one = Reader(stage, self._write, joins=lambda: self._json, content=lambda: self._content)
+        with self._wake:
+            self._readers.append(one)
+        return one.see
 
     def line(self, text: str) -> None:
-        """A line as another program wrote it, secrets masked."""
+        """A line as it is, secrets masked: the result of an action."""
         self._put(self.clean(text))
 
     def clean(self, text: str) -> str:
         """`text` with every known secret masked."""
         return redact(text, self._secrets)
 
-    def _write(self, level: str, stage: str, message: str) -> None:
-        if _LEVELS[level] >= self._least:
-            now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-            self._put(f"{now} {level.lower()} {stage} {self.clean(' '.join(message.split()))}")
+    def start_writing(self) -> None:
+        """From here on, write beside the callers, so that a reader that is slow never holds one of them."""
+        with self._wake:
+            if self._writer is None:
+                self._writing = True
+                self._writer = threading.Thread(target=self._write_on, name="journal", daemon=True)
+                self._writer.start()
+
+    def close(self, seconds: float = _CLOSE_SECONDS) -> None:
+        """Write what waits, for so many seconds at most; later lines are written at once."""
+        with self._wake:
+            readers = tuple(self._readers)
+        for reader in readers:
+            reader.settle(older_than=0.0)
+        with self._wake:
+            writer, self._writing = self._writer, False
+            self._wake.notify_all()
+        if writer is not None:
+            writer.join(seconds)
+            self._writer = None
+
+    def _say(self, level: str, stage: str, message: str, more: dict[str, Any] | None = None) -> None:
+        if _LEVELS[level] < self._least:
+            return
+        frame = sys._getframe(2)  # as the logging package of Python finds out who speaks
+        file, number = Path(frame.f_code.co_filename).name, frame.f_lineno
+        text = " ".join(message.split())
+        self._write(Record(level, time.time(), stage, text, file, number, more=more or {}))
+
+    def _write(self, record: Record) -> None:
+        if _LEVELS[record.level] < self._least:
+            return
+        shaped = replace(record, message=self.clean(record.message))
+        self._put(as_json(shaped) if self._json else as_text(shaped))
 
     def _put(self, text: str) -> None:
-        # Nobody may be listening any more; the engine's output must be read all the same, or the engine stops.
-        with self._lock, suppress(OSError):
+        with self._wake:
+            if self._writing:
+                if self._size + len(text) <= _MOST_WAITING:
+                    self._waiting.append(text)
+                    self._size += len(text)
+                else:
+                    self._dropped += 1
+                self._wake.notify_all()
+                return
+            self._emit(text)
+
+    def _emit(self, text: str) -> None:
+        # Nobody may be listening any more; the service goes on all the same.
+        with suppress(OSError, ValueError):
             self._stream.write(text + "\n")
             self._stream.flush()
+
+    def _write_on(self) -> None:
+        """The writer's life: it writes what waits, and lets readers pass on what nobody adds to any more."""
+        while True:
+            with self._wake:
+                if self._writing and not self._waiting:
+                    self._wake.wait(_SETTLE_SECONDS)
+                texts, dropped = self._waiting, self._dropped
+                self._waiting, self._size, self._dropped = [], 0, 0
+                readers, writing = tuple(self._readers), self._writing
+            for text in texts:
+                self._emit(text)
+            if dropped:
+                self._emit(self._tell_dropped(dropped))
+            if not writing and not texts:
+                return
+            for reader in readers:
+                reader.settle()
+
+    def _tell_dropped(self, count: int) -> str:
+        message = f"{count} lines of this log were left out: whoever reads it is too slow"
+        record = Record("WARNING", time.time(), "log", message)
+        return as_json(record) if self._json else as_text(record)

@@ -63,7 +63,8 @@ class Report:
             yield
         except BaseException as error:
             with self._lock:
-                self._update(name, state="failed", error_id=error.id if isinstance(error, NimctlError) else "internal")
+                # what nobody translated is told by `failed`: a bug, or only the echo of a process that died
+                self._update(name, state="failed", error_id=error.id if isinstance(error, NimctlError) else None)
                 self._write(full=True)
             raise
         with self._lock:
@@ -136,9 +137,9 @@ class Report:
         """The start or the service ended with this error (its `to_json` form)."""
         with self._lock:
             self._state.ready.unlink(missing_ok=True)
-            running = next((s.name for s in self._report.stages if s.state == "running"), None)
-            if running:
-                self._update(running, state="failed", error_id=str(error["id"]))
+            current = self._report.current
+            if current is not None and current.error_id is None:
+                self._update(current.name, state="failed", error_id=str(error["id"]))
             self._report = replace(self._report, state="failed", error=error)
             self._write(full=True)
 

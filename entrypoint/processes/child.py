@@ -10,12 +10,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from entrypoint.observability.lines import Line, Splitter
 from nimctl.core.diagnosis.exits import Exit
 from nimctl.core.errors import NimctlError
 
-# Lines that are kept to explain a death, and the longest line that is kept or passed on in one piece.
-KEPT_LINES = 200
-LONGEST_LINE = 16_384
+KEPT_LINES = 200  # to explain a death
+_CHUNK = 65_536  # what a pipe holds
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -26,7 +26,7 @@ class Child:
     Who reaps it tells it so through `ended`; nothing else may wait for it.
     """
 
-    def __init__(self, name: str, process: subprocess.Popen[bytes], on_line: Callable[[str], None]) -> None:
+    def __init__(self, name: str, process: subprocess.Popen[bytes], on_line: Callable[[Line], None]) -> None:
         self.name = name
         self.pid = process.pid
         self.exit: Exit | None = None
@@ -35,18 +35,27 @@ class Child:
         self.last_line_at = time.monotonic()
         self._process = process
         self._on_line = on_line
+        self._redrawn = False
         self._reader = threading.Thread(target=self._read, name=f"{name}-output", daemon=True)
         self._reader.start()
 
     def _read(self) -> None:
         assert self._process.stdout is not None
+        splitter = Splitter()
         with self._process.stdout as stream:
-            while raw := stream.readline(LONGEST_LINE):
-                line = raw.decode(errors="replace").rstrip("\r\n")
-                self.lines.append(line)
-                self.line_count += 1
-                self.last_line_at = time.monotonic()
-                self._on_line(line)
+            while chunk := os.read(stream.fileno(), _CHUNK):
+                self._take(splitter.feed(chunk))
+        self._take(splitter.finish())
+
+    def _take(self, lines: Sequence[Line]) -> None:
+        for line in lines:
+            if self._redrawn:  # a progress bar counts once among the last lines, as it is on a terminal
+                self.lines.pop()
+            self._redrawn = line.redrawn
+            self.lines.append(line.text)
+            self.line_count += 1
+            self.last_line_at = time.monotonic()
+            self._on_line(line)
 
     def ended(self, status: int) -> None:
         """Record the wait status of the process, which has been reaped."""
@@ -74,7 +83,7 @@ class Child:
 
 
 def start(
-    name: str, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, on_line: Callable[[str], None]
+    name: str, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, on_line: Callable[[Line], None]
 ) -> Child:  # fmt: skip
     """Start a program in its own process group, its two outputs joined. Raises `engine-missing` or `front-missing`."""
     try:

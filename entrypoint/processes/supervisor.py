@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from entrypoint.observability.lines import Line
 from entrypoint.processes.child import Child, descendants, start
 from entrypoint.processes.oom import oom_kills
 from nimctl.core.errors import NimctlError
@@ -82,7 +83,7 @@ class Supervisor:
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
 
     def spawn(
-        self, name: str, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, on_line: Callable[[str], None]
+        self, name: str, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, on_line: Callable[[Line], None]
     ) -> Child:
         """Start a child; its death will be an event. Raises `engine-missing` or `front-missing`.
 

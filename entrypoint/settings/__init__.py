@@ -1,7 +1,7 @@
 """The container's settings: one table of variables, read once, each value with the place it came from."""
 
 from entrypoint.settings.commandline import ACTIONS, DOWNLOAD, LIST_PROFILES, MANIFEST
-from entrypoint.settings.reading import explain, image_limit, read, state_dir
+from entrypoint.settings.reading import explain, image_limit, read, state_dir, wants_json_lines
 from entrypoint.settings.values import Settings, Source, Variable
 from entrypoint.settings.variables import ACCESS, ACCESS_FAMILIES, LEVELS, VARIABLES
 
@@ -21,4 +21,5 @@ __all__ = [
     "image_limit",
     "read",
     "state_dir",
+    "wants_json_lines",
 ]

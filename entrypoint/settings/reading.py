@@ -78,6 +78,11 @@ def state_dir(environ: Mapping[str, str]) -> Path:
     return Path(_from(environ, "state_dir"))
 
 
+def wants_json_lines(environ: Mapping[str, str]) -> bool:
+    """`NIM_JSONL_LOGGING` alone: what is wrong with the other settings is told in the form that was asked for."""
+    return bool(_from(environ, "jsonl"))
+
+
 def _from(environ: Mapping[str, str], field: str) -> Any:
     variable = next(v for v in VARIABLES if v.field == field)
     return value_of(variable, environ.get(variable.name) or str(variable.default))
