@@ -66,10 +66,19 @@ def print_manifest(environ: Mapping[str, str], arguments: Sequence[str], output:
         environ = {**environ, "NIM_RECIPE": _own_model(environ)}
     chosen = settings.read(environ)
     _configure(chosen, output)
-    recipe = _described(chosen, from_environment(environ))
-    weights = {name: without_secrets(recipe.on(name).weights) for name in recipe.formats}
-    output.line(as_yaml(manifest_of(offered(recipe), weights)).rstrip("\n"))
+    output.line(manifest_text(chosen, from_environment(environ)).rstrip("\n"))
     return 0
+
+
+def manifest_text(chosen: settings.Settings, access: Access) -> str:
+    """The manifest of the model as YAML: of its recipe, or of what its files, where they are at hand, tell of it."""
+    recipe = _described(chosen, access)
+    weights = {name: _shown(recipe.on(name).weights) for name in recipe.formats}
+    return as_yaml(manifest_of(offered(recipe), weights))
+
+
+def _shown(weights: str) -> str:
+    return without_secrets(weights) if "://" in weights else weights
 
 
 def _asks_for_help(action: str, arguments: Sequence[str], output: Journal) -> bool:

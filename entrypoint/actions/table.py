@@ -59,6 +59,25 @@ TABLE = (
         speaks_json=True,
     ),
     Action(
+        WORKSPACE,
+        "Bring a model, and lay its files out in a folder of links into the cache.",
+        "workspace:download_model",
+        speaks_json=True,
+    ),
+    Action(
+        STORE,
+        "Copy a model out of the cache into a plain folder, for a host without network.",
+        "workspace:create_store",
+        ("nim_create_model_store",),
+        speaks_json=True,
+    ),
+    Action(
+        MIRROR,
+        "Copy a model from the cache to S3 or GCS, where NIM_REPOSITORY_OVERRIDE finds it.",
+        "mirror:main",
+        speaks_json=True,
+    ),
+    Action(
         LIST_PROFILES,
         "Print the model's profiles, by what these GPUs can do with them.",
         "profiles:list_profiles",

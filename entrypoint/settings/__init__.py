@@ -1,6 +1,5 @@
 """The container's settings: one table of variables, read once, each value with the place it came from."""
 
-from entrypoint.settings.commandline import ACTIONS, DOWNLOAD, LIST_PROFILES, MANIFEST
 from entrypoint.settings.reading import explain, image_limit, read, state_dir, wants_json_lines
 from entrypoint.settings.values import Settings, Source, Variable
 from entrypoint.settings.variables import ACCESS, ACCESS_FAMILIES, LEVELS, VARIABLES
@@ -8,11 +7,7 @@ from entrypoint.settings.variables import ACCESS, ACCESS_FAMILIES, LEVELS, VARIA
 __all__ = [
     "ACCESS",
     "ACCESS_FAMILIES",
-    "ACTIONS",
-    "DOWNLOAD",
     "LEVELS",
-    "LIST_PROFILES",
-    "MANIFEST",
     "VARIABLES",
     "Settings",
     "Source",

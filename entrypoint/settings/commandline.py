@@ -3,12 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from entrypoint.actions import table
 from nimctl.core.errors import NimctlError
-
-DOWNLOAD = "download-to-cache"
-LIST_PROFILES = "list-model-profiles"
-MANIFEST = "model-manifest"
-ACTIONS = ("nim-serve", DOWNLOAD, LIST_PROFILES, MANIFEST)
 
 
 class Line(NamedTuple):
@@ -23,7 +19,7 @@ def split(arguments: Sequence[str]) -> Line:
     """The words of `nim-serve`, which may be left out itself. Raises `usage`."""
     rest = [a for a in arguments if a != "--dry-run"]
     dry_run = len(rest) != len(arguments)
-    if rest and rest[0] == ACTIONS[0]:
+    if rest and rest[0] == table.SERVE:
         rest = rest[1:]
     if not rest or rest[0].startswith("-"):
         return Line(dry_run, None, tuple(rest))
@@ -31,7 +27,7 @@ def split(arguments: Sequence[str]) -> Line:
         raise NimctlError(
             "usage",
             f"{rest[0]!r} is neither an action nor a model",
-            cause=f"the known actions, each as the first word, are {', '.join(ACTIONS)}; "
+            cause=f"the known actions, each as the first word, are {', '.join(table.NAMES)}; "
             "a model is an absolute path or a source URI",
             fix="Leave it out, or name the model with NIM_RECIPE or NIM_MODEL_PATH; `-h` tells more.",
         )

@@ -69,6 +69,19 @@ class Checkpoint:
             self._manifest = self._source.resolve()
         return self._manifest
 
+    @property
+    def recorded(self) -> Manifest:
+        """The manifest as the cache has it once all is brought: with the digests that the source did not give."""
+        if self._source.in_place is not None:
+            return self.manifest
+        known = snapshots.complete(self._paths.repo(self._source.repo, self._source.part), self.manifest.revision)
+        return self.manifest if known is None else replace(known, files=self._of(known))
+
+    def _of(self, known: Manifest) -> tuple[File, ...]:
+        """The files of `known` that are wanted now: others of the revision may have been brought earlier."""
+        wanted = {file.path for file in self.manifest.files}
+        return tuple(file for file in known.files if file.path in wanted)
+
     def look(self, on_progress: OnProgress) -> Look:
         """Bring what is small, and say what it tells. Raises as `bring` does."""
         folder = self._source.in_place

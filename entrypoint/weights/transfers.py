@@ -9,12 +9,14 @@ from nimctl.core.plain import to_plain
 from nimctl.core.stages import MOST_FILES, PROGRESS_SCHEMA, StageFile
 
 # What moves is shown first, should there be too many files to show.
-_ORDER = {"fetching": 0, "verifying": 1, "waiting": 2, "done": 3}
+_ORDER = {"fetching": 0, "moving": 0, "verifying": 1, "waiting": 2, "done": 3}
 _PHASES = {
     "resolving": "asking the source for its files",
     "waiting": "waiting for another process",
     "verifying": "verifying",
     "fetching": "fetching",
+    "copying": "copying",
+    "uploading": "uploading",
     "done": "complete",
 }
 
@@ -92,7 +94,7 @@ class Lines:
 
     def see(self, progress: Progress) -> None:
         """Say it, if it is worth a line."""
-        if progress.phase in ("fetching", "verifying"):
+        if progress.phase not in ("resolving", "waiting", "done"):
             self._first = self._first or progress
         self._last = progress
         if progress.phase == "done":

@@ -8,8 +8,8 @@ from typing import Literal, Protocol, runtime_checkable
 from nimctl.core.cache import Part
 from nimctl.core.fetch.manifest import File, Manifest
 
-FileState = Literal["waiting", "fetching", "verifying", "done"]
-Phase = Literal["resolving", "waiting", "fetching", "verifying", "done"]
+FileState = Literal["waiting", "fetching", "verifying", "moving", "done"]
+Phase = Literal["resolving", "waiting", "fetching", "verifying", "copying", "uploading", "done"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class Progress:
 
     `bytes` are on the disk, of `total` (None: not known). `rate` is in bytes a second over the last seconds, `eta` in
     seconds; both None until they can be told. `retries` counts requests that had to be repeated. `phase` is `waiting`
-    while another process fetches the same weights, `verifying` while bytes that were there already are hashed.
+    while another process fetches the same weights, `verifying` while bytes that were there already are hashed,
+    `copying` and `uploading` while what lies in the cache is brought elsewhere.
     `detail` says in words what it waits for.
     """
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint.actions.download import parse, wanted
+from entrypoint.actions.bringing import wanted
+from entrypoint.actions.download import options
 from entrypoint.settings import read
 from nimctl.core.cache import CachePaths
 from nimctl.core.errors import NimctlError
@@ -181,7 +182,8 @@ def test_the_demo_and_a_folder_need_no_network(tmp_path):
 
 def brought(*words, **environ):
     """The checkpoints of Kimi-K2.5 that these words ask for."""
-    models = wanted(read({"NIM_RECIPE": "kimi-k2.5", **environ}), parse(words))
+    wish = options().read(words)
+    models = wanted(read({"NIM_RECIPE": "kimi-k2.5", **environ}), wish.profile, everything=wish.all)
     return [model.weights.rpartition("/")[2] for model in models]
 
 
@@ -223,13 +225,13 @@ def test_help(tmp_path):
 @pytest.mark.parametrize("words", [["--model-uri"], ["--lora"], ["--json=1"], ["hf://org/name"], ["--prof", "x"]])
 def test_words_that_mean_nothing(words):
     with pytest.raises(NimctlError) as caught:
-        parse(words)
+        options().read(words)
     assert caught.value.id == "usage"
 
 
 def test_options():
-    wish = parse(["-p", "a", "--profiles", "b", "c", "--model-uri", URI])
-    assert (wish.uri, wish.profiles, wish.all, wish.json, wish.help) == (URI, ("a", "b", "c"), False, False, False)
+    wish = options().read(["-p", "a", "--profiles", "b", "c", "--model-uri", URI])
+    assert (wish.model_uri, wish.profile, wish.all, wish.json, wish.help) == (URI, ["a", "b", "c"], False, False, False)
 
 
 def test_nothing_was_named(tmp_path):

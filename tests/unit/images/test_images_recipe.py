@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from entrypoint.actions.table import TABLE
 from nimctl import images
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -143,3 +144,12 @@ def test_the_vllm_name_needs_the_engine(tmp_path: Path) -> None:
     )
     assert ran.returncode == 1
     assert json.dumps(ran.stderr).count("not installed") == 1
+
+
+def test_every_action_is_a_command_of_the_image() -> None:
+    recipe = re.sub(r"\\\n\s*", "", (ROOT / "images/Dockerfile").read_text())
+    loop = re.search(r"for action in ([^;]+);", recipe)
+    assert loop is not None
+    names = [name for action in TABLE for name in (action.name, *action.aliases)]
+    assert sorted(loop[1].split()) == sorted(names)
+    assert len(set(names)) == len(names)

@@ -37,6 +37,11 @@ class Meter:
         self.set(file, "verifying", done)
         self._tell(self._sum(), "verifying", file=file.path)
 
+    def moving(self, phase: Phase, done: int, file: File, *, retries: int = 0) -> None:
+        """Tell that what is in the cache is brought elsewhere; `done` bytes of this file."""
+        self.set(file, "moving", done)
+        self._tell(self._sum(), phase, file=file.path, retries=retries)
+
     def transfer(self, partials: Sequence[Partial], pieces: Sequence[Piece], total: int, retries: int) -> None:
         """Tell how far a transfer is."""
         now = time.monotonic()

@@ -21,8 +21,10 @@ _SILENCE = datetime.timedelta(seconds=30)
 _WHOLE = datetime.timedelta(hours=12)
 
 
-def store(scheme: settings.Scheme, bucket: str, chosen: settings.Settings, asked: Asked, *, signed: bool) -> Store:
-    """The bucket; its requests are `signed`, and repeated by the caller. Raises `config-invalid`."""
+def store(
+    scheme: settings.Scheme, bucket: str, chosen: settings.Settings, asked: Asked, *, signed: bool, retries: int = 0
+) -> Store:
+    """The bucket; its requests are `signed`, and repeated so often by the library. Raises `config-invalid`."""
     options = dict(chosen.options)
     if not signed:
         options["skip_signature"] = "true"
@@ -30,7 +32,7 @@ def store(scheme: settings.Scheme, bucket: str, chosen: settings.Settings, asked
     told: Any = {
         "config": options,
         "client_options": _client_options(chosen),
-        "retry_config": {"max_retries": 0, "retry_timeout": _SILENCE},
+        "retry_config": {"max_retries": retries, "retry_timeout": _SILENCE * (1 + retries)},
     }
     kind = obstore.store.S3Store if scheme == "s3" else obstore.store.GCSStore
     try:
