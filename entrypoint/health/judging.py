@@ -6,8 +6,8 @@ random weights says such things in health. So the same sentence is read with the
 nats), and compared with what this very engine gave when it had just been started.
 
 The bounds lie between noise and damage. Noise, mean distance per token: 0 between any two of 25 readings of the demo
-under load; at most 0.05 between batches of one engine (https://github.com/vllm-project/vllm/issues/51187); 0.005 between
-engines for a dense model and 0.14 to 0.34 for one with experts, whose choice flips
+under load; at most 0.05 between batches of one engine (https://github.com/vllm-project/vllm/issues/51187); between two
+engines 0.005 for a dense model and 0.14 to 0.34 for one with experts, whose choice flips
 (https://shamanez.github.io/streams-rollout-market/dense_dashboard.html). Damage: an ordinary sentence falls towards the
 -11 or -12 of a guess among all tokens, by many nats.
 """
