@@ -7,11 +7,11 @@ import importlib.metadata
 import json
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from entrypoint.engine import environment, invocation, loading
+from entrypoint.engine import compiled, environment, invocation, loading, warmstart
 from entrypoint.engine.drafts import Draft
 from entrypoint.engine.foresight import Foresight, planned
 from entrypoint.engine.model import (
@@ -218,16 +218,20 @@ def private_caches(run: Run, key: str, *, cache_writable: bool) -> Path:
     return folder
 
 
-def start_engine(
-    run: Run,
-    hardware: Hardware,
-    profile: Profile,
-    snapshots: Snapshots,
-    *,
-    cache_writable: bool,
-    on_spawn: Callable[[Child], None],
-) -> str:
-    """Start the engine and return the name under which it serves, once it does. Raises Moot where it ends before."""
+@dataclass(frozen=True)
+class Prepared:
+    """All that the engine is started with."""
+
+    command: invocation.Command
+    env: Mapping[str, str]
+    caches: warmstart.Caches
+    loading: warmstart.Loading
+
+
+def prepare_engine(
+    run: Run, hardware: Hardware, profile: Profile, snapshots: Snapshots, *, cache_writable: bool
+) -> Prepared:
+    """Decide how the engine is started, and open its compile caches."""
     command = invocation.build_command(
         run.settings,
         profile.model,
@@ -237,9 +241,12 @@ def start_engine(
         state=run.state,
         draft=str(snapshots.draft) if snapshots.draft else None,
     )
-    gpu_name = hardware.gpus[0].name if hardware.gpus else None
-    key = environment.cache_key(hardware.device, hardware.vllm_version, gpu_name, hardware.inventory.driver)
-    private = private_caches(run, key, cache_writable=cache_writable)
+    loads = warmstart.loading(command.argv, snapshots.weights, profile.layout, run.settings)
+    command = replace(command, argv=(*command.argv, *loads.words))
+    names = [gpu.name for gpu in hardware.gpus]
+    here = compiled.machine(hardware.device, hardware.vllm_version, names, hardware.inventory.driver)
+    private = private_caches(run, here.key, cache_writable=cache_writable)
+    caches = warmstart.open_caches(private, run.settings, run.journal)
     (private / "home").mkdir(mode=0o700, exist_ok=True)
     env = environment.build_environment(
         run.environ,
@@ -250,6 +257,21 @@ def start_engine(
         visible=[g.index for g in hardware.inventory.gpus],
         private=private,
     )
+    return Prepared(command, {**caches.variables(command.argv), **env}, caches, loads)
+
+
+def start_engine(
+    run: Run,
+    hardware: Hardware,
+    profile: Profile,
+    snapshots: Snapshots,
+    *,
+    cache_writable: bool,
+    on_spawn: Callable[[Child], None],
+) -> str:
+    """Start the engine and return the name under which it serves, once it does. Raises Moot where it ends before."""
+    prepared = prepare_engine(run, hardware, profile, snapshots, cache_writable=cache_writable)
+    command, env, private = prepared.command, prepared.env, prepared.caches.folder
     theirs, ours = run.environ.get("CUDA_VISIBLE_DEVICES"), env.get("CUDA_VISIBLE_DEVICES")
     if theirs is not None and theirs != ours:
         told = f"CUDA_VISIBLE_DEVICES={theirs} is replaced by {ours}: NIM_GPUS is what chooses GPUs here"
@@ -275,7 +297,11 @@ def start_engine(
         foresight.see(line.text)
         if step := loading.step_of(line.text):
             run.report.progress("engine", detail=step)
+            if step == loading.LOADED:
+                ahead.close("the weights are loaded")
 
+    ahead = prepared.loading.begin(run.journal, lambda words: run.report.progress("engine", detail=words))
+    run.supervisor.on_close(lambda: ahead.close("the container stops"))
     child = run.supervisor.spawn("engine", command.argv, env=env, cwd=private / "home", on_line=on_line)
     on_spawn(child)
     loading.await_engine(
@@ -285,8 +311,10 @@ def start_engine(
         stall_seconds=run.settings.stall_seconds,
         still_wanted=lambda: not run.supervisor.closed,
     )
+    ahead.close("the engine serves" if child.exit is None else "the engine ended")
     if child.exit is not None or run.supervisor.closed:
         raise Moot
+    prepared.caches.count()
     run.report.describe(figures=foresight.tell(run.journal))
     return command.served_names[0]
 

@@ -130,17 +130,18 @@ def count(folder: Path) -> int:
     return total
 
 
-def note_size(folder: Path) -> threading.Thread:
-    """Count `folder` beside everything else, with the least claim to the processor, and note it for `prune`."""
+def note_size(folder: Path, *, delay: float) -> threading.Thread:
+    """Count `folder` after `delay` seconds, with the least claim to the processor, and note it for `prune`."""
 
     def work() -> None:
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)  # of this thread alone, on Linux
             (folder / _SIZE).write_text(str(count(folder)), encoding="ascii")
 
-    thread = threading.Thread(target=work, name="count-caches", daemon=True)
-    thread.start()
-    return thread
+    timer = threading.Timer(delay, work)
+    timer.daemon = True
+    timer.start()
+    return timer
 
 
 def keep_plan(folder: Path, argv: Sequence[str], held: Hold) -> bool:

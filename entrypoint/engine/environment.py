@@ -1,12 +1,14 @@
 """The engine's environment. Pure: what is asked, where things are, and nothing else, decides it."""
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from entrypoint.api.connector import NAME as CONNECTOR
+from entrypoint.api.pictures import PIXELS as PICTURE_PIXELS
 from entrypoint.engine.invocation import user_options
 from entrypoint.engine.model import Device, Model
 from entrypoint.settings import Settings
+from entrypoint.settings.inside import PIXELS
 from nimctl.core.layout import Layout
 from nimctl.core.secret import is_secret_name
 
@@ -15,12 +17,6 @@ _CPU_CONTEXT_GIB = 4  # over all ranks; enough to see a model answer
 # Whole families that stay out of a process that fetches what strangers name and runs model code, beside single keys.
 # HF_ENDPOINT and the override may have a password in their address.
 _CREDENTIAL_FAMILIES = ("NGC_", "AWS_", "AZURE_", "GOOGLE_", "HF_ENDPOINT", "NIM_REPOSITORY_OVERRIDE")
-
-
-def cache_key(device: Device, vllm_version: str | None, gpu_name: str | None, driver: str | None) -> str:
-    """The folder of compiled code that fits this engine, GPU and driver, and no other."""
-    parts = (f"vllm-{vllm_version or 'unknown'}", device, gpu_name or "cpu", driver or "none")
-    return re.sub(r"[^A-Za-z0-9.+_-]+", "_", "-".join(parts))
 
 
 def _is_credential(name: str) -> bool:
@@ -45,6 +41,7 @@ def build_environment(
     `visible` are the indices of all GPUs that NVML lists, used or not.
     """
     env = {name: value for name, value in inherited.items() if not _is_credential(name)}
+    env.setdefault(PIXELS, str(PICTURE_PIXELS))
     env |= {
         "HOME": str(private / "home"),
         "XDG_CACHE_HOME": str(private / "home/.cache"),
@@ -64,6 +61,10 @@ def build_environment(
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",
+        # Media come by our own connection, which judges every address: entrypoint.api.connector.
+        "VLLM_MEDIA_CONNECTOR": CONNECTOR,
+        "NIM_ALLOWED_MEDIA_DOMAINS": " ".join(settings.allowed_media_domains),
+        "NIM_MAX_BODY_MIB": str(settings.max_body_mib),
         "VLLM_LOGGING_LEVEL": settings.log_level,
         # The default of 600 s ends a cold load from slow storage; our own stall detection is what gives up.
         "VLLM_ENGINE_READY_TIMEOUT_S": "86400",

@@ -15,9 +15,10 @@ _USAGE_SECONDS = 1.0
 _WORK = Usage(cpu=1.0, read=2**20)
 
 _SHARDS = re.compile(r"checkpoint shards:\s+(\d+)% Completed \| (\d+)/(\d+)")
+LOADED = "weights loaded"
 _STEPS = (
     (re.compile(r"Starting to load model|Loading model weights|Loading weights"), "loading weights"),
-    (re.compile(r"Loading weights took|Model loading took"), "weights loaded"),
+    (re.compile(r"Loading weights took|Model loading took"), LOADED),
     (re.compile(r"torch\.compile|Compiling a graph|Dynamo bytecode"), "compiling"),
     (re.compile(r"GPU KV cache size|CPU KV cache size|# GPU blocks|# CPU blocks"), "cache allocated"),
     (re.compile(r"Capturing CUDA graph|Graph capturing"), "capturing CUDA graphs"),

@@ -11,6 +11,8 @@ from nimctl.core.cache.held import Hold
 from nimctl.core.engine_options import Option, parse_options
 from nimctl.core.layout import Layout
 
+_COUNT_SECONDS = 300.0
+
 
 @dataclass(frozen=True)
 class Caches:
@@ -24,8 +26,8 @@ class Caches:
         return {"VLLM_ENABLE_STARTUP_PLAN": "1" if compiled.keep_plan(self.folder, argv, self.held) else "0"}
 
     def count(self) -> None:
-        """Note how much they hold, beside everything else: once the engine has compiled what it needs."""
-        compiled.note_size(self.folder)
+        """Note how much they hold, a while from now: when the first requests have compiled what they need."""
+        compiled.note_size(self.folder, delay=_COUNT_SECONDS)
 
 
 def open_caches(folder: Path, settings: Settings, journal: Journal) -> Caches:

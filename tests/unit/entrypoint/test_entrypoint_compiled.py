@@ -103,7 +103,7 @@ def test_a_killed_server_lets_go(tmp_path):
 def test_sizes_are_noted_and_believed(tmp_path):
     mine = cache(tmp_path, "mine", MIB, 1)
     assert MIB <= compiled.size_of(mine) < 2 * MIB
-    compiled.note_size(mine).join(30)
+    compiled.note_size(mine, delay=0).join(30)
     (mine / "triton/kernel.so").unlink()
     assert MIB <= compiled.size_of(mine) < 2 * MIB, "no walk at the next start"
     (mine / ".bytes").write_text("nonsense")

@@ -109,12 +109,6 @@ def test_the_engine_finds_our_middleware():
     assert "PYTHONPATH" not in engine.with_own_package({}, Path("/venv/lib/python3.11/site-packages"))
 
 
-def test_the_cache_key_is_a_folder_name():
-    key = engine.cache_key("cuda", "0.32.0", "NVIDIA H100 80GB HBM3", "580.95.05")
-    assert key == "vllm-0.32.0-cuda-NVIDIA_H100_80GB_HBM3-580.95.05"
-    assert "/" not in engine.cache_key("cuda", None, "../../x", None)
-
-
 def test_a_slice_is_named_to_the_engine():
     sliced = Layout(1, 1, (0,), (), "", slice="MIG-1234")
     settings = read({"NIM_RECIPE": "demo"}, [])
