@@ -13,9 +13,11 @@ import json
 import os
 import time
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from entrypoint.front import Front, check_port, command, find_nginx, front_of, prepare
+from entrypoint.front.counting import RequestCounts, reopen_logs
+from entrypoint.front.renewal import Renewal
 from entrypoint.observability.failure import bug, tell
 from entrypoint.observability.journal import Journal
 from entrypoint.observability.report import Report
@@ -30,6 +32,9 @@ from entrypoint.settings import Settings
 from entrypoint.state import State, write_atomically
 from nimctl import __version__
 from nimctl.core.errors import NimctlError
+
+if TYPE_CHECKING:
+    from entrypoint.health.canary import Canary
 
 # How long an engine that fails a request may take to die of it: its death tells the cause, the failed request does not.
 _SECONDS_TO_DIE = 5.0
@@ -54,6 +59,9 @@ class Server:
         self._budget = Budget(settings.engine_restarts, settings.engine_restart_window)
         self._front: Front | None = None
         self._witness: Witness | None = None
+        self._canary: Canary | None = None
+        self._renewal: Renewal | None = None
+        self.requests: RequestCounts | None = None
         self._served = False  # it was ready once
         self._buried: set[int] = set()  # engines whose end has been dealt with, before the kernel told of it
 
@@ -76,10 +84,12 @@ class Server:
 
     def _raise_front(self) -> Front:
         front = front_of(self.settings, self.state, os.urandom(32).hex())
+        check_tls = None
         if front.tls is not None:
             from entrypoint.front import tls  # noqa: PLC0415 (it needs `ssl`)
 
-            tls.check(front.tls)
+            check_tls = tls.check
+            check_tls(front.tls)
         check_port(front)
         prepare(front, self.state, cpus=os.cpu_count() or 1, log_level=self.settings.log_level)
         argv = command(find_nginx(os.environ.get("PATH")), self.state)
@@ -95,6 +105,8 @@ class Server:
         self.journal.info("front", f"listening on {front.host} port {front.port}")
         document = documents.version(__version__, steps.installed_vllm())
         write_atomically(self.state.public / "version.json", json.dumps(document))
+        self._renewal = Renewal(front, self.state, child.pid, check_tls=check_tls)
+        self.requests = RequestCounts(self.state.request_log, lambda: reopen_logs(child.pid))
         return front
 
     def _start(self) -> None:
@@ -114,9 +126,14 @@ class Server:
                 run, hardware, profile, snapshots, cache_writable=writable, on_spawn=self._guard_engine
             )
         with stage("warmup"):
-            steps.warm_up(run, self._front, profile, served_name)
+            steps.describe_api(run, self._front)
+            baseline = steps.warm_up(run, self._front, profile, served_name)
         self.report.ready()
         seconds = ", ".join(f"{s.name} {s.seconds:.1f}" for s in self.report.current.stages if s.seconds is not None)
+        number = self.supervisor.starts
+        self._canary = steps.watch(
+            run, self._front, hardware.device, baseline, lambda error: self.supervisor.post(Sick(error, number))
+        )
         self.journal.info("ready", f"{served_name} after {self.report.elapsed:.1f} s: {seconds}")
 
     def _guard_engine(self, child: Child) -> None:
@@ -127,12 +144,30 @@ class Server:
             raise Moot
         self._start()
 
+    def _look_away(self) -> None:
+        self._witness = None
+        if self._canary is not None:
+            self._canary.stop()
+
     def _tick(self) -> int | None:
         self.report.touch()
+        self._look_after_front()
         engine = self.supervisor.find("engine")
         if self._witness is None or engine is None or not self._witness.look() or engine.exit is not None:
             return None
         return self._engine_lost(self._cause_of(engine, part=self._witness.first), engine)
+
+    def _look_after_front(self) -> None:
+        """Renewed keys and certificates reach nginx, and its log of requests is counted before it grows."""
+        if self.requests is not None:
+            self.requests.read()
+        try:
+            told = self._renewal.look() if self._renewal is not None else None
+        except (NimctlError, OSError) as error:
+            self.journal.warning("front", f"a changed file cannot be used, what was read before stays: {error}")
+        else:
+            if told is not None:
+                self.journal.info("front", told)
 
     def _answer(self, event: Event) -> int | None:
         """What an event leads to: an exit code, or None where the server goes on."""
@@ -140,10 +175,10 @@ class Server:
             return self._stop(event)
         if isinstance(event, Died):
             return self._died(event)
+        if event.number != self.supervisor.starts or (isinstance(event, Finished) and isinstance(event.error, Moot)):
+            return None  # of a start that was given up
         if isinstance(event, Sick):
             return self._engine_lost(event.error, self.supervisor.find("engine"))
-        if event.number != self.supervisor.starts or isinstance(event.error, Moot):
-            return None  # of a start that was given up
         if event.error is not None:
             return self._start_failed(event)
         self._served = True
@@ -154,6 +189,7 @@ class Server:
     def _stop(self, event: Stop) -> int:
         from entrypoint.processes import ending  # noqa: PLC0415
 
+        self._look_away()
         self.journal.info("stop", f"signal {event.signal}: stopping")
         ending.drain_and_stop(self.supervisor, self.state, self.report, self.journal, self.settings.drain_seconds)
         self._leave_in_order()
@@ -209,6 +245,7 @@ class Server:
     def _engine_lost(self, error: NimctlError, child: Child | None, *, told_by_start: bool = False) -> int | None:
         """The engine is dead, sick, or did not come up again: start it anew where that may help, else end."""
         self.report.withdraw()
+        self._look_away()
         pause = self._budget.pause(error) if self._served else None
         if pause is None:
             return self._fail(error, None if told_by_start else child)
@@ -218,7 +255,6 @@ class Server:
         self.journal.error("engine", f"[{error.id}] {error.message}: {error.cause}")
         self.journal.warning("engine", f"starting it again in {pause:g} s ({self._budget.said()}); the port stays open")
         self.report.restarting(error.to_json())
-        self._witness = None
         if child is not None and child.exit is None:
             self._buried.add(child.pid)
         front = self.supervisor.find("front")
@@ -231,6 +267,7 @@ class Server:
         return None
 
     def _fail(self, error: NimctlError, dead: Child | None) -> int:
+        self._look_away()
         from entrypoint.processes import crash, ending  # noqa: PLC0415
 
         document = self._crash(error, dead)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Thread
 
 from entrypoint.engine import compiled, environment, invocation, loading, warmstart
 from entrypoint.engine.drafts import Draft
@@ -27,10 +28,12 @@ from entrypoint.engine.model import (
     require_device,
     with_draft,
 )
-from entrypoint.front import Front, documents
-from entrypoint.health import warmup
+from entrypoint.front import Front, describing, documents
+from entrypoint.health import canary, warmup
+from entrypoint.health.canary import Canary
+from entrypoint.health.judging import Baseline
 from entrypoint.observability.lines import Line
-from entrypoint.processes.child import Child
+from entrypoint.processes.child import Child, usage
 from entrypoint.processes.supervisor import Moot
 from entrypoint.run import Run
 from entrypoint.settings import Settings
@@ -319,12 +322,40 @@ def start_engine(
     return command.served_names[0]
 
 
-def warm_up(run: Run, front: Front, profile: Profile, served_name: str) -> None:
-    """Have a text and an image request answered through the public port."""
+def describe_api(run: Run, front: Front) -> None:
+    """Have the engine describe its API beside the warm-up, which hardly needs the process that does it."""
+
+    def describe() -> None:
+        if (problem := describing.publish(front, run.state)) is not None:
+            run.journal.warning("front", problem)
+
+    Thread(target=describe, name="describe-api", daemon=True).start()
+
+
+def warm_up(run: Run, front: Front, profile: Profile, served_name: str) -> Baseline:
+    """Have requests of every kind answered through the public port; what a healthy engine answers to the canary."""
 
     def on_step(words: str) -> None:
         run.journal.info("warmup", words)
         run.report.progress("warmup", detail=words)
 
     images = profile.model.sees_images and run.settings.max_images > 0
-    warmup.warm_up(front, served_name, images=images, on_step=on_step)
+    return warmup.warm_up(front, served_name, images=images, on_step=on_step)
+
+
+def watch(run: Run, front: Front, device: Device, baseline: Baseline, on_sick: Callable[[NimctlError], None]) -> Canary:
+    """Look after the engine while it serves; `on_sick` is called from another thread, at most once."""
+    engine = run.supervisor.find("engine")
+    working = (lambda: usage(engine.pid).cpu) if engine is not None and device == "cpu" else None
+    watching = Canary(
+        canary.through(front, baseline),
+        canary.counters_at(run.state.engine_socket),
+        baseline,
+        interval=run.settings.canary_interval,
+        timeout=run.settings.canary_timeout,
+        on_sick=on_sick,
+        on_doubt=lambda words: run.journal.warning("canary", words),
+        work=working,
+    )
+    watching.start()
+    return watching

@@ -48,9 +48,10 @@ class Finished:
 
 @dataclass(frozen=True)
 class Sick:
-    """The engine runs, and does not do its work."""
+    """The engine of the `number`-th start runs, and does not do its work."""
 
     error: NimctlError
+    number: int
 
 
 class Moot(Exception):  # noqa: N818 (nothing went wrong: what ended the engine is told by somebody else)
