@@ -1,4 +1,4 @@
-"""The keys that clients must show, if any: read from a file, given to nginx, read again when the file changes.
+"""The keys that clients must show, if any: read from a file, given to nginx, read again when it changes.
 
 NVIDIA's NIM has no keys for inference. With `NIM_API_KEYS_FILE` a client needs one of the file's keys, as
 `Authorization: Bearer KEY` (RFC 6750) or, as Anthropic's clients send it, `x-api-key: KEY`.
@@ -19,18 +19,16 @@ _LARGEST_FILE = 2**20
 
 @dataclass(frozen=True)
 class Keys:
-    """The keys of a file, and what the file looked like when they were read."""
+    """The keys of a file."""
 
     file: Path
     values: tuple[Secret, ...]
-    stamp: tuple[int, int, int]
 
 
 def read_keys(file: Path) -> Keys:
     """One key a line; empty lines and lines that begin with `#` do not count. Raises `config-invalid`."""
     try:
-        stamp = _stamp(file)
-        if stamp[1] > _LARGEST_FILE:
+        if file.stat().st_size > _LARGEST_FILE:
             raise _unusable(file, f"it is larger than {_LARGEST_FILE} bytes")
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -46,20 +44,7 @@ def read_keys(file: Path) -> Keys:
         keys[key] = None
     if not 0 < len(keys) <= _MOST:
         raise _unusable(file, f"it holds {len(keys)} keys, 1 to {_MOST} are expected")
-    return Keys(file, tuple(Secret(key) for key in keys), stamp)
-
-
-def changed(keys: Keys) -> bool:
-    """Whether the file is another one than the one that was read. A file that is gone has not changed."""
-    try:
-        return _stamp(keys.file) != keys.stamp
-    except OSError:
-        return False
-
-
-def _stamp(file: Path) -> tuple[int, int, int]:
-    status = file.stat()
-    return status.st_mtime_ns, status.st_size, status.st_ino
+    return Keys(file, tuple(Secret(key) for key in keys))
 
 
 def _unusable(file: Path, cause: str) -> NimctlError:
