@@ -43,6 +43,7 @@ CATALOGUE: Mapping[str, Entry] = MappingProxyType(
         "profile-unknown": Entry(2, "The model has no profile of this name or id."),
         "gpu-spec-invalid": Entry(2, "`--gpus` asks for GPUs that do not exist or cannot be parsed."),
         "config-invalid": Entry(2, "A configuration file or a `NIMCTL_*` or `NIM_*` variable holds a wrong value."),
+        "node-refused": Entry(2, "The leader of the group refuses this node: its rank is taken, or it differs."),
         "run-unknown": Entry(2, "No run has this name."),
         "facts-invalid": Entry(2, "The file given to `--facts` is not a host facts document."),
         # 3: the host is not ready
@@ -130,6 +131,8 @@ CATALOGUE: Mapping[str, Entry] = MappingProxyType(
         "engine-answers-garbage": Entry(8, "The engine answers, and what it answers cannot be right."),
         "engine-hangs": Entry(8, "The engine stands still with requests to answer, while its own health is green."),
         "engine-config": Entry(8, "The engine refused its configuration."),
+        "node-unreachable": Entry(8, "A node of the group did not come in time, or its leader cannot be reached."),
+        "node-lost": Entry(8, "A node of the group is gone: its container or machine died, or the network."),
         "warmup-failed": Entry(8, "The engine started but could not answer the warm-up requests."),
         "front-died": Entry(8, "nginx ended while the server was running."),
         "container-died": Entry(8, "The container ended before it was ready."),
