@@ -1,7 +1,7 @@
 """The chapter of the container's variables, from the tables that it reads them by."""
 
-from entrypoint.settings.values import Variable
 from entrypoint.settings.variables import ACCESS, ACCESS_FAMILIES, GROUPS
+from nimctl.core.variables import Variable
 
 _HEAD = """# Settings of the container
 

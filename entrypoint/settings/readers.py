@@ -1,12 +1,9 @@
 """How the text of a variable becomes a value. A ValueError says what was expected instead."""
 
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 
-from entrypoint.settings.values import Reader
-
-_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+from nimctl.core.variables import Reader, count
 
 
 def _words(value: str) -> tuple[str, ...]:
@@ -15,19 +12,6 @@ def _words(value: str) -> tuple[str, ...]:
 
 def _arguments(value: str) -> tuple[str, ...]:
     return tuple(shlex.split(value))
-
-
-def count(lowest: int, highest: int | None = None) -> Reader:
-    """A whole number within limits, both included."""
-    words = f"a whole number from {lowest}" + (f" to {highest}" if highest is not None else " on")
-    most = 2**31 if highest is None else highest
-
-    def read(value: str) -> int:
-        if not (value.isascii() and value.isdecimal() and lowest <= int(value) <= most):
-            raise ValueError(f"{words} is expected")
-        return int(value)
-
-    return Reader(words, read)
 
 
 def seconds(*, zero: bool = False) -> Reader:
@@ -41,30 +25,6 @@ def seconds(*, zero: bool = False) -> Reader:
         return found
 
     return Reader(words, read)
-
-
-def _share(value: str) -> float:
-    found = float(value)
-    if not 0 < found <= 1:
-        raise ValueError("a share above 0 and up to 1 is expected, such as 0.9")
-    return found
-
-
-def one_of(*allowed: str, fold: Callable[[str], str] = str) -> Reader:
-    """One of these words."""
-
-    def read(value: str) -> str:
-        if fold(value) not in allowed:
-            raise ValueError(f"one of {', '.join(allowed)} is expected")
-        return fold(value)
-
-    return Reader(", ".join(allowed), read)
-
-
-def _switch(value: str) -> bool:
-    if value.lower() not in (*_TRUE, *_FALSE):
-        raise ValueError("1 or 0 is expected (true, yes, on, and their contraries are read too)")
-    return value.lower() in _TRUE
 
 
 # What is written into nginx's configuration may hold nothing that ends a word or a line there.
@@ -95,12 +55,8 @@ def _header(value: str) -> str:
     return ", ".join(part.strip() for part in value.split(",") if part.strip())
 
 
-TEXT = Reader("text", str)
 WORDS = Reader("words, separated by commas or blanks", _words)
 ARGUMENTS = Reader("arguments, quoted as in a shell", _arguments)
-SHARE = Reader("a share above 0 and up to 1", _share)
-SWITCH = Reader("1 or 0", _switch)
-NOT_SWITCH = Reader("1 or 0", lambda value: not _switch(value))
 PATH = Reader("an absolute path", _path)
 HOST = Reader("an IPv4 or IPv6 address", _host)
 HOST_NAME = Reader("a host name or an address", _host_name)

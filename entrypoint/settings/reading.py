@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from entrypoint.settings import commandline, keys
-from entrypoint.settings.values import Settings, Source, Variable
-from entrypoint.settings.variables import ACCESS, ACCESS_FAMILIES, VARIABLES
+from entrypoint.settings.values import Settings, Source
+from entrypoint.settings.variables import ACCESS, ACCESS_FAMILIES, NAMES, VARIABLES
+from nimctl.core.engine_variables import ENGINE_VARIABLES, values_of
 from nimctl.core.errors import NimctlError
 
 
@@ -20,10 +21,10 @@ def read(environ: Mapping[str, str], arguments: Sequence[str] = ()) -> Settings:
     values: dict[str, Any] = {}
     sources: dict[str, Source] = {}
     for variable in VARIABLES:
-        name = _given_as(variable, environ)
+        name = variable.set_as(environ)
         sources[variable.name] = "environment" if name else "default"
         text = environ[name] if name else variable.default
-        values[variable.field] = None if text is None else value_of(variable, text, name)
+        values[variable.field] = None if text is None else variable.value(text, name)
     line = commandline.split(arguments)
     if line.model:
         values["model_path"], sources["NIM_MODEL_PATH"] = line.model, "command line"
@@ -36,36 +37,19 @@ def read(environ: Mapping[str, str], arguments: Sequence[str] = ()) -> Settings:
         )
     if values["ssl_mode"] == "DISABLED":
         values["ssl_mode"] = None
-    known = {name for v in VARIABLES for name in (v.name, *v.aliases)} | set(ACCESS)
+    engine_values = values_of(environ)
+    sources |= {v.name: "environment" if v.name in engine_values else "default" for v in ENGINE_VARIABLES}
     access = sorted({*ACCESS, *(name for name in environ if name.startswith(tuple(ACCESS_FAMILIES)))})
     return Settings(
         **values,
+        engine_values=engine_values,
         command_line_args=line.engine_args,
         dry_run=line.dry_run,
         secrets=keys.collect(environ, (*values["passthrough_args"], *line.engine_args)),
         sources=sources,
         access={name: bool(environ.get(name)) for name in access},
-        unknown=tuple(sorted(n for n in environ if n.startswith("NIM_") and n not in known)),
+        unknown=tuple(sorted(n for n in environ if n.startswith("NIM_") and n not in NAMES | set(ACCESS))),
     )
-
-
-def _given_as(variable: Variable, environ: Mapping[str, str]) -> str | None:
-    """The first of its names that is set to something."""
-    return next((name for name in (variable.name, *variable.aliases) if environ.get(name)), None)
-
-
-def value_of(variable: Variable, text: str, name: str | None = None) -> Any:
-    """`text` as the value of `variable`, given under `name`. Raises `config-invalid`."""
-    try:
-        return variable.reader.read(text)
-    except ValueError as error:
-        name = name or variable.name
-        raise NimctlError(
-            "config-invalid",
-            f"{name}={text} cannot be used",
-            cause=str(error),
-            fix=f"Correct or unset {name}. {variable.help}",
-        ) from error
 
 
 def image_limit() -> int:
@@ -85,13 +69,17 @@ def wants_json_lines(environ: Mapping[str, str]) -> bool:
 
 def _from(environ: Mapping[str, str], field: str) -> Any:
     variable = next(v for v in VARIABLES if v.field == field)
-    return value_of(variable, environ.get(variable.name) or str(variable.default))
+    return variable.value(environ.get(variable.name) or str(variable.default))
 
 
 def explain(settings: Settings) -> dict[str, dict[str, Any]]:
     """Each variable with its value and source, ready for JSON: what `--dry-run` shows. Holds no secret."""
     by_field = {f.name: getattr(settings, f.name) for f in fields(settings)}
     known = {v.name: {"value": _plain(by_field[v.field]), "source": settings.sources[v.name]} for v in VARIABLES}
+    known |= {
+        v.name: {"value": settings.engine_values.get(v.name), "source": settings.sources[v.name]}
+        for v in ENGINE_VARIABLES
+    }
     return known | {
         name: {"value": "set" if is_set else None, "source": "environment" if is_set else "default"}
         for name, is_set in settings.access.items()

@@ -1,44 +1,13 @@
 """What was asked of this container, as one value; and a row of the table that it is read by."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from nimctl.core.secret import Secret
 
 Source = Literal["command line", "environment", "default"]
-
-
-class Reader(NamedTuple):
-    """How the text of a variable becomes a value: what is allowed, in words, and who reads it (else ValueError)."""
-
-    words: str
-    read: Callable[[str], Any]
-
-
-class Variable(NamedTuple):
-    """One variable: the field of `Settings` that it fills, how it is read, its default text, and what it means.
-
-    `option` is the engine's argument that it sets, `aliases` are other names of the same, its own name first.
-    `field` is empty where the value is for the engine alone.
-    """
-
-    name: str
-    field: str
-    reader: Reader
-    default: str | None
-    help: str
-    option: str | None = None
-    aliases: tuple[str, ...] = ()
-
-
-class Asked(NamedTuple):
-    """One engine option that a variable asks for: the variable that was set, the option, and its value."""
-
-    variable: str
-    option: str
-    value: Any
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +15,8 @@ class Settings:
     """Everything that was asked of this container. Times in seconds; None means: not asked, decide from the recipe.
 
     `sources` tells for each variable where its value came from; `unknown` names variables that mean nothing here;
-    `access` tells which keys and ways to the sources are set; `asked` are the engine options that variables alone ask
-    for; `engine_args` are arguments for the engine, lowest precedence first; `secrets` are only there to be masked.
+    `access` tells which keys and ways to the sources are set; `engine_values` are the variables that are options of
+    the engine; `engine_args` are arguments for it, lowest precedence first; `secrets` are only there to be masked.
     The meaning of each field is the `help` of its variable: `entrypoint.settings.variables`.
     """
 
@@ -112,7 +81,7 @@ class Settings:
     leader_address: str | None
     leader_port: int
     # What is known beside the table
-    asked: tuple[Asked, ...] = ()
+    engine_values: Mapping[str, Any] = field(default_factory=dict)
     command_line_args: tuple[str, ...] = ()
     dry_run: bool = False
     secrets: tuple[Secret, ...] = ()

@@ -5,23 +5,10 @@ https://docs.nvidia.com/nim/large-language-models/2.0.12/reference/environment-v
 
 from collections.abc import Mapping
 
-from entrypoint.settings.readers import (
-    ARGUMENTS,
-    HEADER,
-    HOST,
-    HOST_NAME,
-    NOT_SWITCH,
-    PATH,
-    PORT,
-    SWITCH,
-    TEXT,
-    WORDS,
-    count,
-    one_of,
-    seconds,
-)
-from entrypoint.settings.values import Variable
+from entrypoint.settings.readers import ARGUMENTS, HEADER, HOST, HOST_NAME, PATH, PORT, WORDS, seconds
+from nimctl.core.engine_variables import ADAPTERS, BATCHES, DRAFTS, ENGINE_VARIABLES, PROMPTS
 from nimctl.core.stages import DRAIN_SECONDS
+from nimctl.core.variables import NOT_SWITCH, SWITCH, TEXT, Variable, count, one_of
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
@@ -59,16 +46,19 @@ _SERVED = (
     ),
     Variable("NIM_PASSTHROUGH_ARGS", "passthrough_args", ARGUMENTS, "", "More engine arguments, as in a shell."),
     Variable(
+        "NIM_FORCE_DETERMINISTIC", "deterministic", SWITCH, "0",
+        "The same request gives the same answer, whatever else is served beside it; slower.",
+    ),
+)  # fmt: skip
+
+_ADAPTERS = (
+    Variable(
         "NIM_PEFT_SOURCE", "peft_source", PATH, None, "A folder of LoRA adapters, one sub-folder each.",
         option="lora-modules",
     ),
     Variable(
         "NIM_PEFT_REFRESH_INTERVAL", "peft_refresh_seconds", seconds(), None,
         "When set, adapters added to that folder later are served as well, from their first request on.",
-    ),
-    Variable(
-        "NIM_FORCE_DETERMINISTIC", "deterministic", SWITCH, "0",
-        "The same request gives the same answer, whatever else is served beside it; slower.",
     ),
 )  # fmt: skip
 
@@ -170,15 +160,21 @@ _NODES = (
     Variable("NIM_LEADER_PORT", "leader_port", PORT, "29501", "The port there.", option="master-port"),
 )  # fmt: skip
 
+# `VARIABLES` fill fields of the settings; the others are options of the engine and nothing else.
 GROUPS: Mapping[str, tuple[Variable, ...]] = {
     "What is served": _SERVED,
+    "Memory and batches": BATCHES,
+    "Prompts and answers": PROMPTS,
+    "Drafts (speculative decoding)": DRAFTS,
+    "LoRA adapters": (*_ADAPTERS, *ADAPTERS),
     "Places": _PLACES,
     "The server": _FRONT,
     "Logs and traces": _TOLD,
     "Care for the engine": _CARE,
     "Several machines": _NODES,
 }
-VARIABLES: tuple[Variable, ...] = tuple(variable for group in GROUPS.values() for variable in group)
+VARIABLES: tuple[Variable, ...] = (*_SERVED, *_ADAPTERS, *_PLACES, *_FRONT, *_TOLD, *_CARE, *_NODES)
+NAMES = frozenset(name for v in (*VARIABLES, *ENGINE_VARIABLES) for name in (v.name, *v.aliases))
 
 # Keys and ways to the sources of weights. `nimctl.core.fetch.from_environment` reads them when the weights are fetched,
 # key files included, and nothing else ever does: of these, only whether they are set is told.
