@@ -88,10 +88,14 @@ class Canary:
         timeout: float,
         on_sick: Callable[[NimctlError], None],
         on_doubt: Callable[[str], None] = lambda _: None,
+        on_flight: Callable[[bool], None] = lambda well: None,
         work: Callable[[], float] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`interval` 0 is off. `on_doubt` gets a sentence about a first bad sign, or the reason of a lack of any."""
+        """`interval` 0 is off. `on_doubt` gets a sentence about a first bad sign, or the reason of a lack of any.
+
+        `on_flight` is told of each canary whether it found nothing wrong.
+        """
         self._ask = ask
         self._counters = counters
         self._baseline = baseline
@@ -99,6 +103,7 @@ class Canary:
         self._timeout = timeout
         self._on_sick = on_sick
         self._on_doubt = on_doubt
+        self._on_flight = on_flight
         self._work = work
         self._clock = clock
         self._stopped = threading.Event()
@@ -120,6 +125,7 @@ class Canary:
             error = self._round(self._timeout * (_SECOND_PATIENCE if before is not None else 1.0))
             if self._stopped.is_set():
                 return
+            self._on_flight(error is None)
             if error is not None and before is not None:
                 self._on_sick(error)
                 return
@@ -136,9 +142,11 @@ class Canary:
             return None
 
         def wait() -> None:
-            with suppress(UnreachableError):  # whoever died is seen by the supervisor
-                answers.append(self._ask(abort))
-            over.set()
+            try:
+                with suppress(UnreachableError):  # whoever died is seen by the supervisor
+                    answers.append(self._ask(abort))
+            finally:
+                over.set()
 
         threading.Thread(target=wait, name="canary-request", daemon=True).start()
         still = Stillness(patience)

@@ -20,6 +20,9 @@ _AT_REST: dict[str, Any] = {"eta": None, "rate": None, "connections": None, "pha
 
 _COMING_UP = ("starting", "restarting")
 
+# Every start of an engine begins here, the first one behind the front as well as those that follow a loss.
+_FIRST_OF_A_START = NAMES[NAMES.index("front") + 1]
+
 _SENTENCES = {
     "starting": "Service is starting",
     "ready": "Service is not ready",  # only ever read once `ready` has been withdrawn, before the reason is known
@@ -39,6 +42,7 @@ class Report:
         self._written = float("-inf")
         self._began = clock()
         self._stage_began: dict[str, float] = {}
+        self._lost = False  # what the running start started is gone: it may no longer say that it is ready
         self._report = StartupReport("starting", tuple(Stage(name) for name in NAMES), version)
         self._write(full=True)
 
@@ -56,6 +60,8 @@ class Report:
     def stage(self, name: str, *, began: float | None = None) -> Iterator[None]:
         """The time of one stage; an error that leaves the block fails the stage, and is passed on."""
         with self._lock:
+            if name == _FIRST_OF_A_START:
+                self._lost = False
             self._stage_began[name] = self._clock() if began is None else began
             self._update(name, state="running")
             self._write(full=True)
@@ -103,7 +109,7 @@ class Report:
     def ready(self) -> None:
         """From here on the front lets requests through and says that the service is ready."""
         with self._lock:
-            if self._report.state not in _COMING_UP:
+            if self._report.state not in _COMING_UP or self._lost:
                 return
             self._report = replace(self._report, state="ready")
             self._write(full=False)
@@ -118,8 +124,10 @@ class Report:
             self._state.ready.unlink(missing_ok=True)
 
     def withdraw(self) -> None:
-        """Say at once that we are not ready; why comes next."""
-        self._state.ready.unlink(missing_ok=True)
+        """Say at once that we are not ready, whatever the running start says from here on; why comes next."""
+        with self._lock:
+            self._lost = True
+            self._state.ready.unlink(missing_ok=True)
 
     def restarting(self, error: dict[str, Any]) -> None:
         """The engine is started again because of this error (its `to_json` form); the front stays."""

@@ -106,6 +106,20 @@ def test_ready_is_a_file_that_goes_when_stopping(state, report):
     assert not state.ready.exists(), "a start that finishes late does not open the door again"
 
 
+def test_a_start_whose_engine_is_lost_cannot_become_ready(state, report):
+    """The end of the engine and the end of the warm-up may come in the same moment, from two threads."""
+    report.withdraw()
+    report.ready()
+    assert not state.ready.exists()
+    report.restarting({"id": "engine-died"})
+    report.ready()
+    assert not state.ready.exists(), "the start that lost its engine is slow to notice"
+    with report.stage("cache"):
+        pass
+    report.ready()
+    assert state.ready.exists()
+
+
 def test_the_bodies_name_the_stage(state, report):
     with report.stage("engine"):
         unready = json.loads((state.public / "unready.json").read_text())
