@@ -3,12 +3,10 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from entrypoint.api.connector import NAME as CONNECTOR
-from entrypoint.api.pictures import PIXELS as PICTURE_PIXELS
 from entrypoint.engine.invocation import user_options
 from entrypoint.engine.model import Device, Model
 from entrypoint.settings import Settings
-from entrypoint.settings.inside import PIXELS
+from entrypoint.settings.inside import CONNECTOR, MOST_PIXELS, PIXELS
 from nimctl.core.layout import Layout
 from nimctl.core.secret import is_secret_name
 
@@ -41,7 +39,7 @@ def build_environment(
     `visible` are the indices of all GPUs that NVML lists, used or not.
     """
     env = {name: value for name, value in inherited.items() if not _is_credential(name)}
-    env.setdefault(PIXELS, str(PICTURE_PIXELS))
+    env.setdefault(PIXELS, str(MOST_PIXELS))
     env |= {
         "HOME": str(private / "home"),
         "XDG_CACHE_HOME": str(private / "home/.cache"),

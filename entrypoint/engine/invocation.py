@@ -96,8 +96,6 @@ def build_command(
         own["limit-mm-per-prompt"] = json.dumps(limits, separators=(",", ":"))
     if settings.max_model_len:
         own["max-model-len"] = settings.max_model_len
-    if settings.allowed_media_domains:
-        own["allowed-media-domains"] = " ".join(settings.allowed_media_domains)
     options = merge(
         recipes_own,
         (

@@ -97,10 +97,8 @@ def test_a_value_without_option():
         parse_options(["8192"])
 
 
-def test_media_domains():
-    built = command({"NIM_ALLOWED_MEDIA_DOMAINS": "a.example, b.example"})
-    assert option(built, "allowed-media-domains") == [("a.example", "b.example")]
-    assert option(command(), "allowed-media-domains") == []
+def test_media_domains_are_no_option_of_the_engine():
+    assert option(command({"NIM_ALLOWED_MEDIA_DOMAINS": "a.example, b.example:81"}), "allowed-media-domains") == []
 
 
 def test_the_limit_is_only_given_to_models_that_see():

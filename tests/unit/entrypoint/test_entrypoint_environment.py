@@ -8,6 +8,7 @@ import pytest
 from entrypoint.engine import environment as engine
 from entrypoint.engine.model import Model
 from entrypoint.settings import read
+from entrypoint.settings.inside import request_limits
 from nimctl.core.layout import CPU_LAYOUT, Layout
 from nimctl.core.recipes import Engine, load
 
@@ -114,3 +115,10 @@ def test_a_slice_is_named_to_the_engine():
     settings = read({"NIM_RECIPE": "demo"}, [])
     env = engine.build_environment({}, settings, DEMO, "cuda", sliced, visible=[0], private=Path("/p"))
     assert env["CUDA_VISIBLE_DEVICES"] == "MIG-1234"
+
+
+def test_the_request_rules_inside_the_engine_read_what_the_container_was_told():
+    env = environment(NIM_ALLOWED_MEDIA_DOMAINS="a.example, 10.0.0.7:8080", NIM_MAX_BODY_MIB="7")
+    assert env["VLLM_MEDIA_CONNECTOR"] == "nimctl"
+    assert request_limits(env) == (4, 7, ("a.example", "10.0.0.7:8080"), 2**26)
+    assert request_limits(environment({"VLLM_MAX_IMAGE_PIXELS": "5"})).max_pixels == 5

@@ -1,0 +1,126 @@
+"""Which rules hold on which route. Pure: a body in, nothing or a refusal out; good bodies are never changed."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from entrypoint.api import bodies, schemas, sizes, turns
+from entrypoint.api.media import MediaLimits, check_media
+from entrypoint.api.refusals import RefusedError
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one server allows. `body` in bytes; `reasons`: the engine skips constraints until a thought has ended."""
+
+    media: MediaLimits
+    body: int = bodies.BODY_LIMIT
+    reasons: bool = False
+
+
+Document = Mapping[str, Any]
+Rule = Callable[[dict[str, Any], Limits], None]
+
+
+def judge(path: str, body: bytes, limits: Limits) -> None:
+    """Refuses a body that is against a rule of its route. Raises RefusedError and nothing else."""
+    document = bodies.parsed(body, limits.body)
+    sizes.check_ignored(document, path)
+    sizes.check_sizes(document)
+    for rule in ROUTES[path]:
+        rule(document, limits)
+
+
+def _chat(document: dict[str, Any], limits: Limits) -> None:
+    turns.check_messages(document)
+    turns.check_chat_tools(document)
+    check_media(document, limits.media)
+    _constraints(document)
+    for number, tool in enumerate(document.get("tools") or ()):
+        _tool_schema(tool["function"].get("parameters"), f"tools[{number}].function.parameters")
+
+
+def _constraints(document: Document) -> None:
+    """`response_format` and `structured_outputs`, which both OpenAI dialects of the engine take."""
+    constraint = document.get("structured_outputs")
+    if constraint is not None and not isinstance(constraint, dict):
+        raise RefusedError("structured_outputs must be an object", "structured_outputs")
+    schemas.check_constraint(constraint, "structured_outputs")
+    wanted = document.get("response_format")
+    if not isinstance(wanted, dict):
+        return
+    if wanted.get("type") == "json_schema":
+        named = wanted.get("json_schema")
+        where = "response_format.json_schema.schema"
+        schemas.check_schema(named.get("schema") if isinstance(named, dict) else None, where)
+    elif wanted.get("type") == "structural_tag":
+        schemas.check_tag(wanted, "response_format")
+
+
+def _tool_schema(schema: Any, where: str) -> None:
+    if schema is not None:
+        schemas.check_schema(schema, where, empty=True)
+
+
+def _completion(document: dict[str, Any], limits: Limits) -> None:
+    turns.check_prompt(document)
+    wanted = document.get("response_format")
+    asked = document.get("structured_outputs") is not None or (
+        isinstance(wanted, dict) and wanted.get("type") not in (None, "text")
+    )
+    if asked and limits.reasons:
+        name = "structured_outputs" if document.get("structured_outputs") is not None else "response_format"
+        raise RefusedError(
+            f"{name} is not supported on /v1/completions and would be ignored: this model reasons first, and a "
+            "completion has no end of reasoning after which the constraint would hold. Use /v1/chat/completions.",
+            name,
+        )
+    _constraints(document)
+
+
+def _response(document: dict[str, Any], limits: Limits) -> None:
+    turns.check_items(document)
+    check_media(document, limits.media)
+    _constraints({"structured_outputs": document.get("structured_outputs")})
+    text = document.get("text")
+    wanted = text.get("format") if isinstance(text, dict) else None
+    if isinstance(wanted, dict) and wanted.get("type") == "json_schema":
+        schemas.check_schema(wanted.get("schema"), "text.format.schema")
+    tools = document.get("tools")
+    for number, tool in enumerate(tools if isinstance(tools, list) else ()):
+        if not isinstance(tool, dict):
+            raise RefusedError(f"tools[{number}] must be an object", "tools")
+        _tool_schema(tool.get("parameters"), f"tools[{number}].parameters")
+
+
+def _message(document: dict[str, Any], limits: Limits) -> None:
+    turns.check_blocks(document)
+    check_media(document, limits.media)
+    config = document.get("output_config")
+    wanted = config.get("format") if isinstance(config, dict) else None
+    if isinstance(wanted, dict):
+        schemas.check_schema(wanted.get("schema"), "output_config.format.schema")
+    for number, tool in enumerate(document.get("tools") or ()):
+        _tool_schema(tool["input_schema"], f"tools[{number}].input_schema")
+
+
+def _tokenize(document: dict[str, Any], limits: Limits) -> None:
+    if document.get("messages") is not None:
+        turns.check_messages(document)
+        turns.check_chat_tools(document)
+        check_media(document, limits.media)
+
+
+def _nothing_more(document: dict[str, Any], limits: Limits) -> None:
+    """Whatever the body's own bounds let through."""
+
+
+ROUTES: Mapping[str, tuple[Rule, ...]] = {
+    "/v1/chat/completions": (_chat,),
+    "/v1/completions": (_completion,),
+    "/v1/responses": (_response,),
+    "/v1/messages": (_message,),
+    "/v1/messages/count_tokens": (_message,),
+    "/tokenize": (_tokenize,),
+    "/detokenize": (_nothing_more,),
+}

@@ -1,0 +1,109 @@
+"""Numbers and lists that say how much work a request is: what is absurd, and what would be silently ignored.
+
+The engine's own bounds on `max_tokens`, `logprobs`, token ids and penalties are good and are left to it.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from entrypoint.api.refusals import RefusedError
+
+# OpenAI's own highest n: https://platform.openai.com/docs/api-reference/chat/create
+ANSWERS = 128
+PROMPTS = 1024
+STOP_CHARACTERS = 1024
+NAME_CHARACTERS = 512
+_LENGTHS = {
+    "logit_bias": 4096,
+    "stop_token_ids": 4096,
+    "bad_words": 128,
+    "logprob_token_ids": 4096,
+    "tools": 1024,
+    "documents": 1024,
+    "include": 64,
+}
+# The engine looks for every size of pattern after every token.
+_PATTERNS = {"max_pattern_size": 1024, "min_pattern_size": 1024, "min_count": 1_000_000}
+
+_GUIDED = {
+    "guided_json": "structured_outputs.json",
+    "guided_regex": "structured_outputs.regex",
+    "guided_choice": "structured_outputs.choice",
+    "guided_grammar": "structured_outputs.grammar",
+    "guided_whitespace_pattern": "structured_outputs.whitespace_pattern",
+    "guided_decoding_backend": "--structured-outputs-config when the server is started",
+    "nvext": "the same fields beside `messages`, and structured_outputs for nvext.guided_*",
+}
+# What the engine takes without a word and does not do, and what does it.
+IGNORED: Mapping[str, Mapping[str, str]] = {
+    "/v1/chat/completions": _GUIDED
+    | {"functions": "tools", "function_call": "tool_choice", "web_search_options": "a tool of your own"},
+    "/v1/completions": _GUIDED,
+    "/v1/responses": _GUIDED | {"response_format": "text.format"},
+    "/v1/messages": _GUIDED
+    | {
+        "response_format": "output_config.format",
+        "structured_outputs": "output_config.format",
+        "output_format": "output_config.format",
+        "mcp_servers": "tools",
+    },
+}
+
+
+def check_ignored(document: Mapping[str, Any], path: str) -> None:
+    """Refuses fields that the engine would take and not heed, and names what takes their place."""
+    for name, instead in IGNORED.get(path, {}).items():
+        if document.get(name) not in (None, [], {}):
+            raise RefusedError(f"{name} is not supported here and would be ignored: use {instead}", name)
+    best_of = document.get("best_of")
+    if best_of is not None and best_of != document.get("n", 1):
+        raise RefusedError("best_of is not supported and would be ignored: leave it out, or set n alone", "best_of")
+    if document.get("include_reasoning") is False and document.get("stream") is True:
+        raise RefusedError(
+            "include_reasoning=false is not supported for streaming responses: leave one of include_reasoning and "
+            "stream out",
+            "include_reasoning",
+        )
+    modalities = document.get("modalities")
+    if isinstance(modalities, list) and any(word != "text" for word in modalities):
+        raise RefusedError("modalities other than text are not supported and would be ignored", "modalities")
+
+
+def check_sizes(document: Mapping[str, Any]) -> None:
+    """Refuses absurd counts of answers, prompts, words and names."""
+    n = document.get("n")
+    if isinstance(n, (int, float)) and n > ANSWERS:
+        raise RefusedError(f"n is {n}, at most {ANSWERS} answers can be asked for at once", "n")
+    prompts = document.get("prompt")
+    if isinstance(prompts, list) and prompts and not isinstance(prompts[0], int):
+        answers = n if isinstance(n, int) and n > 0 else 1
+        if len(prompts) * answers > PROMPTS:
+            raise RefusedError(
+                f"The request asks for {len(prompts)} prompts with {answers} answers each, at most {PROMPTS} answers "
+                "can be asked for at once",
+                "prompt",
+            )
+    for name, most in _LENGTHS.items():
+        value = document.get(name)
+        if isinstance(value, (list, dict)) and len(value) > most:
+            raise RefusedError(f"{name} has {len(value)} entries, at most {most} are allowed", name)
+    for name in ("stop", "stop_sequences", "bad_words"):
+        words = document.get(name)
+        for word in words if isinstance(words, list) else [words]:
+            if isinstance(word, str) and len(word) > STOP_CHARACTERS:
+                raise RefusedError(f"{name} has a text of more than {STOP_CHARACTERS} characters", name)
+    for name in ("model", "request_id", "session_id", "user", "previous_response_id", "prompt_cache_key"):
+        value = document.get(name)
+        if isinstance(value, str) and len(value) > NAME_CHARACTERS:
+            raise RefusedError(f"{name} has more than {NAME_CHARACTERS} characters", name)
+    _check_patterns(document.get("repetition_detection"))
+    penalty = document.get("length_penalty")
+    if isinstance(penalty, (int, float)) and not -10 <= penalty <= 10:
+        raise RefusedError("length_penalty must be between -10 and 10", "length_penalty")
+
+
+def _check_patterns(detection: Any) -> None:
+    for name, most in _PATTERNS.items():
+        value = detection.get(name) if isinstance(detection, dict) else None
+        if isinstance(value, (int, float)) and value > most:
+            raise RefusedError(f"repetition_detection.{name} is more than {most}", "repetition_detection")

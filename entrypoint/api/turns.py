@@ -1,0 +1,148 @@
+"""Messages, input items and tools: that they are what their dialect says, and that something is asked at all.
+
+Only the shape is checked here, and only as far as the engine's own answer to a wrong one would be a crash, or a
+report that takes seconds and gigabytes: 2,000 input items of no known type are 466,001 errors to the engine.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from entrypoint.api.refusals import RefusedError, shown
+
+MESSAGES = 10_000
+# What an input item of a type must hold: https://platform.openai.com/docs/api-reference/responses/create
+_ITEMS: Mapping[str, tuple[str, ...]] = {
+    "message": ("role", "content"),
+    "function_call": ("call_id", "name", "arguments"),
+    "function_call_output": ("call_id", "output"),
+    "custom_tool_call": ("call_id", "name", "input"),
+    "custom_tool_call_output": ("call_id", "output"),
+    "reasoning": (),
+}
+_TEXTS = frozenset({"role", "call_id", "name", "arguments", "input"})
+# Blocks that the engine knows: https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/entrypoints/anthropic/protocol.py
+_BLOCKS = frozenset(
+    {"text", "image", "tool_use", "tool_result", "tool_reference", "thinking", "redacted_thinking"}
+    | {"tool_addition", "tool_removal"}
+)
+
+
+def check_messages(document: Mapping[str, Any]) -> None:
+    """Refuses a chat whose messages are none, are not messages, or all say nothing."""
+    messages = _list_of(document.get("messages"), "messages")
+    for number, message in enumerate(messages):
+        where = f"messages[{number}]"
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+            raise RefusedError(f"{where} must be an object with a role", where)
+        _check_content(message.get("content"), where)
+        for call in _parts(message.get("tool_calls")):
+            if not isinstance(call, dict) or not isinstance(call.get("function", {}), dict):
+                raise RefusedError(f"{where}.tool_calls must be a list of function calls", where)
+    if not any(_says(message) for message in messages):
+        raise RefusedError("The messages are blank: at least one must say something", "messages")
+
+
+def check_chat_tools(document: Mapping[str, Any]) -> None:
+    """Refuses tools that are not functions with a name."""
+    tools = document.get("tools")
+    if tools is None:
+        return
+    if not isinstance(tools, list):
+        raise RefusedError("tools must be a list", "tools")
+    for number, tool in enumerate(tools):
+        function = tool.get("function") if isinstance(tool, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"]:
+            raise RefusedError(f"tools[{number}] must be a function with a name", f"tools[{number}]")
+
+
+def check_prompt(document: Mapping[str, Any]) -> None:
+    """Refuses a completion without a prompt, and one with a blank among its prompts."""
+    prompt = document.get("prompt")
+    if prompt is None and document.get("prompt_embeds"):
+        return  # the engine says whether it takes them
+    several = isinstance(prompt, list) and bool(prompt) and not isinstance(prompt[0], int)
+    if prompt is None or any(_is_blank(one) for one in (prompt if several else [prompt])):
+        raise RefusedError("The prompt is blank: it must hold at least one word or token", "prompt")
+
+
+def _is_blank(prompt: Any) -> bool:
+    return (isinstance(prompt, str) and not prompt.strip()) or prompt == []
+
+
+def check_items(document: Mapping[str, Any]) -> None:
+    """Refuses a response's input that is blank, or that holds what is no input item."""
+    items = document.get("input")
+    if isinstance(items, str) or items is None:
+        if not (items or "").strip() and not document.get("previous_response_id"):
+            raise RefusedError("The input is blank: it must say something", "input")
+        return
+    items = _list_of(items, "input", empty=bool(document.get("previous_response_id")))
+    for number, item in enumerate(items):
+        where = f"input[{number}]"
+        if not isinstance(item, dict):
+            raise RefusedError(f"{where} must be an object", where)
+        kind = item.get("type", "message")
+        if not isinstance(kind, str) or (kind not in _ITEMS and number >= 256):
+            raise RefusedError(f"{where} is of the type {shown(kind)}, which is not supported", where)
+        for name in _ITEMS.get(kind, ()):
+            if name not in item or (name in _TEXTS and not isinstance(item[name], str)):
+                raise RefusedError(f"{where} must have {name}", where)
+        _check_content(item.get("content"), where)
+    if items and all(item.get("type", "message") == "message" and not _says(item) for item in items):
+        raise RefusedError("The input is blank: it must say something", "input")
+
+
+def check_blocks(document: Mapping[str, Any]) -> None:
+    """Refuses blocks and tools of the Messages API that only Anthropic's own servers know."""
+    check_messages(document)
+    for number, message in enumerate(document["messages"]):
+        for block in _parts(message.get("content")):
+            kind = block.get("type") if isinstance(block, dict) else None
+            if kind not in _BLOCKS:
+                where = f"messages[{number}].content"
+                raise RefusedError(f"{where} holds a block of the type {shown(kind)}, which is not supported", where)
+    for number, tool in enumerate(_parts(document.get("tools"))):
+        if not isinstance(tool, dict) or not isinstance(tool.get("input_schema"), dict):
+            kind = tool.get("type") if isinstance(tool, dict) else tool
+            raise RefusedError(
+                f"tools[{number}] of the type {shown(kind)} is not supported: give it a name and an input_schema",
+                "tools",
+            )
+
+
+def _list_of(value: Any, name: str, *, empty: bool = False) -> list[Any]:
+    if not isinstance(value, list):
+        raise RefusedError(f"{name} must be a list", name)
+    if not value and not empty:
+        raise RefusedError(f"{name} is empty: at least one is needed", name)
+    if len(value) > MESSAGES:
+        raise RefusedError(f"{name} has {len(value)} entries, at most {MESSAGES} are allowed", name)
+    return value
+
+
+def _parts(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _check_content(content: Any, where: str) -> None:
+    if content is not None and not isinstance(content, (str, list)):
+        raise RefusedError(f"{where}.content must be a text or a list of parts", where)
+    if any(not isinstance(part, (dict, str)) for part in _parts(content)):
+        raise RefusedError(f"{where}.content must be a list of parts", where)
+
+
+def _says(message: Mapping[str, Any]) -> bool:
+    """Whether there is anything in a message but blank text."""
+    content = message.get("content")
+    if isinstance(content, str):
+        return bool(content.strip()) or bool(message.get("tool_calls"))
+    texts = (part if isinstance(part, str) else _text(part) for part in _parts(content))
+    return any(text is None or text.strip() for text in texts) or bool(message.get("tool_calls"))
+
+
+def _text(part: Mapping[str, Any]) -> str | None:
+    """The text of a part that is nothing else."""
+    text = part.get("text")
+    if part.get("type") in ("text", "input_text", "output_text") and (text is None or isinstance(text, str)):
+        return text or ""
+    return None
