@@ -40,6 +40,11 @@ class State:
         return self.public / "ready"
 
     @property
+    def metrics(self) -> Path:
+        """The server's own metrics, which nginx puts before the engine's."""
+        return self.public / "metrics.txt"
+
+    @property
     def engine_socket(self) -> Path:
         """Where the engine listens."""
         return self.root / "engine.sock"

@@ -39,6 +39,12 @@ class RequestCounts:
             self._read()
         return dict(self._counts)
 
+    def close(self) -> None:
+        """Let go of the log."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
     def _read(self) -> None:
         if self._file is None:
             self._file = self._log.open("rb")

@@ -25,6 +25,9 @@ _NO_STORE = ("Cache-Control", "no-store, no-cache, must-revalidate")
 _PAGE_POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; frame-ancestors 'none'"
 _PAGE_TYPES = {"/docs": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".css": "text/css"}
 
+# A code of our own for a server that is not ready, as health tells it; clients see 503.
+_UNREADY = 590
+
 _OK = '{"object":"health.response","message":"Service is %s","status":"ok"}'
 
 # What is sent on to the engine, however long it takes: a long answer without streaming takes minutes, not hours.
@@ -37,6 +40,7 @@ proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
 proxy_set_header X-Forwarded-Proto $scheme;
 proxy_set_header X-Nimctl-Warmup "";
 proxy_hide_header X-Request-Id;
+proxy_hide_header Access-Control-Allow-Origin;
 proxy_buffering off;
 proxy_next_upstream off;
 proxy_connect_timeout 10s;
@@ -221,7 +225,7 @@ def _from_engine(route: Route, front: Front) -> str:
     path = route.upstream or route.path
     if name := route.parameter:
         path = path.replace("{" + name + "}", f"${name}") + "$is_args$args"
-    lines += [f"proxy_pass http://engine{path};", _PROXY]
+    lines += [_headers(front), f"proxy_pass http://engine{path};", _PROXY]
     if front.keys is not None:
         lines.append(_PROXY_KEYS)
     return "\n".join(lines)
@@ -232,8 +236,7 @@ def _health(path: str, state: State) -> str:
         return f"return 200 '{_OK % 'live'}';"
     if path.endswith("/startup"):
         return f'alias "{state.public}/startup.json";'
-    return f"""error_page 503 /internal/unready;
-if (!-f "{state.ready}") {{ return 503; }}
+    return f"""if (!-f "{state.ready}") {{ return 503; }}
 return 200 '{_OK % "ready"}';"""
 
 
@@ -255,6 +258,7 @@ def _error_pages(front: Front) -> str:
     ]
     lines.append("error_page 496 =403 /internal/errors/403;")
     lines.append("error_page 503 /internal/refusal;")
+    lines.append(f"error_page {_UNREADY} =503 /internal/unready;")
     return "\n".join(lines)
 
 
@@ -263,8 +267,8 @@ def _internal(front: Front, state: State) -> str:
     blocks.append(_refusal_location(front, state))
     blocks.append(_preflight(front))
     blocks.append(_block("= /internal/unready", _headers(front, _NO_STORE), f'alias "{state.public}/unready.json";'))
-    blocks.append(_block("= /internal/nothing", "return 200 '';"))
-    ours = [f'alias "{state.public}/metrics.txt";', "error_page 404 =200 /internal/nothing;", "log_not_found off;"]
+    blocks.append(_nothing(front))
+    ours = [f'alias "{state.metrics}";', "error_page 404 = /internal/nothing;", "log_not_found off;"]
     blocks.append(_block("= /internal/metrics/ours", *ours))
     blocks.append(_engine_metrics())
     return "\n".join(blocks)
@@ -302,6 +306,13 @@ def _preflight(front: Front) -> str:
     )
 
 
+def _nothing(front: Front) -> str:
+    """What takes the place of metrics that are not there; whoever asks for it from outside asks for nothing we have."""
+    missing = next(r for r in refusals.refusals(front.max_body_mib) if r.code == 404)
+    guard = f"""if ($route = "") {{ return 404 '{missing.openai_body()}'; }}"""
+    return _block("= /internal/nothing", _headers(front, _NO_STORE), guard, "return 200 '';")
+
+
 def _engine_metrics() -> str:
     """Plain text whatever the scraper would like: it is the second half of a text of that form."""
     return _block(
@@ -317,7 +328,7 @@ def _engine_metrics() -> str:
         "proxy_connect_timeout 2s;",
         "proxy_read_timeout 5s;",
         "proxy_intercept_errors on;",
-        "error_page 301 302 307 308 400 401 403 404 405 408 413 429 500 501 502 503 504 =200 /internal/nothing;",
+        "error_page 301 302 307 308 400 401 403 404 405 408 413 429 500 501 502 503 504 = /internal/nothing;",
     )
 
 

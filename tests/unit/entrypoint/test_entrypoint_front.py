@@ -10,7 +10,7 @@ from tests.unit.entrypoint.service import Response, Service, needs_nginx, servic
 pytestmark = needs_nginx
 
 NO_STORE = "no-store, no-cache, must-revalidate"
-SHUT = ("/secret-route", "/health", "/metrics", "/v1", "/v1/nope", "/docs", "/internal/unready", "/counters", "/pause")
+SHUT = ("/secret-route", "/health", "/metrics", "/v1", "/v1/nope", "/internal/unready", "/counters", "/pause")
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def get(one: Service, path: str) -> Response:
 def test_live_is_true_and_ready_is_not_before_the_engine_serves():
     with service() as one:
         one.mode("hangs").start().wait_live()
-        until(lambda: one.startup().get("stage") == "engine")
+        until(lambda: get(one, "/v1/health/ready").json["stage"] == "engine")
         live, ready = get(one, "/v1/health/live"), get(one, "/v1/health/ready")
         assert live.body == b'{"object":"health.response","message":"Service is live","status":"ok"}'
         assert ready.status == 503
@@ -48,7 +48,7 @@ def test_live_is_true_and_ready_is_not_before_the_engine_serves():
         assert refused.json["error"]["type"] == "ServiceUnavailableError"
         assert one.asked() == [], "nothing reaches the engine"
         metrics = get(one, "/v1/metrics")
-        assert (metrics.status, metrics.json["error"]["code"]) == (503, 503)
+        assert (metrics.status, b"vllm:" in metrics.body) == (200, False), "ours alone"
 
 
 def test_ready_is_never_true_before_a_completion_was_answered():
@@ -94,7 +94,7 @@ def test_the_api_passes(running):
     ]
     answer = running.chat()
     assert answer is not None and answer.json["choices"][0]["message"]["content"] == "hello"
-    assert get(running, "/v1/metrics").body.startswith(b"vllm:num_requests_running")
+    assert b"vllm:num_requests_running" in get(running, "/v1/metrics").body
 
 
 @pytest.mark.parametrize("path", SHUT)
