@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 from entrypoint.front import Front, check_port, command, find_nginx, front_of, prepare
 from entrypoint.front.counting import RequestCounts, reopen_logs
 from entrypoint.front.renewal import Renewal
+from entrypoint.observability import timeline
 from entrypoint.observability.failure import bug, tell
 from entrypoint.observability.journal import Journal
+from entrypoint.observability.metrics import Metrics
 from entrypoint.observability.report import Report
 from entrypoint.processes.child import Child
 from entrypoint.processes.guardian import Guardian
@@ -55,6 +57,7 @@ class Server:
         self.journal = journal
         self.supervisor = Supervisor()
         self.run = Run(settings, os.environ, state, report, journal, self.supervisor)
+        self.metrics = Metrics(state.metrics, {"version": __version__})
         self._guardian = Guardian()
         self._budget = Budget(settings.engine_restarts, settings.engine_restart_window)
         self._front: Front | None = None
@@ -129,12 +132,18 @@ class Server:
             steps.describe_api(run, self._front)
             baseline = steps.warm_up(run, self._front, profile, served_name)
         self.report.ready()
-        seconds = ", ".join(f"{s.name} {s.seconds:.1f}" for s in self.report.current.stages if s.seconds is not None)
         number = self.supervisor.starts
         self._canary = steps.watch(
-            run, self._front, hardware.device, baseline, lambda error: self.supervisor.post(Sick(error, number))
+            run,
+            self._front,
+            hardware.device,
+            baseline,
+            on_sick=lambda error: self.supervisor.post(Sick(error, number)),
+            on_flight=lambda well: self.metrics.canary("ok" if well else "failed"),
         )
-        self.journal.info("ready", f"{served_name} after {self.report.elapsed:.1f} s: {seconds}")
+        elapsed, told = self.report.elapsed, timeline.in_words(self.report.current)
+        self.metrics.first_ready(elapsed)
+        self.journal.event("ready", "ready", f"{served_name} after {elapsed:.1f} s: {told}", seconds=round(elapsed, 3))
 
     def _guard_engine(self, child: Child) -> None:
         self._guardian.guard(child.pid)
@@ -152,15 +161,20 @@ class Server:
     def _tick(self) -> int | None:
         self.report.touch()
         self._look_after_front()
+        requests = self.requests.read() if self.requests is not None else None
+        self.metrics.write(self.report.current, downloaded=self.report.downloaded, requests=requests)
         engine = self.supervisor.find("engine")
-        if self._witness is None or engine is None or not self._witness.look() or engine.exit is not None:
+        if self._witness is None or engine is None:
+            return None
+        lost = self._witness.look()
+        if self._witness.first is not None:
+            self.report.withdraw()  # whatever it turns out to be: this engine answers nobody any more
+        if not lost or engine.exit is not None:
             return None
         return self._engine_lost(self._cause_of(engine, part=self._witness.first), engine)
 
     def _look_after_front(self) -> None:
-        """Renewed keys and certificates reach nginx, and its log of requests is counted before it grows."""
-        if self.requests is not None:
-            self.requests.read()
+        """Renewed keys and certificates reach nginx."""
         try:
             told = self._renewal.look() if self._renewal is not None else None
         except (NimctlError, OSError) as error:
