@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from entrypoint.engine.drafts import Draft
+from entrypoint.engine.nodes import Role
 from entrypoint.settings import Settings
 from entrypoint.weights.checkpoint import Look, peek
 from nimctl.core.address import without_secrets
@@ -165,6 +166,11 @@ def gpus_to_use(settings: Settings, inventory: GpuInventory) -> tuple[Gpu, ...]:
 def _as_devices(spec: str) -> str:
     """`NIM_GPUS` lists devices; a lone number is an index, never docker's count."""
     return spec if spec.startswith("device=") else f"device={spec}"
+
+
+def over_nodes(cluster: Cluster, role: Role) -> Cluster:
+    """The GPUs of the whole group: those of this node, on every node."""
+    return cluster if role.alone else replace(cluster, nodes=role.nodes, together=True)
 
 
 def require_device(settings: Settings, model: Model, device: Device, inventory: GpuInventory, cluster: Cluster) -> None:

@@ -6,12 +6,11 @@ https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/entrypoints/cli/serve.py 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from nimctl.core.engine_options import Option, parse_options
 from nimctl.core.errors import NimctlError
-from nimctl.core.planning.cluster import Cluster
 
 NODES, RANK, LEADER, PORT, HEADLESS = "nnodes", "node-rank", "master-addr", "master-port", "headless"
 OPTIONS = (NODES, RANK, LEADER, PORT, HEADLESS)
@@ -224,11 +223,6 @@ def _check(role: Role, settings: Asked, options: Mapping[str, Option]) -> None:
 
 def _wrong(message: str, cause: str, fix: str) -> NimctlError:
     return NimctlError("config-invalid", message, cause=cause, fix=fix)
-
-
-def over(cluster: Cluster, role: Role) -> Cluster:
-    """The GPUs of the whole group: those of this node, on every node."""
-    return cluster if role.alone else replace(cluster, nodes=role.nodes, together=True)
 
 
 def without(options: Sequence[Option]) -> tuple[Option, ...]:

@@ -70,8 +70,8 @@ class Group(Protocol):
         `echo` tells that the failure looks like that of somebody else: then theirs goes before ours.
         """
 
-    def stop(self, seconds: float) -> None:
-        """As the leader: let the others go. As a follower: ask the leader to stop, and wait at most so long for it."""
+    def stop(self) -> None:
+        """As the leader: let the others go. As a follower: ask the leader to stop, which then says that it is over."""
 
     def close(self) -> None:
         """Leave: what was said goes out, and nothing more is heard."""

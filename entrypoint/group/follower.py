@@ -83,13 +83,10 @@ class Follower:
             return self._over.error  # the leader is lost, and that is what the engine has died of
         return of_node(self._role.name, error)
 
-    def stop(self, seconds: float) -> None:
+    def stop(self) -> None:
         """Ask the leader to stop, which waits for the running requests."""
         with self._lock:
-            if self._peer is None or not self._started.is_set():
-                seconds = 0.0
             self._say(wire.encode("stopping"))
-        self._over_event.wait(seconds)
 
     def close(self) -> None:
         """Hang up."""

@@ -114,11 +114,12 @@ class Leader:
         self._judged.wait(GRACE + 2 * _TICK)
         return self._verdict or error
 
-    def stop(self, seconds: float) -> None:
+    def stop(self) -> None:
         """Let the others go."""
         with self._lock:
             self._left = True
-            self._tell(wire.encode("stop"))
+            if self._started:  # before that nobody depends on us: they wait for another leader
+                self._tell(wire.encode("stop"))
 
     def close(self) -> None:
         """Say the rest, and hang up."""

@@ -271,20 +271,18 @@ def test_silence_is_a_loss(lab: Lab, silent: str, monkeypatch: pytest.MonkeyPatc
 
 def test_a_stop_of_the_leader_lets_all_go_in_order(lab: Lab) -> None:
     leader, follower = lab.group()
-    leader.side.stop(0)
+    leader.side.stop()
     leader.side.close()
     assert until(lambda: follower.over) == [Over(None, "the leader stops")]
 
 
 def test_a_stop_of_a_follower_is_the_leaders_to_carry_out(lab: Lab) -> None:
     leader, follower = lab.group()
-    asked = threading.Thread(target=follower.side.stop, args=(PATIENCE,))
-    asked.start()
+    follower.side.stop()
     assert "was told to stop" in until(lambda: leader.over)[0].told
-    assert leader.over[0].error is None and asked.is_alive(), "it waits for the running requests"
-    leader.side.stop(0)
-    asked.join(PATIENCE)
-    assert not asked.is_alive()
+    assert leader.over[0].error is None and not follower.over, "it waits for the running requests"
+    leader.side.stop()
+    assert until(lambda: follower.over)[0].error is None
 
 
 def test_strangers_are_shown_the_door_and_change_nothing(lab: Lab) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from entrypoint.engine import network, nodes
+from entrypoint.engine.model import over_nodes
 from entrypoint.engine.nodes import ALONE, Role, role_of
 from nimctl.core.engine_options import parse_options
 from nimctl.core.errors import NimctlError
@@ -147,7 +148,7 @@ def test_addresses_of_this_machine_are_known_with_their_interface() -> None:
 def cluster(count: int) -> Cluster:
     memory = 150_100_000_000
     slots = tuple(Slot(n, "NVIDIA H200", (9, 0), memory, memory) for n in range(count))
-    return nodes.over(Cluster(slots, link="nvlink"), Role(2, 0))
+    return over_nodes(Cluster(slots, link="nvlink"), Role(2, 0))
 
 
 @pytest.mark.parametrize(
@@ -180,11 +181,11 @@ def test_a_layout_that_leaves_a_node_idle_is_refused() -> None:
     ("sizes", "ranks"), [(Sizes(), (1, 2)), (Sizes(2), (2, 1)), (Sizes(2, 2), (2, 2))], ids=["none", "tp2", "tp2-pp2"]
 )
 def test_nodes_without_gpus_share_what_was_asked_or_one_rank_each(sizes: Sizes, ranks: tuple[int, int]) -> None:
-    layout = decide_for(load("demo"), nodes.over(Cluster(()), Role(2, 1)), Request(sizes=sizes)).layout
+    layout = decide_for(load("demo"), over_nodes(Cluster(()), Role(2, 1)), Request(sizes=sizes)).layout
     assert (layout.tensor_parallel_size, layout.pipeline_parallel_size) == ranks
 
 
 def test_ranks_that_do_not_divide_by_the_nodes_are_refused() -> None:
     with pytest.raises(NimctlError) as caught:
-        decide_for(load("demo"), nodes.over(Cluster(()), Role(2, 1)), Request(sizes=Sizes(1, 1)))
+        decide_for(load("demo"), over_nodes(Cluster(()), Role(2, 1)), Request(sizes=Sizes(1, 1)))
     assert caught.value.id == "no-layout"
