@@ -88,6 +88,7 @@ def main() -> int:
                 content=settings.log_requests,
             )
         journal.start_writing()
+        report.listen(journal.stage)
         for name in settings.unknown:
             journal.warning("settings", f"{name} means nothing here and is ignored")
         return Server(settings, state, report, journal).serve()

@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from threading import Thread
 
@@ -32,6 +33,7 @@ from entrypoint.front import Front, describing, documents
 from entrypoint.health import canary, warmup
 from entrypoint.health.canary import Canary
 from entrypoint.health.judging import Baseline
+from entrypoint.observability import timeline
 from entrypoint.observability.lines import Line
 from entrypoint.processes.child import Child, usage
 from entrypoint.processes.supervisor import Moot
@@ -293,11 +295,13 @@ def start_engine(
         )
     )
 
-    write = run.journal.reader("engine")
+    write, engine_steps = run.journal.reader("engine"), timeline.EngineSteps()
 
     def on_line(line: Line) -> None:
         write(line)
         foresight.see(line.text)
+        if begun := engine_steps.see(line.text):
+            run.report.step("engine", begun)
         if step := loading.step_of(line.text):
             run.report.progress("engine", detail=step)
             if step == loading.LOADED:
@@ -305,6 +309,7 @@ def start_engine(
 
     ahead = prepared.loading.begin(run.journal, lambda words: run.report.progress("engine", detail=words))
     run.supervisor.on_close(lambda: ahead.close("the container stops"))
+    run.report.step("engine", timeline.STEPS[0])
     child = run.supervisor.spawn("engine", command.argv, env=env, cwd=private / "home", on_line=on_line)
     on_spawn(child)
     loading.await_engine(
@@ -340,10 +345,19 @@ def warm_up(run: Run, front: Front, profile: Profile, served_name: str) -> Basel
         run.report.progress("warmup", detail=words)
 
     images = profile.model.sees_images and run.settings.max_images > 0
-    return warmup.warm_up(front, served_name, images=images, on_step=on_step)
+    on_answer = partial(run.report.took, "warmup")
+    return warmup.warm_up(front, served_name, images=images, on_step=on_step, on_answer=on_answer)
 
 
-def watch(run: Run, front: Front, device: Device, baseline: Baseline, on_sick: Callable[[NimctlError], None]) -> Canary:
+def watch(
+    run: Run,
+    front: Front,
+    device: Device,
+    baseline: Baseline,
+    *,
+    on_sick: Callable[[NimctlError], None],
+    on_flight: Callable[[bool], None],
+) -> Canary:
     """Look after the engine while it serves; `on_sick` is called from another thread, at most once."""
     engine = run.supervisor.find("engine")
     working = (lambda: usage(engine.pid).cpu) if engine is not None and device == "cpu" else None
@@ -355,6 +369,7 @@ def watch(run: Run, front: Front, device: Device, baseline: Baseline, on_sick: C
         timeout=run.settings.canary_timeout,
         on_sick=on_sick,
         on_doubt=lambda words: run.journal.warning("canary", words),
+        on_flight=on_flight,
         work=working,
     )
     watching.start()

@@ -8,6 +8,7 @@ second time: nothing else is asked here.
 
 import base64
 import struct
+import time
 import zlib
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
@@ -56,16 +57,24 @@ def picture(side: int = _SIDE) -> bytes:
 
 
 def warm_up(
-    front: Front, model: str, *, images: bool, on_step: Callable[[str], None], timeout: float = ANSWER_SECONDS
+    front: Front,
+    model: str,
+    *,
+    images: bool,
+    on_step: Callable[[str], None],
+    on_answer: Callable[[str, float], None] = lambda kind, seconds: None,
+    timeout: float = ANSWER_SECONDS,
 ) -> Baseline:
     """Have a text, a tool call and, with `images`, a picture answered; then take the reading that the canary needs.
 
     Raises `warmup-failed` unless text and picture are answered, `engine-answers-garbage` where probabilities are NaN.
     A model that cannot be given tools is served without: that its grammars are cold is said with `on_step`.
+    `on_answer` gets the seconds of each request.
     """
     asked = {"text": _ask_text, "tool": _ask_tool, **({"image": _ask_image} if images else {})}
     on_step(f"requests: {', '.join(asked)}")
     answers: SimpleQueue[tuple[str, Answer | NimctlError]] = SimpleQueue()
+    began = time.monotonic()
 
     def ask(kind: str) -> None:
         try:
@@ -79,6 +88,7 @@ def warm_up(
         kind, answer = answers.get()
         if isinstance(answer, NimctlError):
             raise answer
+        on_answer(kind, time.monotonic() - began)
         if kind == "tool" and 400 <= answer.status < 500:
             on_step(f"no tool call: it is answered with {answer.status}")
         else:

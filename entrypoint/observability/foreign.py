@@ -38,7 +38,7 @@ _GENERIC = re.compile(
 )
 _RANK = re.compile(r"\[rank\d+\]:\s?")
 _TRACEBACK = re.compile(r"(?:.*\s)?(?:Traceback|Exception Group Traceback) \(most recent call last\):")
-_CHAIN = re.compile(r"During handling of the above|The above exception was|Traceback \(most recent")
+_CHAIN = re.compile(r"During handling of the above|The above exception was")
 _GRAVE = re.compile(
     r"[\w.]*(?:Error|Exception)\b(?::|$)|Fatal Python error|Segmentation fault|Bus error|Killed|Aborted"
     r"|terminate called|\S* ?(?:serve: )?error: "

@@ -20,6 +20,7 @@ from entrypoint.observability.reader import Reader
 from nimctl.core.errors import NimctlError
 from nimctl.core.logshape import Record, as_json, as_text
 from nimctl.core.secret import Secret, redact
+from nimctl.core.stages import Stage
 
 _LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 _MOST_WAITING = 16 * 2**20  # characters that wait for a slow reader
@@ -71,8 +72,21 @@ class Journal:
         """Something that programs look for: `event` and `members` are told in JSON, the message in both forms."""
         self._say("INFO", stage, message, {"event": name, **members})
 
+    def stage(self, stage: Stage) -> None:
+        """A stage of the start began or ended."""
+        seconds = stage.seconds or 0.0
+        if stage.state == "running":
+            self._say("INFO", stage.name, "the stage begins", {"event": "stage_begin"})
+            return
+        why = f" ({stage.error_id})" if stage.error_id else ""
+        members: dict[str, Any] = {"event": "stage_end", "state": stage.state, "seconds": seconds}
+        if stage.steps:
+            members["steps"] = {step.name: step.seconds for step in stage.steps}
+        self._say("INFO", stage.name, f"the stage is {stage.state}{why} after {seconds:.1f} s", members)
+
     def failure(self, error: NimctlError, more: Mapping[str, Any]) -> None:
         """The last line on stdout, an object in both forms; for people a block on stderr as well."""
+        self._settle()
         document = {"event": "failed", "error": error.to_json(), **more}
         if self._json:  # where both streams end in one place, every line must be an object
             cleaned = json.loads(self.clean(json.dumps(document)))
@@ -110,16 +124,20 @@ class Journal:
 
     def close(self, seconds: float = _CLOSE_SECONDS) -> None:
         """Write what waits, for so many seconds at most; later lines are written at once."""
-        with self._wake:
-            readers = tuple(self._readers)
-        for reader in readers:
-            reader.settle(older_than=0.0)
+        self._settle()
         with self._wake:
             writer, self._writing = self._writer, False
             self._wake.notify_all()
         if writer is not None:
             writer.join(seconds)
             self._writer = None
+
+    def _settle(self) -> None:
+        """Have the readers pass on what they hold back."""
+        with self._wake:
+            readers = tuple(self._readers)
+        for reader in readers:
+            reader.settle(older_than=0.0)
 
     def _say(self, level: str, stage: str, message: str, more: dict[str, Any] | None = None) -> None:
         if _LEVELS[level] < self._least:

@@ -10,13 +10,15 @@ from typing import Any
 
 from entrypoint.state import State, write_atomically
 from nimctl.core.errors import NimctlError
-from nimctl.core.stages import NAMES, Figure, Stage, StartupReport
+from nimctl.core.stages import NAMES, Figure, Stage, StartupReport, Step
 
 # Byte progress comes thousands of times a second; people and clients look a few times a second.
 _LEAST_INTERVAL = 0.2
 
 # What a stage that is over no longer has.
 _AT_REST: dict[str, Any] = {"eta": None, "rate": None, "connections": None, "phase": None, "files": ()}
+
+_MOST_STEPS = 30
 
 _COMING_UP = ("starting", "restarting")
 
@@ -43,6 +45,9 @@ class Report:
         self._began = clock()
         self._stage_began: dict[str, float] = {}
         self._lost = False  # what the running start started is gone: it may no longer say that it is ready
+        self._in_steps: set[str] = set()  # stages whose last step runs until the next, or until the stage ends
+        self._tell: Callable[[Stage], None] = lambda stage: None
+        self._downloaded = 0
         self._report = StartupReport("starting", tuple(Stage(name) for name in NAMES), version)
         self._write(full=True)
 
@@ -56,6 +61,18 @@ class Report:
         """Seconds since the start began."""
         return self._clock() - self._began
 
+    @property
+    def downloaded(self) -> int:
+        """Bytes of weights that were fetched."""
+        return self._downloaded
+
+    def listen(self, tell: Callable[[Stage], None]) -> None:
+        """Have `tell` called with each stage as it begins and ends; at once with those that have ended."""
+        self._tell = tell
+        for stage in self._report.stages:
+            if stage.state == "done":
+                tell(stage)
+
     @contextmanager
     def stage(self, name: str, *, began: float | None = None) -> Iterator[None]:
         """The time of one stage; an error that leaves the block fails the stage, and is passed on."""
@@ -63,8 +80,10 @@ class Report:
             if name == _FIRST_OF_A_START:
                 self._lost = False
             self._stage_began[name] = self._clock() if began is None else began
-            self._update(name, state="running")
+            self._in_steps.discard(name)
+            self._update(name, state="running", steps=())
             self._write(full=True)
+        self._tell(self._find(name))
         try:
             yield
         except BaseException as error:
@@ -72,10 +91,12 @@ class Report:
                 # what nobody translated is told by `failed`: a bug, or only the echo of a process that died
                 self._update(name, state="failed", error_id=error.id if isinstance(error, NimctlError) else None)
                 self._write(full=True)
+            self._tell(self._find(name))
             raise
         with self._lock:
             self._update(name, state="done", **_AT_REST)
             self._write(full=True)
+        self._tell(self._find(name))
 
     def describe(
         self, *, model: str | None = None, layout: str | None = None, figures: tuple[Figure, ...] = ()
@@ -91,11 +112,41 @@ class Report:
             )
             self._write(full=True)
 
+    def step(self, stage: str, name: str) -> None:
+        """A part of the running stage begins; the one before it ends with that."""
+        with self._lock:
+            if self._find(stage).state == "running":
+                self._begin_step(stage, name)
+                self._write(full=False)
+
+    def took(self, stage: str, name: str, seconds: float) -> None:
+        """A part of the running stage, beside which others may run, ended just now and took so long."""
+        with self._lock:
+            found = self._find(stage)
+            if found.state == "running":
+                ended = self._clock() - self._stage_began[stage]
+                part = Step(name, round(max(0.0, ended - seconds), 3), round(seconds, 3))
+                steps = sorted((*found.steps, part), key=lambda one: one.began)
+                self._update(stage, steps=tuple(steps))
+
+    def _begin_step(self, stage: str, name: str) -> None:
+        if len(self._find(stage).steps) >= _MOST_STEPS:
+            return
+        self._update(stage)  # the step before it ends now
+        began = round(self._clock() - self._stage_began[stage], 3)
+        self._in_steps.add(stage)
+        self._update(stage, steps=(*self._find(stage).steps, Step(name, began, 0.0)))
+
     def progress(self, name: str, **changes: Any) -> None:
         """How far the running stage is: any of the fields of `Stage`; written at most every 0.2 s."""
         with self._lock:
-            if self._find(name).state != "running":
+            found = self._find(name)
+            if found.state != "running":
                 return
+            if (phase := changes.get("phase")) is not None and phase not in (found.phase, "done"):
+                self._begin_step(name, phase)
+            if changes.get("phase") == "fetching" and found.phase == "fetching":
+                self._downloaded += max(0, (changes.get("bytes") or 0) - (found.bytes or 0))
             self._update(name, **changes)
             if self._clock() - self._written >= _LEAST_INTERVAL:
                 self._write(full=False)
@@ -157,6 +208,10 @@ class Report:
     def _update(self, name: str, **changes: Any) -> None:
         if name in self._stage_began:
             changes["seconds"] = round(self._clock() - self._stage_began[name], 3)
+            steps = changes.get("steps", self._find(name).steps)
+            if steps and name in self._in_steps:
+                last = replace(steps[-1], seconds=round(max(0.0, changes["seconds"] - steps[-1].began), 3))
+                changes["steps"] = (*steps[:-1], last)
         stages = tuple(replace(s, **changes) if s.name == name else s for s in self._report.stages)
         self._report = replace(self._report, stages=stages)
 

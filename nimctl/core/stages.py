@@ -34,12 +34,22 @@ class StageFile:
 
 
 @dataclass(frozen=True)
+class Step:
+    """A part of a stage: it began so many seconds after the stage, and took `seconds`. Some run beside each other."""
+
+    name: str
+    began: float
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Stage:
-    """One named step. `seconds` runs while the stage runs; bytes are of this stage's own work (weights, loading).
+    """One named stage. `seconds` runs while the stage runs; bytes are of this stage's own work (weights, loading).
 
     `rate` is in bytes a second, `eta` in seconds. `retries` counts requests that were repeated. `phase` is what the
     stage is at: `resolving`, `waiting` (for another process), `fetching`, `verifying`, `done`. `files` are those it
-    works on while it runs, at most MOST_FILES, what moves first.
+    works on while it runs, at most MOST_FILES, what moves first. `steps` are its parts, in the order of their
+    beginnings; the last one's `seconds` run while the stage runs.
     """
 
     name: str
@@ -55,6 +65,7 @@ class Stage:
     connections: int | None = None
     phase: str | None = None
     files: tuple[StageFile, ...] = ()
+    steps: tuple[Step, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -118,9 +129,13 @@ def report_from_json(data: Any) -> StartupReport:
 
 def _known_stage(data: Any) -> Any:
     stage = _known(data, Stage)
-    if isinstance(stage, Mapping) and isinstance(stage.get("files"), list):
-        return {**stage, "files": [_known(file, StageFile) for file in stage["files"]]}
-    return stage
+    if not isinstance(stage, Mapping):
+        return stage
+    parts: tuple[tuple[str, type[Any]], ...] = (("files", StageFile), ("steps", Step))
+    told = {
+        name: [_known(one, kind) for one in stage[name]] for name, kind in parts if isinstance(stage.get(name), list)
+    }
+    return {**stage, **told}
 
 
 def _known(data: Any, kind: type[Any]) -> Any:

@@ -30,6 +30,24 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
+def say_odd_lines() -> None:
+    """What a log must stand: bytes that are no text, a huge line, a bar that is redrawn, tracebacks, no end."""
+    head = "(Worker_TP1 pid=77) ERROR 11-22 12:39:36 [core.py:5] "
+    frames = '  File "/opt/vllm/runner.py", line 12, in run\n    step()\n'
+    for text in (
+        b"\xff\xfe\x00 binary \x1b[31mred\x1b[0m\n",
+        b"x" * 100_000 + b"\n",
+        b"\r10%|#\r50%|#####\r100%|##########\n",
+        f"{head}worker failed\r\n{head}Traceback (most recent call last):\r\n{head}ValueError: seven\n".encode(),
+        f'Traceback (most recent call last):\n{frames}\nRuntimeError: {{"quoted": 1}}\n'.encode(),
+        "INFO:     déjà vu \u2028 \u2029 \x85 end\n".encode(),
+        b'{"levelname": "WARNING", "message": "from json"}\n{"not": "a record"}\n[]\nnull\n\n\n',
+        b"the key is nvapi-0123456789abcdef\n",
+    ):
+        sys.stdout.buffer.write(text)
+        sys.stdout.buffer.flush()
+
+
 def mode() -> str:
     return (PLACE / "mode").read_text() if (PLACE / "mode").exists() else "serve"
 
@@ -142,6 +160,8 @@ def main() -> None:
         line, code = DEATHS[mode()]
         say(line)
         sys.exit(code)
+    if mode() == "odd-lines":
+        say_odd_lines()
     if mode() == "hangs":
         time.sleep(3600)
     if mode() == "has-children":
