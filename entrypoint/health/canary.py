@@ -122,7 +122,7 @@ class Canary:
     def _run(self) -> None:
         before: NimctlError | None = None
         while not self._stopped.wait(self._interval if before is None else min(self._interval, _AGAIN_SECONDS)):
-            error = self._round(self._timeout * (_SECOND_PATIENCE if before is not None else 1.0))
+            error = self._round(second=before is not None)
             if self._stopped.is_set():
                 return
             self._on_flight(error is None)
@@ -133,8 +133,9 @@ class Canary:
                 self._on_doubt(f"{error.message}: {error.cause}; looking again")
             before = error
 
-    def _round(self, patience: float) -> NimctlError | None:
+    def _round(self, *, second: bool) -> NimctlError | None:
         """Send one canary and wait for it, however long that is, while the engine moves."""
+        patience = self._timeout * (_SECOND_PATIENCE if second else 1.0)
         abort, answers = Abort(), list[Answer]()
         over = threading.Event()
         self._abort = abort
@@ -153,19 +154,19 @@ class Canary:
         while not over.wait(min(1.0, patience / 4)):
             if still.see(self._clock(), self._counters(), self._work() if self._work else None):
                 abort()
-                return hangs(patience)
+                return hangs(patience, "a second small request" if second else "a small request")
             if self._stopped.is_set():
                 return None
         verdict = judge(self._baseline, answers[0]) if answers else Verdict("unknown", "it was not answered")
         return garbage(verdict.why) if verdict.state == "sick" else None
 
 
-def hangs(seconds: float) -> NimctlError:
+def hangs(seconds: float, what: str) -> NimctlError:
     """The error of an engine that stands still with work to do."""
     return NimctlError(
         "engine-hangs",
         "the engine hangs",
-        cause=f"a small request got no answer and none of its counters moved for {seconds:g} s",
+        cause=f"{what} got no answer and none of its counters moved for {seconds:g} s",
         fix="Look for GPU and link errors (`nimctl doctor`, Xid in dmesg); NIM_CANARY_TIMEOUT sets the patience.",
     )
 

@@ -28,6 +28,11 @@ class Clock:
         return self.now
 
 
+def canaries():
+    """The threads in which canaries live."""
+    return [t for t in threading.enumerate() if t.name == "canary"]
+
+
 class Flight:
     """A canary in the air: what the engine answers, what its counters show, and what was said about it."""
 
@@ -62,6 +67,7 @@ class Flight:
     def __exit__(self, *_):
         self.canary.stop()
         self.silent.set()
+        until(lambda: not canaries())
 
 
 def test_two_bad_answers_in_a_row_are_told_once():
@@ -70,7 +76,7 @@ def test_two_bad_answers_in_a_row_are_told_once():
         assert [e.id for e in flight.sick] == ["engine-answers-garbage"]
         assert "NaN" in flight.sick[0].cause
         assert len(flight.doubts) == 1
-        until(lambda: not any(t.name == "canary" for t in threading.enumerate()))
+        until(lambda: not canaries())
         assert len(flight.asked) == 3, "it ends with that"
 
 
@@ -103,7 +109,7 @@ def test_silence_under_load_is_no_hang(kind):
 def test_off_with_an_interval_of_0():
     sick = []
     Canary(lambda _: NAN, lambda: None, SOUND, interval=0, timeout=1, on_sick=sick.append).start()
-    assert not any(t.name == "canary" for t in threading.enumerate())
+    assert not canaries()
 
 
 def test_stop_ends_the_request_and_says_nothing():
@@ -114,7 +120,7 @@ def test_stop_ends_the_request_and_says_nothing():
         with one, other, pytest.raises(UnreachableError):
             flight.asked[0].watch(one)
         flight.silent.set()
-        until(lambda: not any(t.name == "canary" for t in threading.enumerate()))
+        until(lambda: not canaries())
         assert flight.sick == []
 
 
