@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from entrypoint import settings
+from entrypoint.actions.own import with_own_model
 from entrypoint.observability.journal import Journal
 from entrypoint.weights import transfers
 from nimctl.core.errors import NimctlError
@@ -22,7 +23,10 @@ T = TypeVar("T")
 _SECONDS_TO_LEAVE = 1.5
 _LOOK_EVERY = 0.1  # seconds; the handler of a signal runs in the main thread, which only waits
 _STOPS = (signal.SIGTERM, signal.SIGINT)
-_MODEL = "The model: --model-uri, else NIM_MODEL_PATH, else the weights of the recipe NIM_RECIPE."
+_MODEL = (
+    "The model: --model-uri, else NIM_MODEL_PATH, else the weights of the recipe NIM_RECIPE; profiles alone are\n"
+    "those of this image's own model (model-manifest prints them)."
+)
 _CODES = "Exit codes: 0 done, 2 usage, 4 key or terms, 6 weights or source, 9 cache or disk, 143 or 130 stopped."
 
 
@@ -121,9 +125,16 @@ class Desk:
             self.journal.info(stage, words)
 
 
-def desk(environ: Mapping[str, str], uri: str | None, output: Journal, *, machine: bool) -> Desk:
-    """The settings, with `uri` in the place of the model that the environment names. Raises as `settings.read`."""
-    chosen = settings.read({**environ, "NIM_MODEL_PATH": uri} if uri else environ)
+def desk(environ: Mapping[str, str], wish: argparse.Namespace, output: Journal) -> Desk:
+    """The settings, with the model that the command line names before the one of `environ`.
+
+    Profiles alone are those of the image's own model. Raises as `settings.read`.
+    """
+    if wish.model_uri:
+        environ = {**environ, "NIM_MODEL_PATH": wish.model_uri}
+    elif wish.profile or getattr(wish, "all", False):
+        environ = with_own_model(environ)
+    chosen, machine = settings.read(environ), bool(wish.json)
     journal = Journal(sys.stderr) if machine else output
     output.configure(level=chosen.log_level, secrets=chosen.secrets)
     journal.configure(level=chosen.log_level, secrets=chosen.secrets, as_json=chosen.jsonl)

@@ -46,7 +46,7 @@ def main(environ: Mapping[str, str], arguments: Sequence[str], output: Journal) 
     if wish.help:
         output.line(line.help())
         return 0
-    place = desk(environ, wish.model_uri, output, machine=wish.json)
+    place = desk(environ, wish, output)
     manifest = Path(wish.manifest_file).absolute() if wish.manifest_file else None
     if manifest is not None:
         require_writable(manifest)

@@ -46,7 +46,7 @@ def main(environ: Mapping[str, str], arguments: Sequence[str], output: Journal) 
         return 0
     if not wish.destination:
         raise line.wrong("no destination is named")
-    place = desk(environ, wish.model_uri, output, machine=wish.json)
+    place = desk(environ, wish, output)
     if (place.access.override or "").rstrip("/") == wish.destination.rstrip("/"):
         place = replace(place, access=replace(place.access, override=None))  # it is to be filled, not to be read
     models = wanted(place.chosen, wish.profile, everything=wish.all)

@@ -10,8 +10,9 @@ from dataclasses import replace
 
 from entrypoint import settings, steps
 from entrypoint.actions import table
+from entrypoint.actions.own import with_own_model
 from entrypoint.engine import invocation
-from entrypoint.engine.model import Model, engine_device, named_model, peeked
+from entrypoint.engine.model import Model, named_model, peeked
 from entrypoint.observability.journal import Journal
 from nimctl.core.address import without_secrets
 from nimctl.core.errors import NimctlError
@@ -20,23 +21,28 @@ from nimctl.core.gpus import Gpu
 from nimctl.core.planning.classes import Classed, classes_of
 from nimctl.core.planning.manifest import as_yaml, manifest_of
 from nimctl.core.planning.profiles import offered
-from nimctl.core.recipes import DEFAULT_MODEL, Recipe
+from nimctl.core.recipes import Recipe
 
 _HELP = {
     table.LIST_PROFILES: """usage: list-model-profiles [-h]
 
-Print the profiles of the model that NIM_RECIPE or NIM_MODEL_PATH names, by what these GPUs can do with them.
+Print the profiles of the model that NIM_RECIPE or NIM_MODEL_PATH names, else of this image's own, by what these GPUs
+can do with them.
 NIM_MODEL_PROFILE takes the id or the name of one. Engine arguments in NIM_PASSTHROUGH_ARGS and NIM_MAX_MODEL_LEN count.
 
 options:
-  -h, --help  show this text""",
+  -h, --help  show this text
+
+example: list-model-profiles""",
     table.MANIFEST: """usage: model-manifest [-h]
 
 Print the model manifest (schema 2) of the model that NIM_RECIPE or NIM_MODEL_PATH names, else of this image's own.
 It is the same on every host.
 
 options:
-  -h, --help  show this text""",
+  -h, --help  show this text
+
+example: model-manifest > model_manifest.yaml""",
 }
 
 # A GPU of which less than this share is in use counts as free: the driver itself takes a few hundred MB.
@@ -48,7 +54,7 @@ def list_profiles(environ: Mapping[str, str], arguments: Sequence[str], output: 
     if _asks_for_help(table.LIST_PROFILES, arguments, output):
         return 0
     # The list is for choosing a profile: the choice of the last time says nothing about the others.
-    chosen = replace(settings.read(environ), model_profile=None)
+    chosen = replace(settings.read(with_own_model(environ)), model_profile=None)
     _configure(chosen, output)
     recipe, hardware = _described(chosen, from_environment(environ)), steps.hardware_of(chosen)
     on_cpu = hardware.device == "cpu" and (recipe.cpu or chosen.gpus == "none")
@@ -62,8 +68,7 @@ def print_manifest(environ: Mapping[str, str], arguments: Sequence[str], output:
     """Print the manifest of the model, without one of the image's own. The exit code; raises NimctlError."""
     if _asks_for_help(table.MANIFEST, arguments, output):
         return 0
-    if not (environ.get("NIM_RECIPE") or environ.get("NIM_MODEL_PATH")):
-        environ = {**environ, "NIM_RECIPE": _own_model(environ)}
+    environ = with_own_model(environ)
     chosen = settings.read(environ)
     _configure(chosen, output)
     output.line(manifest_text(chosen, from_environment(environ)).rstrip("\n"))
@@ -93,12 +98,6 @@ def _asks_for_help(action: str, arguments: Sequence[str], output: Journal) -> bo
             fix=f"`{action} -h` shows its options.",
         )
     return False
-
-
-def _own_model(environ: Mapping[str, str]) -> str:
-    """The model of an image that nobody told which: the demo is the one that runs without GPU."""
-    asked = settings.read({**environ, "NIM_RECIPE": "demo"})
-    return "demo" if engine_device(asked, steps.installed_vllm()) == "cpu" else DEFAULT_MODEL
 
 
 def _configure(chosen: settings.Settings, output: Journal) -> None:

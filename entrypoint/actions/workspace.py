@@ -56,7 +56,7 @@ def download_model(environ: Mapping[str, str], arguments: Sequence[str], output:
     if wish.help:
         output.line(line.help())
         return 0
-    place = desk(environ, wish.model_uri, output, machine=wish.json)
+    place = desk(environ, wish, output)
     found = _brought(place, wish.profile, refresh=True)
     target = Path(wish.workspace_path) if wish.workspace_path else Path(tempfile.mkdtemp(prefix="workspace-"))
     _lay_out(place, found, target.absolute(), "links")
@@ -72,7 +72,7 @@ def create_store(environ: Mapping[str, str], arguments: Sequence[str], output: J
         return 0
     if not wish.model_store:
         raise line.wrong("-m/--model-store names no folder")
-    place = desk(environ, wish.model_uri, output, machine=wish.json)
+    place = desk(environ, wish, output)
     found = _brought(place, wish.profile, refresh=False)
     _lay_out(place, found, Path(wish.model_store).absolute(), "files")
     return 0

@@ -124,8 +124,9 @@ def test_help_and_wrong_options(on):
     assert json.loads(ran.stdout)["error"]["id"] == "usage"
 
 
-def test_something_must_be_named(on):
-    assert "error[config-invalid]" in on(None, "list-model-profiles", code=2).stderr
+def test_where_no_model_is_named_the_list_is_that_of_the_images_own(on):
+    named = on(None, "list-model-profiles", NIMCTL_ENGINE_DEVICE="cpu", NIM_RECIPE="demo").stdout
+    assert on(None, "list-model-profiles", NIMCTL_ENGINE_DEVICE="cpu").stdout == named
 
 
 @pytest.mark.parametrize(("device", "recipe"), [("cuda", "kimi-k2.5"), ("cpu", "demo")])
