@@ -35,6 +35,7 @@ def status(
         else:
             report = progress.look(runtime, handle)
             view.update(report)
+    out.timeline(report)
     if report.state != "ready":
         error = NimctlError(
             "not-ready",

@@ -21,11 +21,14 @@ from rich.text import Text
 
 from nimctl.core.errors import NimctlError
 from nimctl.core.secret import redact
-from nimctl.core.stages import PROGRESS_SCHEMA
+from nimctl.core.stages import PROGRESS_SCHEMA, StartupReport
+from nimctl.render.timeline import timeline
 from nimctl.render.views import StartupView, TransferView
 from nimctl.render.words import ago, amounts, left, moved, shown, size
 
 __all__ = ["Mode", "Output", "StartupView", "TransferView", "ago", "amounts", "left", "moved", "size"]
+
+_WIDTH = 80  # of what is drawn
 
 Mode = Literal["human", "quiet", "json"]
 
@@ -191,6 +194,12 @@ class Output:
                 yield StartupView(self, live)
         else:
             yield StartupView(self, None)
+
+    def timeline(self, report: StartupReport) -> None:
+        """The stages and their parts as bars, for people alone."""
+        if self.mode == "human":
+            for line, style in timeline(report, min(self.console.width, _WIDTH)):
+                self.console.print(Text(line, style=style), soft_wrap=True)
 
     def progress_line(self, progress: Mapping[str, Any]) -> None:
         """One line of JSON on stderr, in JSON mode only: how far a long step is, for CI."""

@@ -2,15 +2,19 @@
 
 import io
 import json
+import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
 from nimctl.core.errors import NimctlError
 from nimctl.core.fetch import FileProgress, Progress
-from nimctl.core.stages import Stage, StartupReport
+from nimctl.core.stages import Stage, StartupReport, Step
 from nimctl.doctor.model import failed, passed
 from nimctl.render import Output, ago, amounts, moved, size
+from nimctl.render.timeline import timeline
 
 KEY = "nvapi-abcdefgh12345678"
 
@@ -134,3 +138,57 @@ def test_in_json_mode_progress_is_lines_of_json_on_stderr(capsys: pytest.Capture
 )
 def test_ages(seconds: float | None, words: str) -> None:
     assert ago(seconds) == words
+
+
+SLOW = StartupReport(
+    "ready",
+    (
+        Stage("settings", "done", 0.02),
+        Stage("weights", "done", 1200.0, steps=(Step("resolving", 0.0, 2.0), Step("fetching", 2.0, 1198.0))),
+        Stage(
+            "engine", "done", 400.0, steps=(Step("imports", 0.0, 100.0), Step("a [b]very long name[/b]", 100, 300.0))
+        ),
+        Stage("warmup", "failed", 100.0, steps=(Step("text", 0.0, 40.0), Step("image", 0.0, 100.0))),
+        Stage("ready"),
+    ),
+    "1.0",
+)
+
+
+def test_a_start_is_drawn_in_time_within_80_columns() -> None:
+    out, screen = output("human", terminal=True)
+    out.timeline(SLOW)
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in screen.getvalue().splitlines()]
+    assert all(len(line) <= 80 for line in lines)
+    assert lines == [
+        "settings          0.0 s  ▏",
+        "weights       1,200.0 s  " + "█" * 39,
+        "  resolving       2.0 s  ▏",
+        "  fetching    1,198.0 s  " + "█" * 39,
+        "engine          400.0 s  " + " " * 39 + "█" * 13,
+        "  imports       100.0 s  " + " " * 39 + "█" * 3,
+        "  a [b]very l   300.0 s  " + " " * 42 + "█" * 10,
+        "warmup          100.0 s  " + " " * 52 + "█" * 3,
+        "  text           40.0 s  " + " " * 52 + "█",
+        "  image         100.0 s  " + " " * 52 + "█" * 3,
+        "in all        1,700.0 s",
+    ]
+
+
+def test_no_timeline_without_time_and_none_for_machines() -> None:
+    for mode, report in (
+        ("human", StartupReport("starting", (Stage("settings"),), "1.0")),
+        ("json", SLOW),
+        ("quiet", SLOW),
+    ):
+        out, screen = output(mode)
+        out.timeline(report)
+        assert screen.getvalue() == ""
+
+
+@given(st.lists(st.tuples(st.floats(0, 1e6), st.floats(0, 1e6), st.floats(0, 1e6)), max_size=8), st.integers(20, 200))
+def test_every_part_has_a_bar_and_no_line_is_too_wide(parts: list[tuple[float, float, float]], width: int) -> None:
+    stages = tuple(Stage("engine", "done", a, steps=(Step("s", b, c),)) for a, b, c in parts)
+    lines = timeline(StartupReport("ready", stages, "1.0"), max(40, width))
+    assert all(len(line) <= max(40, width) + 5 for line, _ in lines)
+    assert all("█" in line or "▏" in line for line, _ in lines[:-1])
