@@ -11,13 +11,17 @@ runs beside it, so that a signal never waits. Only what nginx needs is imported 
 
 import json
 import os
+import signal
 import time
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from entrypoint.engine.nodes import role_of
 from entrypoint.front import Front, check_port, command, find_nginx, front_of, prepare
 from entrypoint.front.counting import RequestCounts, reopen_logs
 from entrypoint.front.renewal import Renewal
+from entrypoint.group import Over
+from entrypoint.group.membership import Membership
 from entrypoint.observability import timeline
 from entrypoint.observability.failure import bug, tell
 from entrypoint.observability.journal import Journal
@@ -56,10 +60,13 @@ class Server:
         self.report = report
         self.journal = journal
         self.supervisor = Supervisor()
-        self.run = Run(settings, os.environ, state, report, journal, self.supervisor)
+        self.members = Membership(role_of(settings, os.environ), journal, report)
+        self.run = Run(settings, os.environ, state, report, journal, self.supervisor, self.members)
         self.metrics = Metrics(state.metrics, {"version": __version__})
         self._guardian = Guardian()
-        self._budget = Budget(settings.engine_restarts, settings.engine_restart_window)
+        # A rank cannot come back to the others: they end, and start, all together.
+        restarts = settings.engine_restarts if self.members.role.alone else 0
+        self._budget = Budget(restarts, settings.engine_restart_window)
         self._front: Front | None = None
         self._witness: Witness | None = None
         self._canary: Canary | None = None
@@ -78,6 +85,7 @@ class Server:
                 if code is not None:
                     return code
         finally:
+            self.members.leave()
             self.supervisor.kill_all()  # nothing is left behind, whatever happened above
 
     def _first_start(self) -> None:
@@ -86,7 +94,7 @@ class Server:
         self._start()
 
     def _raise_front(self) -> Front:
-        front = front_of(self.settings, self.state, os.urandom(32).hex())
+        front = front_of(self.settings, self.state, os.urandom(32).hex(), api=self.members.role.leads)
         check_tls = None
         if front.tls is not None:
             from entrypoint.front import tls  # noqa: PLC0415 (it needs `ssl`)
@@ -122,12 +130,16 @@ class Server:
             hardware = steps.find_gpus(run)
         with stage("profile"):
             profile = steps.choose_profile(run, hardware)
+            steps.join_group(run, hardware, profile)
         with stage("weights"):
             snapshots = steps.fetch_weights(run, profile)
         with stage("engine"):
             served_name = steps.start_engine(
                 run, hardware, profile, snapshots, cache_writable=writable, on_spawn=self._guard_engine
             )
+        if not self.members.role.leads:
+            self._follow()
+            return
         with stage("warmup"):
             steps.describe_api(run, self._front)
             baseline = steps.warm_up(run, self._front, profile, served_name)
@@ -144,6 +156,13 @@ class Server:
         elapsed, told = self.report.elapsed, timeline.in_words(self.report.current)
         self.metrics.first_ready(elapsed)
         self.journal.event("ready", "ready", f"{served_name} after {elapsed:.1f} s: {told}", seconds=round(elapsed, 3))
+
+    def _follow(self) -> None:
+        """A follower has no API that could be warmed up: it is ready when its leader is."""
+        with self.report.stage("warmup"):
+            _steps().follow_warm_up(self.run)
+        self.report.ready()
+        self.journal.info("ready", f"{self.members.role.name} serves after {self.report.elapsed:.1f} s")
 
     def _guard_engine(self, child: Child) -> None:
         self._guardian.guard(child.pid)
@@ -185,8 +204,8 @@ class Server:
 
     def _answer(self, event: Event) -> int | None:
         """What an event leads to: an exit code, or None where the server goes on."""
-        if isinstance(event, Stop):
-            return self._stop(event)
+        if isinstance(event, (Stop, Over)):
+            return self._stop(event) if isinstance(event, Stop) else self._group_over(event)
         if isinstance(event, Died):
             return self._died(event)
         if event.number != self.supervisor.starts or (isinstance(event, Finished) and isinstance(event.error, Moot)):
@@ -205,10 +224,18 @@ class Server:
 
         self._look_away()
         self.journal.info("stop", f"signal {event.signal}: stopping")
-        ending.drain_and_stop(self.supervisor, self.state, self.report, self.journal, self.settings.drain_seconds)
+        ending.drain_and_stop(self.run)
         self._leave_in_order()
         self.journal.info("stop", "stopped")
         return 128 + event.signal
+
+    def _group_over(self, event: Over) -> int:
+        """Another node has ended, or was told to: so do we, for the same cause."""
+        self.report.withdraw()
+        if event.error is None:
+            self.journal.info("group", event.told)
+            return self._stop(Stop(signal.SIGTERM))
+        return self._fail(event.error, None, of_group=True)
 
     def _leave_in_order(self) -> None:
         """Let a download, which knows that we stop, give up its place in the cache."""
@@ -280,8 +307,10 @@ class Server:
         self.supervisor.run_start(lambda: self._start_again(pause))
         return None
 
-    def _fail(self, error: NimctlError, dead: Child | None) -> int:
+    def _fail(self, error: NimctlError, dead: Child | None, *, of_group: bool = False) -> int:
         self._look_away()
+        if not of_group:
+            error = self.members.fail(error, tuple(dead.lines) if dead is not None else ())
         from entrypoint.processes import crash, ending  # noqa: PLC0415
 
         document = self._crash(error, dead)

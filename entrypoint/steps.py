@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from threading import Thread
 
-from entrypoint.engine import compiled, environment, invocation, loading, warmstart
+from entrypoint.engine import compiled, environment, invocation, loading, nodes, warmstart
 from entrypoint.engine.drafts import Draft
 from entrypoint.engine.foresight import Foresight, planned
 from entrypoint.engine.model import (
@@ -26,10 +26,13 @@ from entrypoint.engine.model import (
     gpus_to_use,
     named_model,
     on_gpus,
+    over_nodes,
     require_device,
     with_draft,
 )
+from entrypoint.engine.nodes import ALONE, Role
 from entrypoint.front import Front, describing, documents
+from entrypoint.group.facts import digest_of_weights, facts
 from entrypoint.health import canary, warmup
 from entrypoint.health.canary import Canary
 from entrypoint.health.judging import Baseline
@@ -46,6 +49,7 @@ from entrypoint.weights.checkpoint import Checkpoint
 from entrypoint.weights.supplies import Snapshots, Supplies, about
 from nimctl import __version__
 from nimctl.core.cache import PRIVATE_MODE, CachePaths
+from nimctl.core.engine_options import parse_options
 from nimctl.core.errors import NimctlError
 from nimctl.core.fetch import Progress, Stop, from_environment
 from nimctl.core.gpus import Gpu, GpuInventory
@@ -57,6 +61,7 @@ from nimctl.core.planning.deciding import Request
 from nimctl.core.planning.plan import Plan
 
 _FRONT_SECONDS = 10.0
+_POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -113,18 +118,19 @@ def probe_cache(run: Run) -> bool:
 
 def find_gpus(run: Run) -> Hardware:
     """Look at the GPUs once and choose those that were asked for."""
-    found = hardware_of(run.settings)
+    found = hardware_of(run.settings, run.members.role)
     inventory = found.inventory
     seen = ", ".join(f"{g.index} {g.name or 'unknown'}" for g in inventory.gpus) or f"none ({inventory.state})"
     run.journal.info("gpus", f"engine for {found.device}; GPUs visible: {seen}; asked for: {run.settings.gpus}")
     return found
 
 
-def hardware_of(settings: Settings) -> Hardware:
-    """What is there for what was asked. Raises `gpu-lost`, `gpu-spec-invalid`."""
+def hardware_of(settings: Settings, role: Role = ALONE) -> Hardware:
+    """What is there for what was asked, on this node and the others like it. Raises `gpu-lost`, `gpu-spec-invalid`."""
     version, inventory, memory = installed_vllm(), read_inventory(), host_memory()
     gpus = gpus_to_use(settings, inventory)
     cluster = cluster_of(gpus, memory_total=memory.total, memory_available=memory.available)
+    cluster = over_nodes(cluster, role)
     return Hardware(engine_device(settings, version), version, inventory, gpus, cluster)
 
 
@@ -169,6 +175,28 @@ def choose_profile(run: Run, hardware: Hardware) -> Profile:
     return Profile(model, layout, supplies, decision.plan)
 
 
+def join_group(run: Run, hardware: Hardware, profile: Profile) -> None:
+    """Meet the other nodes before anything is fetched, so that what does not fit is told first."""
+    if run.members.role.alone:
+        return
+    command = invocation.build_command(
+        run.settings, profile.model, hardware.device, profile.layout, snapshot="", state=run.state
+    )
+    model, used = profile.model, profile.layout.used
+    run.members.join(
+        facts(
+            release=__version__,
+            engine=hardware.vllm_version,
+            model=model.source if "://" in model.weights else model.served_names[0],
+            layout=profile.layout.name,
+            gpus=f"{len(used)} x {hardware.gpus[0].name}" if used and hardware.gpus else hardware.device,
+            options=parse_options(command.argv[command.argv.index("--uds") :]),
+        ),
+        patience=run.settings.nodes_timeout,
+        on_over=run.supervisor.post,
+    )
+
+
 def open_supplies(run: Run, model: Model, draft: Draft | None) -> Supplies:
     """The weights of `model` and the `draft`, with the keys of this moment; whoever stops us stops their download."""
     stop = Stop()
@@ -201,7 +229,7 @@ def fetch_weights(run: Run, profile: Profile) -> Snapshots:
         "manifest": documents.manifest(profile.model, snapshot),
         "license": licence,
         "metadata": documents.metadata(
-            profile.model, profile.layout, __version__, licence, len(profile.layout.used)
+            profile.model, profile.layout, __version__, licence, run.members.role.nodes * len(profile.layout.used)
         ),
     }  # fmt: skip
     for name, document in written.items():
@@ -246,6 +274,7 @@ def prepare_engine(
         state=run.state,
         draft=str(snapshots.draft) if snapshots.draft else None,
     )
+    command = replace(command, argv=nodes.placed(command.argv, run.members.arguments()))
     loads = warmstart.loading(command.argv, snapshots.weights, profile.layout, run.settings)
     command = replace(command, argv=(*command.argv, *loads.words))
     names = [gpu.name for gpu in hardware.gpus]
@@ -281,7 +310,8 @@ def start_engine(
     if theirs is not None and theirs != ours:
         told = f"CUDA_VISIBLE_DEVICES={theirs} is replaced by {ours}: NIM_GPUS is what chooses GPUs here"
         run.journal.warning("engine", told)
-    env = environment.with_own_package(env, Path(__file__).parent.parent)
+    await_nodes(run, snapshots)
+    env = environment.with_own_package({**env, **run.members.environment(env)}, Path(__file__).parent.parent)
     run.journal.info("engine", f"starting: {' '.join(command.argv)}")
 
     foresight = Foresight(
@@ -312,19 +342,43 @@ def start_engine(
     run.report.step("engine", timeline.STEPS[0])
     child = run.supervisor.spawn("engine", command.argv, env=env, cwd=private / "home", on_line=on_line)
     on_spawn(child)
+    name, leads = command.served_names[0], run.members.role.leads
     loading.await_engine(
         child,
-        run.state.engine_socket,
-        command.served_names[0],
+        lambda: loading.serves(run.state.engine_socket, name) if leads else run.members.engine_is_up(),
         stall_seconds=run.settings.stall_seconds,
         still_wanted=lambda: not run.supervisor.closed,
+        idle=run.members.idle,
     )
     ahead.close("the engine serves" if child.exit is None else "the engine ended")
     if child.exit is not None or run.supervisor.closed:
         raise Moot
     prepared.caches.count()
-    run.report.describe(figures=foresight.tell(run.journal))
-    return command.served_names[0]
+    if leads:
+        run.report.describe(figures=foresight.tell(run.journal))
+    return name
+
+
+def await_nodes(run: Run, snapshots: Snapshots) -> None:
+    """Return when the weights of every node lie ready: an engine that waits for another says nothing and may time out.
+
+    Raises `node-unreachable`, and Moot where nobody wants it any more.
+    """
+    if run.members.role.alone:
+        return
+    run.members.await_start(digest_of_weights(snapshots.weights), wanted=lambda: not run.supervisor.closed)
+    run.report.progress("engine", detail=None)
+    if run.supervisor.closed:
+        raise Moot
+
+
+def follow_warm_up(run: Run) -> None:
+    """Return when the leader is ready. Raises Moot where our rank ends before."""
+    engine = run.supervisor.find("engine")
+    run.report.progress("warmup", detail="the leader warms up")
+    while not run.members.is_ready():
+        if engine is None or engine.exit is not None or run.supervisor.wait_closed(_POLL_SECONDS):
+            raise Moot
 
 
 def describe_api(run: Run, front: Front) -> None:

@@ -46,18 +46,23 @@ def serves(socket_path: Path, name: str) -> bool:
 
 
 def await_engine(
-    child: Child, socket_path: Path, name: str, *, stall_seconds: float, still_wanted: Callable[[], bool]
+    child: Child,
+    is_up: Callable[[], bool],
+    *,
+    stall_seconds: float,
+    still_wanted: Callable[[], bool],
+    idle: Callable[[float], float] = lambda own: own,
 ) -> None:
-    """Return once the engine serves `name`, or once it is no longer wanted (it died, or we are told to stop).
+    """Return once the engine is up, or once it is no longer wanted (it died, or we are told to stop).
 
     Raises `engine-stalled` after `stall_seconds` without a line of output, work of the CPU or reading from storage in
-    any of its processes. A load of hours that goes on is no stall.
+    any of its processes. A load of hours that goes on is no stall; `idle` may know of others who load, and it waits.
     """
     watch = StallWatch(child.pid, time.monotonic)
     while still_wanted() and child.exit is None:
-        if serves(socket_path, name):
+        if is_up():
             return
-        if watch.idle_seconds(child.line_count) > stall_seconds:
+        if idle(watch.idle_seconds(child.line_count)) > stall_seconds:
             last = child.lines[-1] if child.lines else "nothing was written"
             raise NimctlError(
                 "engine-stalled",

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from nimctl.core.engine_options import Option, parse_options
+from nimctl.core.engine_options import Option, options_of, parse_options
 from nimctl.core.errors import NimctlError
 
 NODES, RANK, LEADER, PORT, HEADLESS = "nnodes", "node-rank", "master-addr", "master-port", "headless"
@@ -223,6 +223,17 @@ def _check(role: Role, settings: Asked, options: Mapping[str, Option]) -> None:
 
 def _wrong(message: str, cause: str, fix: str) -> NimctlError:
     return NimctlError("config-invalid", message, cause=cause, fix=fix)
+
+
+def placed(argv: Sequence[str], arguments: Mapping[str, str | int | float | bool]) -> tuple[str, ...]:
+    """The engine's command line `argv` with the options of this rank, whatever was said of them before."""
+    if not arguments:
+        return tuple(argv)
+    begin = argv.index("--uds")
+    words = (
+        word for option in (*without(parse_options(argv[begin:])), *options_of(arguments)) for word in option.words
+    )
+    return (*argv[:begin], *words)
 
 
 def without(options: Sequence[Option]) -> tuple[Option, ...]:

@@ -21,8 +21,11 @@ from nimctl.core.errors import NimctlError
 __all__ = ["Front", "Tls", "check_port", "command", "find_nginx", "front_of", "open_requests", "prepare", "render"]
 
 
-def front_of(settings: Settings, state: State, token: str) -> Front:
-    """The front that the settings ask for. Raises `config-invalid` for unreadable keys and TLS without files."""
+def front_of(settings: Settings, state: State, token: str, *, api: bool = True) -> Front:
+    """The front that the settings ask for; `api` is False on a node that follows another.
+
+    Raises `config-invalid` for unreadable keys and TLS without files.
+    """
     tls = None
     if settings.ssl_mode is not None:
         key = _named(settings.ssl_key, "NIM_SSL_KEY_PATH", settings.ssl_mode)
@@ -45,6 +48,7 @@ def front_of(settings: Settings, state: State, token: str) -> Front:
         ),
         max_body_mib=settings.max_body_mib,
         sagemaker=settings.sagemaker,
+        api=api,
         way_in=state.public_socket if tls is not None else None,
     )
 

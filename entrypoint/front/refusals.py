@@ -58,6 +58,7 @@ def refusals(max_body_mib: int) -> tuple[Refusal, ...]:
     needs_key = "A valid key is needed: Authorization: Bearer KEY, or x-api-key: KEY"
     size = f"The request body is larger than {max_body_mib} MiB, the limit that NIM_MAX_BODY_MIB sets"
     refused_certificate = "The client certificate is not accepted: it must be valid and of an authority known here"
+    elsewhere = "This node has no API: it follows another one, which has (NIM_LEADER_ADDRESS)"
     return (
         Refusal(400, 400, wrong, bad, "The request line or a header cannot be understood"),
         Refusal(401, 401, "AuthenticationError", "authentication_error", needs_key, unauthorised),
@@ -69,6 +70,7 @@ def refusals(max_body_mib: int) -> tuple[Refusal, ...]:
         Refusal(413, 413, "RequestTooLargeError", "request_too_large", size),
         Refusal(414, 414, wrong, bad, "The address is too long"),
         Refusal(415, 415, "UnsupportedMediaTypeError", bad, "The body must be sent without Content-Encoding"),
+        Refusal(421, 421, "MisdirectedRequestError", bad, elsewhere),
         Refusal(494, 431, wrong, bad, "The headers are too large"),
         Refusal(495, 403, "PermissionDeniedError", "permission_error", refused_certificate),
         Refusal(497, 400, wrong, bad, "This port speaks HTTPS: use https://"),

@@ -65,7 +65,8 @@ class Tls:
 class Front:
     """Where the front listens and whom it lets in; `token` is the header value that lets our own requests through.
 
-    `way_in` is the socket for those while the public port speaks TLS, for which we have no client certificate.
+    `way_in` is the socket for those while the public port speaks TLS, for which we have no client certificate. Without
+    `api` no request reaches the engine: another node answers them.
     """
 
     host: str
@@ -77,6 +78,7 @@ class Front:
     cors: Cors = field(default_factory=Cors)
     max_body_mib: int = 64
     sagemaker: bool = False
+    api: bool = True
     way_in: Path | None = None
 
     @property
@@ -218,6 +220,8 @@ def _answer(route: Route, front: Front, state: State) -> str:
 
 def _from_engine(route: Route, front: Front) -> str:
     """To the engine goes the path of the table, however the client spelled it."""
+    if not front.api:
+        return "return 421;"
     lines = []
     if route.methods == ("POST",):
         lines.append('if ($http_content_encoding !~* "^(identity)?$") { return 415; }')

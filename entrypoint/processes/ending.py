@@ -4,9 +4,11 @@ import signal
 import time
 
 from entrypoint.front import open_requests
+from entrypoint.group import Over
+from entrypoint.group.membership import Membership
 from entrypoint.observability.journal import Journal
-from entrypoint.observability.report import Report
 from entrypoint.processes.supervisor import Died, Stop, Supervisor
+from entrypoint.run import Run
 from entrypoint.state import State
 from entrypoint.unixhttp import UnreachableError, get_unix
 
@@ -16,19 +18,26 @@ MARGIN_SECONDS = 5.0
 _QUICK_SECONDS = 1.0
 
 
-def drain_and_stop(
-    supervisor: Supervisor, state: State, report: Report, journal: Journal, drain_seconds: float
-) -> None:
-    """Refuse new requests, let the running ones finish, end engine and front. A second signal cuts it short."""
+def drain_and_stop(run: Run) -> None:
+    """Refuse new requests, let the running ones finish, end engine and front. A second signal cuts it short.
+
+    In a group it is the leader who knows of requests: it lets the others go when they are finished.
+    """
+    supervisor, report, members, drain_seconds = run.supervisor, run.report, run.members, run.settings.drain_seconds
     began = time.monotonic()
     served = report.current.state == "ready"
     report.stopping()
     supervisor.close()
+    if not members.role.leads:
+        members.stop()
+        served = served and _until_let_go(supervisor, members, began + drain_seconds)
     if served:
-        patient = _drain(supervisor, state, journal, began + drain_seconds)
+        patient = not members.role.leads or _drain(supervisor, run.state, run.journal, began + drain_seconds)
         budget = drain_seconds + MARGIN_SECONDS if patient else 0.0
     else:
         budget = _QUICK_SECONDS
+    if members.role.leads:
+        members.stop()
     if child := supervisor.find("engine"):
         supervisor.end(child, signal.SIGTERM, began + budget)
         child.signal_group(signal.SIGKILL)
@@ -56,6 +65,17 @@ def _drain(supervisor: Supervisor, state: State, journal: Journal, deadline: flo
         if isinstance(event, Died):
             return True
     journal.warning("stop", f"{told} request(s) did not finish in time")
+    return True
+
+
+def _until_let_go(supervisor: Supervisor, members: Membership, deadline: float) -> bool:
+    """As a follower: serve on until the leader says that it is over; False when somebody is impatient."""
+    while not members.over and time.monotonic() < deadline:
+        event = supervisor.next_event(0.1)
+        if isinstance(event, (Stop, Died)):
+            return False
+        if isinstance(event, Over):
+            break
     return True
 
 

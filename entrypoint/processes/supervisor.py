@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from entrypoint.group import Over
 from entrypoint.observability.lines import Line
 from entrypoint.processes.child import Child, descendants, start
 from entrypoint.processes.oom import oom_kills
@@ -58,7 +59,7 @@ class Moot(Exception):  # noqa: N818 (nothing went wrong: what ended the engine 
     """A start has nothing more to wait for: its engine is gone, or nobody wants it any more."""
 
 
-Event = Stop | Died | Finished | Sick
+Event = Stop | Died | Finished | Sick | Over
 
 
 class Supervisor:

@@ -80,6 +80,7 @@ class Settings:
     node_rank: int
     leader_address: str | None
     leader_port: int
+    nodes_timeout: float
     # What is known beside the table
     engine_values: Mapping[str, Any] = field(default_factory=dict)
     command_line_args: tuple[str, ...] = ()

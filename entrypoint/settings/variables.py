@@ -158,6 +158,7 @@ _NODES = (
         "NIM_LEADER_ADDRESS", "leader_address", HOST_NAME, None, "Where machine 0 is.", option="master-addr"
     ),
     Variable("NIM_LEADER_PORT", "leader_port", PORT, "29501", "The port there.", option="master-port"),
+    Variable("NIM_NODES_TIMEOUT", "nodes_timeout", seconds(), "1800", "Seconds for the other machines to come."),
 )  # fmt: skip
 
 # `VARIABLES` fill fields of the settings; the others are options of the engine and nothing else.

@@ -126,6 +126,15 @@ def test_of_the_users_options_those_of_the_part_are_ours_to_write() -> None:
     assert [option.name for option in nodes.without(options)] == ["max-model-len"]
 
 
+def test_a_command_line_is_placed_in_the_group_once() -> None:
+    argv = ("vllm", "serve", "/weights", "--uds", "/s", "--nnodes", "2", "--max-model-len", "4096")
+    assert nodes.placed(argv, {}) == argv
+    assert " ".join(nodes.placed(argv, Role(2, 1, "a").arguments("10.0.0.1"))) == (
+        "vllm serve /weights --uds /s --max-model-len 4096"
+        " --nnodes 2 --node-rank 1 --master-addr 10.0.0.1 --master-port 29501 --headless"
+    )
+
+
 def test_the_engine_is_told_where_this_node_is_unless_somebody_said_so() -> None:
     role = Role(2, 1, "10.0.0.1")
     told = {"VLLM_HOST_IP": "10.0.0.2", "GLOO_SOCKET_IFNAME": "eth1", "NCCL_SOCKET_IFNAME": "=eth1"}
