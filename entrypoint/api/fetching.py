@@ -71,32 +71,44 @@ def _late(target: Target, seconds: float) -> str:
 def _fetched(connection: "_Connection", target: Target, way: Way, deadline: float) -> bytes:
     connection.request("GET", target.path, headers={"Host": _host_header(target), **_HEADERS})
     with connection.getresponse() as answer:
-        if 300 <= answer.status < 400:
-            raise RefusedError(f"Media could not be fetched: {target.host} redirects, which is not followed")
-        if answer.status != 200:
-            raise RefusedError(f"Media could not be fetched: {target.host} answers {answer.status}")
-        length = answer.getheader("Content-Length", "")
-        if length.isdecimal() and int(length) > way.largest:
-            raise RefusedError(_large(target, way))
+        _in_time(deadline)
+        length = _check_answer(answer, target, way)
         kind = answer.getheader("Content-Type", "").partition(";")[0].strip().lower()
-        encoding = answer.getheader("Content-Encoding", "identity").strip().lower()
-        if encoding != "identity":
-            raise RefusedError(f"Media could not be fetched: {target.host} sends it compressed")
         data = bytearray()
         judged = False
         while piece := answer.read(_PIECE):
             data += piece
             if len(data) > way.largest:
                 raise RefusedError(_large(target, way))
-            if time.monotonic() >= deadline:
-                raise TimeoutError
+            _in_time(deadline)
             if not judged and len(data) >= pictures.HEADER:
                 judge(bytes(data[: pictures.HEADER]), kind, way.pixels)
                 judged = True
+    _in_time(deadline)  # a connection that was cut looks like the end of the data
+    if length is not None and len(data) < length:
+        raise RefusedError(f"Media could not be fetched: {target.host} stopped after {len(data)} of {length} bytes")
     whole = bytes(data)
     if not judged:
         judge(whole[: pictures.HEADER], kind, way.pixels)
     return whole
+
+
+def _in_time(deadline: float) -> None:
+    if time.monotonic() >= deadline:
+        raise TimeoutError
+
+
+def _check_answer(answer: http.client.HTTPResponse, target: Target, way: Way) -> int | None:
+    """Refuses by status and headers; the length in bytes where it is said."""
+    if 300 <= answer.status < 400:
+        raise RefusedError(f"Media could not be fetched: {target.host} redirects, which is not followed")
+    if answer.status != 200:
+        raise RefusedError(f"Media could not be fetched: {target.host} answers {answer.status}")
+    if answer.getheader("Content-Encoding", "identity").strip().lower() != "identity":
+        raise RefusedError(f"Media could not be fetched: {target.host} sends it compressed")
+    if answer.length is not None and answer.length > way.largest:
+        raise RefusedError(_large(target, way))
+    return answer.length
 
 
 def _large(target: Target, way: Way) -> str:
@@ -141,6 +153,12 @@ class _Connection(http.client.HTTPConnection):
         if (raw := self._raw) is not None:
             with contextlib.suppress(OSError):
                 raw.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Closes the connection, in whatever state it is."""
+        super().close()
+        if self._raw is not None:
+            self._raw.close()
 
     def connect(self) -> None:
         """Connects to the first judged address that answers. Raises RefusedError and OSError."""
@@ -187,10 +205,11 @@ class _Connection(http.client.HTTPConnection):
             secret = f"Proxy-Authorization: Basic {base64.b64encode(pair.encode()).decode()}\r\n"
         raw = self._reach([parts.hostname], parts.port or 80)
         raw.sendall(f"CONNECT {place} HTTP/1.1\r\nHost: {place}\r\n{secret}\r\n".encode("ascii"))
-        answer = http.client.HTTPResponse(raw, method="CONNECT")
-        answer.begin()
-        if answer.status != 200:
-            raise RefusedError(f"Media could not be fetched from {target.host}: the proxy answers {answer.status}")
+        with http.client.HTTPResponse(raw, method="CONNECT") as answer:
+            answer.begin()
+            status = answer.status
+        if status != 200:
+            raise RefusedError(f"Media could not be fetched from {target.host}: the proxy answers {status}")
         return raw
 
 
