@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from nimctl.core.errors import CATALOGUE, NimctlError
+from nimctl.core.logshape import said
 from nimctl.core.secret import redact
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -14,6 +15,7 @@ _CAUSE = re.compile(
     r"|segmentation fault|\[(emerg|crit)\]|\bfatal\b|unrecognized arguments|cannot open shared object|\bXid\b",
     re.IGNORECASE,
 )
+_GRAVE = re.compile(r'(ERROR|CRITICAL) |\{"level": "(ERROR|CRITICAL)"')
 _COMPLAINT = re.compile(r"\b(ERROR|CRITICAL|error|failed|cannot|refused)\b")
 # Frames of a Python traceback, also behind a logger's prefix.
 _FRAME = re.compile(
@@ -24,11 +26,20 @@ _WIDTH = 300
 
 def relevant(lines: Iterable[str], limit: int = 8) -> tuple[str, ...]:
     """The last lines that name a cause; where there are few, those that complain; where there are none, the last."""
-    clean = [text for line in lines if (text := _COLOUR.sub("", line).strip())]
+    clean: list[str] = []
+    grave: set[int] = set()  # what a server's own log calls an error, whatever its words are
+    for line in lines:
+        for text in said(bare := _COLOUR.sub("", line).strip()):
+            if text.strip():
+                clean.append(text.strip())
+                if text is not bare and _GRAVE.match(bare):
+                    grave.add(len(clean) - 1)
     causes = [i for i, text in enumerate(clean) if _CAUSE.search(text) and not _FRAME.search(text)]
     chosen = causes[-limit:]
     if len(chosen) < 3:
-        complaints = [i for i, text in enumerate(clean) if _COMPLAINT.search(text) and not _FRAME.search(text)]
+        complaints = [
+            i for i, text in enumerate(clean) if (i in grave or _COMPLAINT.search(text)) and not _FRAME.search(text)
+        ]
         chosen = sorted({*chosen, *complaints[len(chosen) - limit :]})
     texts = [clean[i] for i in chosen[-limit:]] or clean[-limit:]
     return tuple(dict.fromkeys(redact(text[:_WIDTH]) for text in texts))

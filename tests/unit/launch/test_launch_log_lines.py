@@ -3,6 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nimctl.core.logshape import Record, as_json, as_text
 from nimctl.launch.loglines import recorded_error, relevant
 
 TRACEBACK = """\
@@ -20,6 +21,15 @@ def test_the_exceptions_and_not_the_frames() -> None:
     assert [line.split("] ")[-1] for line in lines if "pid=7" in line][-1].startswith("torch.OutOfMemoryError")
     assert any("Engine core initialization failed" in line for line in lines)
     assert not any("File" in line or "INFO" in line for line in lines)
+
+
+def test_both_forms_of_a_server_s_log_are_read_for_what_they_say() -> None:
+    text = "torch.OutOfMemoryError: CUDA out of memory. Tried 2.00 GiB."
+    record = Record("ERROR", 0.0, "engine", f'Traceback (most recent call last):\n  File "/x.py", line 1, in f\n{text}')
+    other = Record("ERROR", 0.0, "front", "no such thing")
+    for shape in (as_text, as_json):
+        lines = [line for one in (record, other) for line in shape(one).splitlines()]
+        assert relevant([*lines, "INFO bye"]) == (text, "no such thing")
 
 
 def test_without_any_complaint_the_last_lines() -> None:
