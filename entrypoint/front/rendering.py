@@ -240,7 +240,7 @@ def _health(path: str, state: State) -> str:
         return f"return 200 '{_OK % 'live'}';"
     if path.endswith("/startup"):
         return f'alias "{state.public}/startup.json";'
-    return f"""if (!-f "{state.ready}") {{ return 503; }}
+    return f"""if (!-f "{state.ready}") {{ return {_UNREADY}; }}
 return 200 '{_OK % "ready"}';"""
 
 

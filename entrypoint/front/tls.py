@@ -46,7 +46,7 @@ def check(tls: Tls) -> None:
         authorities = _read(tls.authorities, "NIM_SSL_CA_CERTS_PATH")
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=authorities)
-        except ssl.SSLError as error:
+        except (ssl.SSLError, ValueError) as error:
             raise _wrong("NIM_SSL_CA_CERTS_PATH", tls.authorities, "no PEM certificate is there") from error
 
 

@@ -8,7 +8,7 @@ from entrypoint.front.counting import RequestCounts, reopen_logs
 from entrypoint.front.refusals import refusals
 from entrypoint.front.routes import ENGINE, OURS, table
 from tests.unit.entrypoint.front_lab import TOKEN, Lab, lab
-from tests.unit.entrypoint.service import needs_nginx, until
+from tests.unit.entrypoint.service import free_port, needs_nginx, until
 
 pytestmark = needs_nginx
 
@@ -283,12 +283,12 @@ def test_counts_survive_a_log_that_is_not_there(tmp_path):
 
 
 def test_a_health_port_has_health_and_metrics_and_nothing_else():
-    from tests.unit.entrypoint.service import free_port  # noqa: PLC0415
-
     with lab(health_port=free_port(), ready=False) as one:
         port = one.front.health_port
         assert one.ask("GET", "/v1/health/live", port=port).status == 200
-        assert one.ask("GET", "/v1/health/ready", port=port).status == 503
+        unready = one.ask("GET", "/v1/health/ready", port=port)
+        assert (unready.status, unready.json) == (503, {"status": "unavailable"})
+        assert one.get("/v1/health/ready").json == {"status": "unavailable"}
         assert one.ask("GET", "/v1/health/startup", port=port).json == {"state": "starting"}
         assert one.ask("GET", "/v1/metrics", port=port).body == b"vllm:up 1\n"
         for path in ("/v1/models", "/v1/chat/completions", "/docs", "/v1/version", "/health", "/internal/unready"):
