@@ -316,7 +316,7 @@ class Server:
         document = self._crash(error, dead)
         self.report.failed(document["error"])
         ending.stop_after_failure(self.supervisor)
-        self._leave_in_order()
+        self.supervisor.await_start(_SECONDS_TO_LEAVE)  # so that the cause, which comes next, is the last line
         crash.write(self.state, document)
         tell(error, self.journal, crash.in_line(document))
         return error.exit_code

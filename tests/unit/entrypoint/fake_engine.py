@@ -22,6 +22,7 @@ DEATHS = {
     "refuses-argument": ("vllm serve: error: unrecognized arguments: --no-such-option", 2),
     "gpu-memory": ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.", 1),
     "exits-0": ("shutting down", 0),
+    "loses-peer": ("RuntimeError: [gloo/transport/tcp/pair.cc:547] Connection closed by peer [10.0.0.2]:1234", 1),
 }
 
 
@@ -167,6 +168,8 @@ def main() -> None:
     if mode() == "has-children":
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"], start_new_session=True)
         (PLACE / "grandchild").write_text(str(child.pid))
+    if "--headless" in words:
+        time.sleep(3600)
     server = Server(words[words.index("--uds") + 1], Handler)
     start = words.index("--served-model-name") + 1
     end = next((i for i in range(start, len(words)) if words[i].startswith("-")), len(words))

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -233,6 +233,25 @@ def service(**kwargs: Any) -> Iterator[Service]:
     finally:
         one.clean_up()
         shutil.rmtree(place, ignore_errors=True)
+
+
+@contextmanager
+def group(count: int = 2, **environ: str) -> Iterator[list[Service]]:
+    """So many nodes of one engine on the loopback, node 0 first; none of them started."""
+    port = free_port_pair()
+    with ExitStack() as stack:
+        nodes = {"NIM_NUM_COMPUTE_NODES": str(count), "NIM_LEADER_ADDRESS": "127.0.0.1", "NIM_LEADER_PORT": str(port)}
+        yield [stack.enter_context(service(**nodes, NIM_NODE_RANK=str(rank), **environ)) for rank in range(count)]
+
+
+def free_port_pair() -> int:
+    """A port that nobody uses now, and nobody uses the next one either."""
+    for _ in range(100):
+        port = free_port()
+        with suppress(OSError, OverflowError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port + 1))
+            return port
+    raise AssertionError("no two ports are free")
 
 
 def free_port() -> int:
