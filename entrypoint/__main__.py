@@ -9,7 +9,6 @@ The front comes first, because `live` must be true within 0.3 s of the container
 what is imported at the top of this file is all that is loaded until nginx runs.
 """
 
-import json
 import os
 import sys
 import time
@@ -20,43 +19,11 @@ from entrypoint.observability.failure import bug, tell
 from entrypoint.observability.journal import Journal
 from entrypoint.observability.report import Report
 from entrypoint.server import Server
-from entrypoint.settings import Settings, read, state_dir, wants_json_lines
-from entrypoint.state import State, open_state
+from entrypoint.settings import read, state_dir, wants_json_lines
+from entrypoint.state import open_state
 from nimctl import __version__
 from nimctl.core.errors import NimctlError
 from nimctl.core.stages import PROGRESS_SCHEMA
-
-
-def dry_run(settings: Settings, journal: Journal) -> None:
-    """Print what a start would do, as JSON; look at the GPUs, start nothing, fetch nothing."""
-    from entrypoint import steps  # noqa: PLC0415
-    from entrypoint.engine import invocation  # noqa: PLC0415
-    from entrypoint.engine.model import decide_layout, peeked, with_draft  # noqa: PLC0415
-    from entrypoint.settings import explain  # noqa: PLC0415
-    from entrypoint.weights.checkpoint import peek  # noqa: PLC0415
-    from nimctl.core.fetch import from_environment  # noqa: PLC0415
-
-    hardware, asked = steps.hardware_of(settings), invocation.request(settings)
-    device = hardware.device
-    model = steps.model_for(settings, hardware, asked)
-    access = from_environment(os.environ)
-    model, draft = peeked(settings, model, access), invocation.draft_of(settings, model, device)
-    if draft is not None and not draft.is_part_of(model.weights):
-        model = with_draft(model, draft, peek(draft.address, settings.cache_path, access).weights_bytes)
-    layout = decide_layout(model, hardware.cluster, asked).layout
-    state = State(settings.state_dir)
-    command = invocation.build_command(
-        settings, model, device, layout, snapshot=model.weights, state=state, draft=draft.source if draft else None
-    )
-    document = {
-        "schema": "nimctl.entrypoint/1",
-        "settings": explain(settings),
-        "device": device,
-        "layout": {"name": layout.name, "because": layout.because, "unused": list(layout.unused)},
-        "draft": None if draft is None else {"name": draft.shown, "source": draft.source},
-        "engine": list(command.argv),
-    }
-    journal.line(json.dumps(document, indent=2))
 
 
 def main() -> int:
@@ -74,7 +41,9 @@ def main() -> int:
         if "--dry-run" in sys.argv[1:]:
             settings = read(os.environ, sys.argv[1:])
             journal.configure(level=settings.log_level, secrets=settings.secrets)
-            dry_run(settings, journal)
+            from entrypoint.actions.dry_run import dry_run  # noqa: PLC0415 (a start needs nothing of it)
+
+            dry_run(settings, os.environ, journal)
             return 0
         state = open_state(state_dir(os.environ))
         report = Report(state, __version__)
@@ -89,8 +58,8 @@ def main() -> int:
             )
         journal.start_writing()
         report.listen(journal.stage)
-        for name in settings.unknown:
-            journal.warning("settings", f"{name} means nothing here and is ignored")
+        for sentence in settings.unknown:
+            journal.warning("settings", sentence)
         return Server(settings, state, report, journal).serve()
     except Exception as error:  # the last one who can say what went wrong
         if not isinstance(error, NimctlError):

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from threading import Thread
 
-from entrypoint.engine import compiled, environment, invocation, loading, nodes, warmstart
+from entrypoint.engine import adapters, compiled, environment, invocation, loading, nodes, warmstart
 from entrypoint.engine.drafts import Draft
 from entrypoint.engine.foresight import Foresight, planned
 from entrypoint.engine.model import (
@@ -160,7 +160,10 @@ def choose_profile(run: Run, hardware: Hardware) -> Profile:
     if draft is not None:
         model = with_draft(model, draft, drafts.weights_bytes)
         run.journal.info("profile", f"draft model: {draft.source}{'' if supplies.drafted else ', within the weights'}")
-    decision = decide_layout(model, hardware.cluster, request)
+    if model.runtime:
+        told = " ".join(word for option in model.runtime for word in option.words)
+        run.journal.info("profile", f"the weights bring options for the engine: {told}")
+    decision = decide_layout(model, hardware.cluster, invocation.request(run.settings, model.runtime))
     layout = decision.layout
     run.journal.info("profile", f"{model.served_names[0]}: {layout.because}")
     served = documents.profile_served(model, layout)
@@ -273,6 +276,7 @@ def prepare_engine(
         snapshot=str(snapshots.weights),
         state=run.state,
         draft=str(snapshots.draft) if snapshots.draft else None,
+        adapters=adapters.options_for(run.settings.peft_source),
     )
     command = replace(command, argv=nodes.placed(command.argv, run.members.arguments()))
     loads = warmstart.loading(command.argv, snapshots.weights, profile.layout, run.settings)
@@ -319,7 +323,7 @@ def start_engine(
             profile.model,
             profile.layout,
             profile.plan,
-            invocation.request(run.settings),
+            invocation.request(run.settings, profile.model.runtime),
             device=hardware.device,
             environment=env,
         )

@@ -138,8 +138,8 @@ def desk(environ: Mapping[str, str], wish: argparse.Namespace, output: Journal) 
     journal = Journal(sys.stderr) if machine else output
     output.configure(level=chosen.log_level, secrets=chosen.secrets)
     journal.configure(level=chosen.log_level, secrets=chosen.secrets, as_json=chosen.jsonl)
-    for name in chosen.unknown:
-        journal.warning("settings", f"{name} means nothing here and is ignored")
+    for sentence in chosen.unknown:
+        journal.warning("settings", sentence)
     return Desk(chosen, from_environment(environ), output, journal, machine)
 
 

@@ -104,8 +104,8 @@ def _configure(chosen: settings.Settings, output: Journal) -> None:
     """What is printed is read by programs, so that warnings go to stderr."""
     output.configure(level=chosen.log_level, secrets=chosen.secrets)
     aside = Journal(sys.stderr, level=chosen.log_level, secrets=chosen.secrets)
-    for name in chosen.unknown:
-        aside.warning("settings", f"{name} means nothing here and is ignored")
+    for sentence in chosen.unknown:
+        aside.warning("settings", sentence)
 
 
 def _described(chosen: settings.Settings, access: Access) -> Recipe:

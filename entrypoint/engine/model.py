@@ -11,6 +11,7 @@ from entrypoint.engine.nodes import Role
 from entrypoint.settings import Settings
 from entrypoint.weights.checkpoint import Look, peek
 from nimctl.core.address import without_secrets
+from nimctl.core.engine_options import Option
 from nimctl.core.errors import NimctlError
 from nimctl.core.fetch import ANONYMOUS, Access
 from nimctl.core.gpus import Gpu, GpuInventory, select
@@ -29,7 +30,8 @@ class Model:
     """The recipe to follow, the weights to serve and the names to serve them under.
 
     `weights_bytes` is what was seen of the weights themselves; None where the recipe's figure is all there is.
-    `looked_into`: the configuration in the recipe is that of the weights.
+    `looked_into`: the configuration in the recipe is that of the weights. `runtime` are the engine options that they
+    bring.
     """
 
     recipe: Recipe
@@ -37,6 +39,7 @@ class Model:
     served_names: tuple[str, ...]
     weights_bytes: int | None = None
     looked_into: bool = False
+    runtime: tuple[Option, ...] = ()
 
     @property
     def source(self) -> str:
@@ -108,7 +111,8 @@ def described(settings: Settings, model: Model, look: Look) -> Model:
         recipe = replace(recipe, config=look.config, exported=look.exported, context=None)
         if not settings.recipe:
             recipe = replace(recipe, image_limit_key=image_limit_key(look.config))
-    return replace(model, recipe=recipe, weights_bytes=look.weights_bytes, looked_into=look.config is not None)
+    known = look.config is not None
+    return replace(model, recipe=recipe, weights_bytes=look.weights_bytes, looked_into=known, runtime=look.runtime)
 
 
 def with_draft(model: Model, draft: Draft, weights_bytes: int | None) -> Model:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from entrypoint.settings.values import Settings, Source
 from entrypoint.settings.variables import ACCESS, ACCESS_FAMILIES, NAMES, VARIABLES
 from nimctl.core.engine_variables import ENGINE_VARIABLES, values_of
 from nimctl.core.errors import NimctlError
+
+_LOOKED_AT = ("NIM_", "VLLM_", "DYN_HTTP", "SGLANG_")
 
 
 def read(environ: Mapping[str, str], arguments: Sequence[str] = ()) -> Settings:
@@ -48,8 +51,17 @@ def read(environ: Mapping[str, str], arguments: Sequence[str] = ()) -> Settings:
         secrets=keys.collect(environ, (*values["passthrough_args"], *line.engine_args)),
         sources=sources,
         access={name: bool(environ.get(name)) for name in access},
-        unknown=tuple(sorted(n for n in environ if n.startswith("NIM_") and n not in NAMES | set(ACCESS))),
+        unknown=_without_effect(environ),
     )
+
+
+def _without_effect(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """The sentences of `strange`, which is only imported where something is to be said or looked up."""
+    known = NAMES | set(ACCESS)
+    if not any(name not in known and name.startswith(_LOOKED_AT) for name in environ):
+        return ()
+    said: tuple[str, ...] = import_module("entrypoint.settings.strange").sentences(environ)
+    return said
 
 
 def image_limit() -> int:

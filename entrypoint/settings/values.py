@@ -14,7 +14,7 @@ Source = Literal["command line", "environment", "default"]
 class Settings:
     """Everything that was asked of this container. Times in seconds; None means: not asked, decide from the recipe.
 
-    `sources` tells for each variable where its value came from; `unknown` names variables that mean nothing here;
+    `sources` tells for each variable where its value came from; `unknown` are sentences on those that do nothing;
     `access` tells which keys and ways to the sources are set; `engine_values` are the variables that are options of
     the engine; `engine_args` are arguments for it, lowest precedence first; `secrets` are only there to be masked.
     The meaning of each field is the `help` of its variable: `entrypoint.settings.variables`.

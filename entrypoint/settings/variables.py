@@ -106,8 +106,7 @@ _FRONT = (
     Variable("NIM_API_KEYS_FILE", "api_keys_file", PATH, None, "A file of keys; a client needs one."),
     Variable("NIM_MAX_BODY_MIB", "max_body_mib", count(1, 65536), "64", "Most MiB of a request's body."),
     Variable(
-        "NIM_ALLOWED_MEDIA_DOMAINS", "allowed_media_domains", WORDS, "", "Hosts of image URLs; empty: any.",
-        option="allowed-media-domains",
+        "NIM_ALLOWED_MEDIA_DOMAINS", "allowed_media_domains", WORDS, "", "Hosts of image URLs; empty: any public one."
     ),
     Variable("NIM_SAGEMAKER_MODE", "sagemaker", SWITCH, "0", "The two routes that SageMaker calls."),
 )  # fmt: skip

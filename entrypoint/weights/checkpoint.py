@@ -10,7 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from entrypoint.weights import runtime_config
 from nimctl.core.cache import CachePaths
+from nimctl.core.engine_options import Option
 from nimctl.core.errors import NimctlError
 from nimctl.core.fetch import (
     ANONYMOUS,
@@ -37,12 +39,13 @@ _SMALL = 64 * 2**20  # bytes; tokenizers and indices of the largest models have 
 class Look:
     """What is known of a checkpoint: its `config.json`, the bytes of its weights, and its `hf_quant_config.json`.
 
-    None where that is not at hand.
+    None where that is not at hand. `runtime` are the engine options of its `runtime_config.json`.
     """
 
     config: dict[str, Any] | None = None
     weights_bytes: int | None = None
     exported: dict[str, Any] | None = None
+    runtime: tuple[Option, ...] = ()
 
 
 class Checkpoint:
@@ -93,7 +96,7 @@ class Checkpoint:
         snapshot = store.ensure(
             self._source, self.manifest, self._paths, on_progress, stop=self._stop, only=_tells_about_the_model
         )
-        return Look(_document(snapshot, CONFIG), weights_bytes, _document(snapshot, EXPORTED))
+        return _look(snapshot, weights_bytes)
 
     def bring(self, on_progress: OnProgress) -> Path:
         """The folder to start the engine on, complete and verified. Raises as `nimctl.core.fetch.fetch` does."""
@@ -145,7 +148,12 @@ def look_into(folder: Path) -> Look:
         weights_bytes = sum(file.stat().st_size for file in folder.glob(f"*{TENSORS}")) or None
     except OSError:
         weights_bytes = None
-    return Look(_document(folder, CONFIG), weights_bytes, _document(folder, EXPORTED))
+    return _look(folder, weights_bytes)
+
+
+def _look(folder: Path, weights_bytes: int | None) -> Look:
+    """What the small files tell. Raises `config-invalid` for a runtime_config.json that cannot be read."""
+    return Look(_document(folder, CONFIG), weights_bytes, _document(folder, EXPORTED), runtime_config.read(folder))
 
 
 def _document(folder: Path, name: str) -> dict[str, Any] | None:
@@ -168,7 +176,7 @@ def peek(uri: str, cache: Path, access: Access = ANONYMOUS) -> Look:
     except NimctlError:
         return Look()
     snapshot = CachePaths(cache).repo(source.repo, source.part).snapshot(manifest.revision)
-    return Look(_document(snapshot, CONFIG), _weights_bytes(manifest), _document(snapshot, EXPORTED))
+    return _look(snapshot, _weights_bytes(manifest))
 
 
 def lies_ready(uri: str, cache: Path, access: Access = ANONYMOUS) -> bool:

@@ -12,6 +12,8 @@ from nimctl.core.engine_options import Option, options_of
 from nimctl.core.variables import OBJECT, SHARE, SWITCH, TEXT, Variable, count, one_of
 
 _SPECULATIVE = "speculative-config"
+# No option of the engine: it stands for no drafts, whatever lower layers say.
+NO_DRAFTS = f"no-{_SPECULATIVE}"
 _RANKS = ("1", "8", "16", "32", "64", "128", "256", "320", "512")
 # As many as a draft that nobody knows more about is asked to propose.
 _TOKENS = 3
@@ -124,10 +126,7 @@ def values_of(environ: Mapping[str, str]) -> dict[str, Any]:
 def asked_of_engine(
     values: Mapping[str, Any], drafts: Sequence[Mapping[str, Any]] = ()
 ) -> tuple[tuple[str, Option], ...]:
-    """The options that `values_of` asks for, each with the variable that does; `drafts` are the recipe's, best first.
-
-    `no-speculative-config` is no option of the engine: it stands for none, whatever lower layers say.
-    """
+    """The options that `values_of` asks for, each with the variable that does; `drafts` are the recipe's, best first."""
     found = [
         (v.name, option)
         for v in ENGINE_VARIABLES
@@ -138,7 +137,7 @@ def asked_of_engine(
         found += [(PEFT_SOURCE, option) for option in options_of({"enable-lora": True})]
     about = [v.name for v in DRAFTS if v.name in values]
     if about and not values.get("NIM_SPECDEC_ENABLE", True):
-        return (*found, (about[0], Option(f"no-{_SPECULATIVE}", (f"--no-{_SPECULATIVE}",))))
+        return (*found, (about[0], Option(NO_DRAFTS, (f"--{NO_DRAFTS}",))))
     if about:
         found += [(about[-1], option) for option in options_of({_SPECULATIVE: _drafting(values, drafts)})]
     return tuple(found)

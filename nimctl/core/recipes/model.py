@@ -143,6 +143,14 @@ class Draft:
     weights_bytes: int | None = None
     min_engine: str | None = None
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The engine's own settings of it."""
+        found: dict[str, Any] = {"method": self.method}
+        if self.tokens:
+            found["num_speculative_tokens"] = self.tokens
+        return found | ({"model": self.model.removeprefix("hf://")} if self.model else {})
+
 
 @dataclass(frozen=True)
 class Recipe:

@@ -142,7 +142,7 @@ def test_a_manifest_holds_no_key_and_warnings_stay_out_of_it(on):
     (one,) = yaml.safe_load(ran.stdout)["profiles"]
     assert one["workspace"]["files"]["checkpoint"]["uri"] == "hf://org/name"
     assert "canary" not in ran.stdout + ran.stderr
-    assert "NIM_UNHEARD_OF means nothing here" in ran.stderr
+    assert "NIM_UNHEARD_OF is unknown and does nothing" in ran.stderr
 
 
 def test_gpus_that_others_use_are_told_apart():

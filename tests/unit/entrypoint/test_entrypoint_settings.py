@@ -68,8 +68,9 @@ def test_an_unknown_action_is_not_taken_for_a_model():
     assert refused({"NIM_RECIPE": "demo"}, ["list-everything"]).id == "usage"
 
 
-def test_unknown_names_are_told():
-    assert read({"NIM_RECIPE": "demo", "NIM_SERVER_PROT": "1"}).unknown == ("NIM_SERVER_PROT",)
+def test_unknown_names_are_told_with_what_was_probably_meant():
+    (said,) = read({"NIM_RECIPE": "demo", "NIM_SERVER_PROT": "1"}).unknown
+    assert said == "NIM_SERVER_PROT is unknown and does nothing; NIM_SERVER_PORT may be meant"
 
 
 def test_keys_are_collected_only_to_be_masked(tmp_path):
