@@ -5,6 +5,7 @@ from pathlib import Path
 
 from entrypoint.engine.invocation import user_options
 from entrypoint.engine.model import Device, Model
+from entrypoint.observability import otel
 from entrypoint.settings import Settings
 from entrypoint.settings.inside import CONNECTOR, MOST_PIXELS, PIXELS
 from nimctl.core.layout import Layout
@@ -18,8 +19,18 @@ _CREDENTIAL_FAMILIES = ("NGC_", "AWS_", "AZURE_", "GOOGLE_", "HF_ENDPOINT", "NIM
 
 
 def _is_credential(name: str) -> bool:
-    """A key, or the path of a key's file."""
+    """A key, or the path of one, but for those that the sender of traces needs."""
+    if name.startswith(otel.FAMILY):
+        return False
     return name.upper().startswith(_CREDENTIAL_FAMILIES) or is_secret_name(name.upper().removesuffix("_FILE"))
+
+
+def _is_service_link(name: str, value: str) -> bool:
+    """What Kubernetes sets for a service called vllm: VLLM_PORT is vLLM's own, and an address there ends its start.
+
+    https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
+    """
+    return name.startswith("VLLM_") and ("://" in value and "_PORT" in name or name.startswith("VLLM_SERVICE_"))
 
 
 def build_environment(
@@ -38,7 +49,11 @@ def build_environment(
     run: https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/envs.py (compile_factors).
     `visible` are the indices of all GPUs that NVML lists, used or not.
     """
-    env = {name: value for name, value in inherited.items() if not _is_credential(name)}
+    env = {
+        name: value
+        for name, value in inherited.items()
+        if not _is_credential(name) and not _is_service_link(name, value)
+    }
     env.setdefault(PIXELS, str(MOST_PIXELS))
     env |= {
         "HOME": str(private / "home"),
@@ -71,6 +86,7 @@ def build_environment(
         "NIM_MAX_IMAGES_PER_PROMPT": str(settings.max_images),
         "PYTHONUNBUFFERED": "1",
         **model.recipe.engine.on(device).env,
+        **otel.variables(settings, inherited),
     }
     if device == "cuda":
         # NVML numbers by PCI address and knows no CUDA_VISIBLE_DEVICES: the layout's numbers must mean the same GPUs.

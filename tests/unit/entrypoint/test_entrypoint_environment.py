@@ -122,3 +122,11 @@ def test_the_request_rules_inside_the_engine_read_what_the_container_was_told():
     assert env["VLLM_MEDIA_CONNECTOR"] == "nimctl"
     assert request_limits(env) == (4, 7, ("a.example", "10.0.0.7:8080"), 2**26)
     assert request_limits(environment({"VLLM_MAX_IMAGE_PIXELS": "5"})).max_pixels == 5
+
+
+def test_what_the_sender_of_traces_needs_comes_through_keys_included():
+    given = {"OTEL_EXPORTER_OTLP_HEADERS": "api-key=x", "OTEL_EXPORTER_OTLP_CLIENT_KEY": "/keys/client.pem"}
+    on = {"NIM_ENABLE_OTEL": "1", "NIM_OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
+    assert given.items() <= environment(given).items()
+    assert "OTEL_SERVICE_NAME" not in environment(given)
+    assert environment(given, **on)["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] == "http/protobuf"
