@@ -30,7 +30,7 @@ def _is_service_link(name: str, value: str) -> bool:
 
     https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
     """
-    return name.startswith("VLLM_") and ("://" in value and "_PORT" in name or name.startswith("VLLM_SERVICE_"))
+    return name.startswith("VLLM_") and (("://" in value and "_PORT" in name) or name.startswith("VLLM_SERVICE_"))
 
 
 def build_environment(
