@@ -1,9 +1,9 @@
 """The proof behind `ready`: real requests through the public port: a text, a tool call and, with eyes, an image.
 
 Each of the three runs what the others do not: the vision tower and its preprocessing, the compilation of a grammar and
-its masks over the logits. All three go at once, so that the slowest is what they cost together. What users ask first
-beside them (streams, other routes, sampling options, images of other shapes) was measured to be no slower than the
-second time: nothing else is asked here.
+its masks over the logits. They go at once, and the canary's first reading with them: the slowest is what they cost.
+What users ask first beside them (streams, other routes, sampling options, images of other shapes) was measured to be no
+slower than the second time: nothing else is asked here.
 """
 
 import base64
@@ -21,6 +21,7 @@ from entrypoint.unixhttp import Answer, UnreachableError, post_tcp
 from nimctl.core.errors import NimctlError
 
 HEADER = "X-Nimctl-Warmup"
+READING = "reading"  # beside text, tool and image: what the canary will compare with
 
 # The first image costs 42 s in a fresh container on two cores (kernels are compiled); a large model compiles longer.
 ANSWER_SECONDS = 1800.0
@@ -65,35 +66,41 @@ def warm_up(
     on_answer: Callable[[str, float], None] = lambda kind, seconds: None,
     timeout: float = ANSWER_SECONDS,
 ) -> Baseline:
-    """Have a text, a tool call and, with `images`, a picture answered; then take the reading that the canary needs.
+    """Have a text, a tool call and, with `images`, a picture answered, and take the reading that the canary needs.
 
     Raises `warmup-failed` unless text and picture are answered, `engine-answers-garbage` where probabilities are NaN.
     A model that cannot be given tools is served without: that its grammars are cold is said with `on_step`.
     `on_answer` gets the seconds of each request.
     """
-    asked = {"text": _ask_text, "tool": _ask_tool, **({"image": _ask_image} if images else {})}
-    on_step(f"requests: {', '.join(asked)}")
-    answers: SimpleQueue[tuple[str, Answer | NimctlError]] = SimpleQueue()
+    kinds = ("text", "tool", *(("image",) if images else ()), READING)
+    asked: dict[str, Callable[[Front, str, float], Answer | Baseline]]
+    asked = {"text": _ask_text, "tool": _ask_tool, "image": _ask_image, READING: take_baseline}
+    on_step(f"requests: {', '.join(kinds)}")
+    answers: SimpleQueue[tuple[str, Answer | Baseline | BaseException]] = SimpleQueue()
     began = time.monotonic()
 
     def ask(kind: str) -> None:
         try:
             answers.put((kind, asked[kind](front, model, timeout)))
-        except NimctlError as error:
+        except BaseException as error:  # it is raised where it is waited for
             answers.put((kind, error))
 
-    for kind in asked:  # daemons: when one fails, the others hold nobody up
+    for kind in kinds:  # daemons: when one fails, the others hold nobody up
         Thread(target=ask, args=(kind,), name=f"warmup-{kind}", daemon=True).start()
-    for _ in asked:
+    baseline = None
+    for _ in kinds:
         kind, answer = answers.get()
-        if isinstance(answer, NimctlError):
+        if isinstance(answer, BaseException):
             raise answer
         on_answer(kind, time.monotonic() - began)
-        if kind == "tool" and 400 <= answer.status < 500:
+        if isinstance(answer, Baseline):
+            baseline = answer
+        elif kind == "tool" and 400 <= answer.status < 500:
             on_step(f"no tool call: it is answered with {answer.status}")
         else:
             _expect(answer, kind)
-    return take_baseline(front, model, timeout)
+    assert baseline is not None
+    return baseline
 
 
 def take_baseline(front: Front, model: str, timeout: float = ANSWER_SECONDS) -> Baseline:

@@ -53,17 +53,19 @@ def test_live_is_true_and_ready_is_not_before_the_engine_serves():
 
 def test_ready_is_never_true_before_a_completion_was_answered():
     with service() as one:
-        one.hold("chat").start().wait_asked(3)
+        one.hold("chat").start().wait_asked(4)
         assert one.status("/v1/health/ready") == 503, "a warm-up request is running, unanswered"
         stranger = one.chat()
         assert stranger is not None and stranger.status == 503, "the warm-up's door is for the warm-up alone"
-        assert len(one.asked()) == 3
+        assert len(one.asked()) == 4
         one.release("chat")
         one.wait_ready()
-        *warming, reading = (r["body"] for r in one.asked())
-        kinds = sorted("tool" if "tools" in b else type(b["messages"][0]["content"]).__name__ for b in warming)
+        asked = [r["body"] for r in one.asked()]
+        (reading,) = (b for b in asked if "messages" not in b)
+        assert reading["prompt_logprobs"] == 0, "what the canary will compare with"
+        chats = [b for b in asked if b is not reading]
+        kinds = sorted("tool" if "tools" in b else type(b["messages"][0]["content"]).__name__ for b in chats)
         assert kinds == ["list", "str", "tool"], "an image, a text and a tool call came before ready, all at once"
-        assert reading["prompt_logprobs"] == 0, "then what the canary compares with"
 
 
 def test_the_warm_up_token_reaches_neither_engine_nor_log(running):

@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from entrypoint.front import Front
+from entrypoint.health import warmup
 from entrypoint.health.warmup import HEADER, warm_up
 from nimctl.core.errors import NimctlError
 
@@ -66,11 +67,10 @@ def warmed(answers, *, images=True):
 
 
 def test_all_at_once():
-    everybody = threading.Barrier(3)
+    everybody = threading.Barrier(4)
 
     def answer(kind):
-        if kind in ("text", "tool", "image"):
-            everybody.wait(30)
+        everybody.wait(30)
         return WELL
 
     with engine(answer) as (front, asked):
@@ -98,6 +98,15 @@ def test_what_is_not_answered_fails(kind, answer):
     with pytest.raises(NimctlError, match=f"the {kind} request") as raised:
         warmed({kind: answer})
     assert raised.value.id == "warmup-failed"
+
+
+def test_a_bug_in_one_of_them_is_not_waited_for(monkeypatch):
+    def bug(*_):
+        raise TypeError("a bug")
+
+    monkeypatch.setattr(warmup, "_ask_image", bug)
+    with pytest.raises(TypeError, match="a bug"):
+        warmed({})
 
 
 @pytest.mark.parametrize("refused", [UNSUPPORTED, NAN], ids=["unsupported", "NaN"])
