@@ -84,7 +84,8 @@ OURS: tuple[Route, ...] = (
 )
 
 # What SageMaker calls: https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.html
-# As in NVIDIA's own shim, an invocation is a chat completion; so all rules for those hold.
+# An invocation is a chat completion, as for NVIDIA's images; so all rules for those hold:
+# https://github.com/NVIDIA/nim-deploy/blob/main/cloud-service-providers/aws/sagemaker/README.md
 SAGEMAKER: tuple[Route, ...] = (
     Route("/ping", "health", open=True, summary="Ready, as SageMaker asks for it."),
     Route("/invocations", "engine", ("POST",), upstream="/v1/chat/completions", summary="A chat completion."),

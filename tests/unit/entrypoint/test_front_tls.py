@@ -1,5 +1,6 @@
 """TLS on the public port: what is refused before nginx starts, who gets in, and certificates that are renewed."""
 
+import json
 import os
 import shutil
 import ssl
@@ -14,6 +15,9 @@ from entrypoint.settings import read
 from entrypoint.state import State
 from entrypoint.unixhttp import get_tcp, post_tcp
 from nimctl.core.errors import NimctlError
+from nimctl.core.stages import StartupReport
+from nimctl.launch.progress import ask
+from nimctl.launch.runtime import RunHandle
 from tests.unit.entrypoint.certificates import Authority
 from tests.unit.entrypoint.front_lab import TOKEN, lab
 from tests.unit.entrypoint.service import free_port, needs_nginx, until
@@ -162,3 +166,13 @@ def test_a_front_that_cannot_have_its_tls_ends_before_nginx(tmp_path):
     done = subprocess.run(argv, env=environ, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2, done.stderr
     assert "error[config-invalid] NIM_SSL_KEY_PATH=/nowhere/key cannot be used" in done.stderr
+
+
+@needs_nginx
+def test_the_host_reads_health_through_tls(authority):
+    """`nimctl run` and `nimctl status` have neither the authority nor a client certificate."""
+    key, certificate = authority.issue("server")
+    with lab(tls=Tls(key, certificate, authority.file), context=authority.client()) as one:
+        (one.state.public / "startup.json").write_text(json.dumps(StartupReport("ready", (), "1").to_json()))
+        run = RunHandle("x", "process", "1", "ours", "demo", "127.0.0.1", one.front.port)
+        assert ask(run, 5.0).ready
