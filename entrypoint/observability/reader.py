@@ -63,8 +63,9 @@ class Reader:
             self._settle(older_than)
 
     def _see_known(self, record: Record, *, goes_on: bool) -> None:
-        if record.process == "uvicorn" and record.level == "ERROR":
-            # the traceback of a failed request is written below this line, without a prefix
+        failed = record.process == "uvicorn" and record.level == "ERROR"
+        if failed or (record.process is None and record.level == "WARNING"):
+            # the traceback of a failed request, or the code that Python warns of, stands below without a prefix
             self._raw, self._raw_at, self._in_traceback = record, record.time, False
             self._hold(None, record)
             return

@@ -3,11 +3,11 @@
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from entrypoint.settings.variables import ACCESS_FAMILIES
 from nimctl.core.errors import NimctlError
-from nimctl.core.secret import KEY_VARIABLES, Secret, is_secret_name
+from nimctl.core.secret import KEY_VARIABLES, Secret, is_secret_name, keys_in_words
 
 # Addresses that may have a password in them.
 _ADDRESSES = (
@@ -23,6 +23,7 @@ _ADDRESSES = (
     "http_proxy",
 )
 _PASSWORDS = re.compile(r"://[^/@\s\"']*:([^/@\s\"']+)@")
+_HEADERS = ("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS")
 _SECRET_FILES = tuple(f"{name}_FILE" for name in KEY_VARIABLES)
 
 
@@ -35,6 +36,8 @@ def collect(environ: Mapping[str, str], words: Sequence[str]) -> tuple[Secret, .
     values += [v for n, v in environ.items() if n.startswith(tuple(ACCESS_FAMILIES)) and is_secret_name(n)]
     values += [_password(environ.get(name, "")) for name in _ADDRESSES]
     values += [password for word in words for password in _PASSWORDS.findall(word)]
+    values += keys_in_words(words)
+    values += [value for name in _HEADERS for value in _header_values(environ.get(name, ""))]
     for name in _SECRET_FILES:
         if not (path := environ.get(name)):
             continue
@@ -48,6 +51,15 @@ def collect(environ: Mapping[str, str], words: Sequence[str]) -> tuple[Secret, .
                 fix="Mount the key file so that this user may read it (mode 0440, group 0).",
             ) from error
     return tuple(Secret(value) for value in values if value)
+
+
+def _header_values(headers: str) -> list[str]:
+    """The values in `name=value,name=value`, as they stand and decoded.
+
+    https://opentelemetry.io/docs/specs/otel/protocol/exporter/#specifying-headers-via-environment-variables
+    """
+    values = [pair.partition("=")[2].strip() for pair in headers.split(",")]
+    return [form for value in values if len(value) >= 6 for form in dict.fromkeys((value, unquote(value)))]
 
 
 def _password(address: str) -> str:

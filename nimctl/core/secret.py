@@ -1,9 +1,13 @@
 """Secrets: values that never print, and a filter for text that other programs wrote."""
 
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 MASK = "***"
+# Shorter texts are no keys; masking them would make a log unreadable.
+_SHORTEST = 6
 
 # NVIDIA personal keys, Hugging Face tokens and authorization headers, as other programs print them.
 _SHAPES = re.compile(
@@ -23,6 +27,38 @@ _NAMES = re.compile(
 def is_secret_name(name: str) -> bool:
     """Whether a variable of this name holds a key; one that holds the path of a key does not."""
     return bool(_NAMES.search(name))
+
+
+def keys_in_words(words: Sequence[str]) -> tuple[str, ...]:
+    """The keys among the words of a command: `--hf-token KEY`, `--hf-token=KEY`, and members of JSON values so named."""
+    found: list[str] = []
+    for index, word in enumerate(words):
+        name, given, value = word.partition("=")
+        if not name.startswith("-"):
+            continue
+        if not given and index + 1 < len(words) and not words[index + 1].startswith("-"):
+            value = words[index + 1]
+        # `--config.member value` sets a member of a JSON value
+        if value and is_secret_name(re.sub(r"[-.]", "_", name.lstrip("-"))):
+            found.append(value)
+        elif value.startswith(("{", "[")):
+            try:
+                found += _members(json.loads(value))
+            except (ValueError, RecursionError):
+                continue
+    return tuple(key for key in found if len(key) >= _SHORTEST)
+
+
+def _members(value: Any) -> list[str]:
+    """The texts below members whose names are those of keys."""
+    if isinstance(value, list):
+        return [key for one in value for key in _members(one)]
+    if not isinstance(value, dict):
+        return []
+    named = [
+        text for name, text in value.items() if isinstance(text, str) and is_secret_name(re.sub(r"[-.]", "_", name))
+    ]
+    return named + [key for one in value.values() for key in _members(one)]
 
 
 class Secret:

@@ -13,6 +13,7 @@ from entrypoint.observability import foreign
 from entrypoint.observability.journal import Journal
 from entrypoint.observability.lines import LONGEST_LINE, Line, Splitter
 from entrypoint.observability.reader import SETTLE_SECONDS, Reader
+from entrypoint.settings import read
 from nimctl.core.logshape import Record, as_json, as_text, said
 from nimctl.core.secret import Secret
 
@@ -314,3 +315,19 @@ def test_closing_writes_what_was_held_back_and_later_lines_come_at_once():
         "Traceback (most recent call last):\nValueError: no",
         "stopped",
     ]
+
+
+def test_keys_that_users_give_to_the_engine_or_to_the_sender_of_traces_are_masked(capsys: pytest.CaptureFixture[str]):
+    arguments = [
+        *("--hf-token", "key-one", "--max-model-len=1234567", "--other-secret=key-two", "--x.api-key", "key-three"),
+        *("--kv-transfer-config", '{"role": "both", "extra": [{"password": "key-four", "port": "1234567"}]}'),
+        *("--broken", '{"password": ', "--empty-token", "--last-token", "short"),
+    ]
+    headers = {"OTEL_EXPORTER_OTLP_HEADERS": "api-key=key%20five,x=y", "OTEL_EXPORTER_OTLP_TRACES_HEADERS": "k=key-six"}
+    settings = read({"NIM_RECIPE": "demo", **headers}, arguments)
+    journal = Journal()
+    journal.configure(level="INFO", secrets=settings.secrets)
+    journal.info("engine", " ".join([*arguments, *headers.values(), "decoded: key five"]))
+    told = capsys.readouterr().out
+    assert not [n for n in ("one", "two", "three", "four", "five", "six") if f"key-{n}" in told or f"key {n}" in told]
+    assert told.count("1234567") == 2 and "x=y" in told and "short" in told
