@@ -36,7 +36,7 @@ def _chat(document: dict[str, Any], limits: Limits) -> None:
     turns.check_chat_tools(document)
     check_media(document, limits.media)
     _constraints(document)
-    for number, tool in enumerate(document.get("tools") or ()):
+    for number, tool in enumerate(turns.entries(document.get("tools"))):
         _tool_schema(tool["function"].get("parameters"), f"tools[{number}].function.parameters")
 
 
@@ -86,8 +86,7 @@ def _response(document: dict[str, Any], limits: Limits) -> None:
     wanted = text.get("format") if isinstance(text, dict) else None
     if isinstance(wanted, dict) and wanted.get("type") == "json_schema":
         schemas.check_schema(wanted.get("schema"), "text.format.schema")
-    tools = document.get("tools")
-    for number, tool in enumerate(tools if isinstance(tools, list) else ()):
+    for number, tool in enumerate(turns.entries(document.get("tools"))):
         if not isinstance(tool, dict):
             raise RefusedError(f"tools[{number}] must be an object", "tools")
         _tool_schema(tool.get("parameters"), f"tools[{number}].parameters")
@@ -100,7 +99,7 @@ def _message(document: dict[str, Any], limits: Limits) -> None:
     wanted = config.get("format") if isinstance(config, dict) else None
     if isinstance(wanted, dict):
         schemas.check_schema(wanted.get("schema"), "output_config.format.schema")
-    for number, tool in enumerate(document.get("tools") or ()):
+    for number, tool in enumerate(turns.entries(document.get("tools"))):
         _tool_schema(tool["input_schema"], f"tools[{number}].input_schema")
 
 

@@ -35,7 +35,7 @@ def check_messages(document: Mapping[str, Any]) -> None:
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             raise RefusedError(f"{where} must be an object with a role", where)
         _check_content(message.get("content"), where)
-        for call in _parts(message.get("tool_calls")):
+        for call in entries(message.get("tool_calls")):
             if not isinstance(call, dict) or not isinstance(call.get("function", {}), dict):
                 raise RefusedError(f"{where}.tool_calls must be a list of function calls", where)
     if not any(_says(message) for message in messages):
@@ -96,12 +96,12 @@ def check_blocks(document: Mapping[str, Any]) -> None:
     """Refuses blocks and tools of the Messages API that only Anthropic's own servers know."""
     check_messages(document)
     for number, message in enumerate(document["messages"]):
-        for block in _parts(message.get("content")):
+        for block in entries(message.get("content")):
             kind = block.get("type") if isinstance(block, dict) else None
             if kind not in _BLOCKS:
                 where = f"messages[{number}].content"
                 raise RefusedError(f"{where} holds a block of the type {shown(kind)}, which is not supported", where)
-    for number, tool in enumerate(_parts(document.get("tools"))):
+    for number, tool in enumerate(entries(document.get("tools"))):
         if not isinstance(tool, dict) or not isinstance(tool.get("input_schema"), dict):
             kind = tool.get("type") if isinstance(tool, dict) else tool
             raise RefusedError(
@@ -120,14 +120,15 @@ def _list_of(value: Any, name: str, *, empty: bool = False) -> list[Any]:
     return value
 
 
-def _parts(value: Any) -> list[Any]:
+def entries(value: Any) -> list[Any]:
+    """What is in a list; nothing in what is none, which is the engine's to refuse."""
     return value if isinstance(value, list) else []
 
 
 def _check_content(content: Any, where: str) -> None:
     if content is not None and not isinstance(content, (str, list)):
         raise RefusedError(f"{where}.content must be a text or a list of parts", where)
-    if any(not isinstance(part, (dict, str)) for part in _parts(content)):
+    if any(not isinstance(part, (dict, str)) for part in entries(content)):
         raise RefusedError(f"{where}.content must be a list of parts", where)
 
 
@@ -136,7 +137,7 @@ def _says(message: Mapping[str, Any]) -> bool:
     content = message.get("content")
     if isinstance(content, str):
         return bool(content.strip()) or bool(message.get("tool_calls"))
-    texts = (part if isinstance(part, str) else _text(part) for part in _parts(content))
+    texts = (part if isinstance(part, str) else _text(part) for part in entries(content))
     return any(text is None or text.strip() for text in texts) or bool(message.get("tool_calls"))
 
 
