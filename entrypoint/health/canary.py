@@ -35,6 +35,8 @@ _LONGEST_GAP = 2 * _METRICS_SECONDS
 # The share of one core that a process tree uses which computes, and does not just wait for a sibling.
 _WORKING = 0.5
 
+_UNKNOWN = Verdict("unknown", "it was not answered")
+
 # They move with every step of the scheduler, be it one chunk of a long prompt, and only then.
 _COUNTERS = re.compile(
     rb"^vllm:(?:kv_cache_usage_perc|prompt_tokens_total|generation_tokens_total|iteration_tokens_total_count|"
@@ -94,7 +96,7 @@ class Canary:
     ) -> None:
         """`interval` 0 is off. `on_doubt` gets a sentence about a first bad sign, or the reason of a lack of any.
 
-        `on_flight` is told of each canary whether it found nothing wrong.
+        `on_flight` is told of each canary that tells anything whether all was well.
         """
         self._ask = ask
         self._counters = counters
@@ -122,25 +124,29 @@ class Canary:
     def _run(self) -> None:
         before: NimctlError | None = None
         while not self._stopped.wait(self._interval if before is None else min(self._interval, _AGAIN_SECONDS)):
-            error = self._round(second=before is not None)
+            found = self._round(before)
             if self._stopped.is_set():
                 return
-            self._on_flight(error is None)
-            if error is not None and before is not None:
-                self._on_sick(error)
-                return
-            if error is not None:
-                self._on_doubt(f"{error.message}: {error.cause}; looking again")
-            before = error
+            if isinstance(found, NimctlError):
+                self._on_flight(False)
+                if before is not None:
+                    self._on_sick(found)
+                    return
+                self._on_doubt(f"{found.message}: {found.cause}; looking again")
+                before = found
+            elif found.state == "well":
+                self._on_flight(True)
+                before = None
 
-    def _round(self, *, second: bool) -> NimctlError | None:
+    def _round(self, before: NimctlError | None) -> NimctlError | Verdict:
         """Send one canary and wait for it, however long that is, while the engine moves."""
-        patience = self._timeout * (_SECOND_PATIENCE if second else 1.0)
+        again = before is not None and before.id == "engine-hangs"
+        patience = self._timeout * (_SECOND_PATIENCE if again else 1.0)
         abort, answers = Abort(), list[Answer]()
         over = threading.Event()
         self._abort = abort
         if self._stopped.is_set():  # it may have been called between the two
-            return None
+            return _UNKNOWN
 
         def wait() -> None:
             try:
@@ -154,11 +160,11 @@ class Canary:
         while not over.wait(min(1.0, patience / 4)):
             if still.see(self._clock(), self._counters(), self._work() if self._work else None):
                 abort()
-                return hangs(patience, "a second small request" if second else "a small request")
+                return hangs(patience, "a second small request" if again else "a small request")
             if self._stopped.is_set():
-                return None
-        verdict = judge(self._baseline, answers[0]) if answers else Verdict("unknown", "it was not answered")
-        return garbage(verdict.why) if verdict.state == "sick" else None
+                return _UNKNOWN
+        verdict = judge(self._baseline, answers[0]) if answers else _UNKNOWN
+        return garbage(verdict.why) if verdict.state == "sick" else verdict
 
 
 def hangs(seconds: float, what: str) -> NimctlError:

@@ -18,13 +18,14 @@ NAN = Answer(400, b"Out of range float values are not JSON compliant")
 
 
 class Clock:
-    """Every look at it is one second later, so that a round ends soon whatever it waits for."""
+    """Every look at it is a step later, so that a round ends soon whatever it waits for."""
 
-    def __init__(self):
+    def __init__(self, step):
         self.now = 0.0
+        self._step = step
 
     def __call__(self):
-        self.now += 1.0
+        self.now += self._step
         return self.now
 
 
@@ -36,7 +37,7 @@ def canaries():
 class Flight:
     """A canary in the air: what the engine answers, what its counters show, and what was said about it."""
 
-    def __init__(self, answers=(), *, counters=lambda: "same", work=None, timeout=0.02):
+    def __init__(self, answers=(), *, counters=lambda: "same", work=None, timeout=0.02, step=1.0):
         self.asked, self.sick, self.doubts = [], [], []
         self.silent = threading.Event()
         self._answers = list(answers)
@@ -49,7 +50,7 @@ class Flight:
             on_sick=self.sick.append,
             on_doubt=self.doubts.append,
             work=work,
-            clock=Clock(),
+            clock=Clock(step),
         )
 
     def ask(self, abort):
@@ -81,10 +82,25 @@ def test_two_bad_answers_in_a_row_are_told_once():
 
 
 def test_a_single_bad_answer_is_forgotten():
+    with Flight([NAN, WELL, NAN, WELL]) as flight:
+        until(lambda: len(flight.asked) > 6)
+        assert (flight.sick, len(flight.doubts)) == ([], 2)
+
+
+def test_an_answer_that_tells_nothing_excuses_nobody():
+    """A full server refuses a canary now and then; the bad answer before it was none the better."""
     busy = Answer(503, b"")
-    with Flight([NAN, WELL, NAN, busy, NAN, WELL]) as flight:
-        until(lambda: len(flight.asked) > 8)
-        assert (flight.sick, len(flight.doubts)) == ([], 3)
+    with Flight([busy, NAN, busy, busy, NAN]) as flight:
+        until(lambda: flight.sick)
+        assert len(flight.asked) == 5
+
+
+def test_a_bad_answer_does_not_shorten_the_patience():
+    """Only after a silence is the next one enough when it is shorter."""
+    looks = []
+    with Flight([NAN, None], counters=lambda: looks.append(0) or "same", timeout=0.1, step=0.005) as flight:
+        until(lambda: len(looks) > 10)
+        assert flight.sick == []
 
 
 def test_silence_over_still_counters_is_a_hang():
