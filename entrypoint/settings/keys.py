@@ -24,7 +24,9 @@ _ADDRESSES = (
 )
 _PASSWORDS = re.compile(r"://[^/@\s\"']*:([^/@\s\"']+)@")
 _HEADERS = ("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS")
-_SECRET_FILES = tuple(f"{name}_FILE" for name in KEY_VARIABLES)
+# Those of object stores are listed here, as importing who reads them would cost more than all of this.
+_STORES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+_SECRET_FILES = tuple(f"{name}_FILE" for name in (*KEY_VARIABLES, *_STORES))
 
 
 def collect(environ: Mapping[str, str], words: Sequence[str]) -> tuple[Secret, ...]:
@@ -33,7 +35,7 @@ def collect(environ: Mapping[str, str], words: Sequence[str]) -> tuple[Secret, .
     `words` are the engine's arguments, which may hold the address of a draft model.
     """
     values = [environ[name] for name in KEY_VARIABLES if environ.get(name)]
-    values += [v for n, v in environ.items() if n.startswith(tuple(ACCESS_FAMILIES)) and is_secret_name(n)]
+    values += [v for n, v in environ.items() if n.startswith(tuple(ACCESS_FAMILIES)) and v and is_secret_name(n)]
     values += [_password(environ.get(name, "")) for name in _ADDRESSES]
     values += [password for word in words for password in _PASSWORDS.findall(word)]
     values += keys_in_words(words)

@@ -7,13 +7,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from entrypoint.settings import commandline, keys
+from entrypoint.settings import commandline, keys, telemetry
 from entrypoint.settings.values import Settings, Source
 from entrypoint.settings.variables import ACCESS, ACCESS_FAMILIES, NAMES, VARIABLES
 from nimctl.core.engine_variables import ENGINE_VARIABLES, values_of
 from nimctl.core.errors import NimctlError
 
-_LOOKED_AT = ("NIM_", "VLLM_", "DYN_HTTP", "SGLANG_")
+_LOOKED_AT = ("NIM_", "VLLM_", "DYN_HTTP", "SGLANG_", "MODELSCOPE_")
 
 
 def read(environ: Mapping[str, str], arguments: Sequence[str] = ()) -> Settings:
@@ -40,6 +40,8 @@ def read(environ: Mapping[str, str], arguments: Sequence[str] = ()) -> Settings:
         )
     if values["ssl_mode"] == "DISABLED":
         values["ssl_mode"] = None
+    if values["otel"] and (address := telemetry.endpoint(values["otel_endpoint"], environ)):
+        values["otel_endpoint"], sources["NIM_OTEL_EXPORTER_OTLP_ENDPOINT"] = address, "environment"
     engine_values = values_of(environ)
     sources |= {v.name: "environment" if v.name in engine_values else "default" for v in ENGINE_VARIABLES}
     access = sorted({*ACCESS, *(name for name in environ if name.startswith(tuple(ACCESS_FAMILIES)))})

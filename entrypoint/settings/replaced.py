@@ -34,11 +34,10 @@ REPLACED: Mapping[str, Replaced] = {
     "NIM_REWARD_MODEL": Replaced("reward models are not served"),
     "NIM_REWARD_MODEL_STRING": Replaced("reward models are not served"),
     "NIM_REWARD_LOGITS_RANGE": Replaced("reward models are not served"),
+    "MODELSCOPE_API_TOKEN": Replaced("modelscope:// is no source here; use hf://, ngc://, s3:// or gs://"),
     # Memory
     "NIM_LOW_MEMORY_MODE": Replaced("the plan makes room by itself; NIM_MAX_MODEL_LEN makes more"),
-    "NIM_RELAX_MEM_CONSTRAINTS": Replaced(
-        "what may not fit starts with a warning; NIM_KV_CACHE_PERCENT gives more"
-    ),
+    "NIM_RELAX_MEM_CONSTRAINTS": Replaced("what may not fit starts with a warning; NIM_KV_CACHE_PERCENT gives more"),
     "NIM_NUM_KV_CACHE_SEQ_LENS": Replaced("use NIM_MAX_NUM_SEQS and NIM_MAX_MODEL_LEN"),
     "NIM_ENABLE_KV_CACHE_HOST_OFFLOAD": Replaced("use NIM_PASSTHROUGH_ARGS='--kv-offloading-size GIB'"),
     "NIM_KV_CACHE_HOST_MEM_FRACTION": Replaced("use NIM_PASSTHROUGH_ARGS='--kv-offloading-size GIB'"),

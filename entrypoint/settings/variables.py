@@ -188,6 +188,9 @@ ACCESS: Mapping[str, str] = {
     "NGC_API_KEY_FILE": "The file of that key, read when the weights are fetched.",
     "NGC_API_ENDPOINT": "NGC's API; default: https://api.ngc.nvidia.com.",
     "NGC_AUTH_ENDPOINT": "NGC's key exchange; default: https://authn.nvidia.com.",
+    "AWS_ACCESS_KEY_ID_FILE": "The file of that key for s3:// sources.",
+    "AWS_SECRET_ACCESS_KEY_FILE": "The file of that key for s3:// sources.",
+    "AWS_SESSION_TOKEN_FILE": "The file of that key for s3:// sources.",
     "NIM_REPOSITORY_OVERRIDE": "The mirror that takes the place of every remote source.",
 }
 # Families of the same kind: whatever an object store's own library reads.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nimctl.core import recipes
 from nimctl.core.engine_options import merge, options_of, parse_options
+from nimctl.core.engine_variables import asked_of_engine, values_of
 from nimctl.core.errors import NimctlError
 from nimctl.core.parallel import Sizes, size_of
 from nimctl.core.planning.deciding import Request
@@ -81,7 +82,10 @@ def asked_gpus(options: RunOptions) -> str | None:
 
 
 def request_of(options: RunOptions) -> Request:
-    """What the engine arguments and variables ask of the layout, as our container will read them. Raises `usage`."""
+    """What the engine arguments and variables ask of the layout, as our container will read them.
+
+    Raises `usage`, and `config-invalid` for a variable.
+    """
     env = dict(options.env)
 
     def variable(name: str) -> int | None:
@@ -91,13 +95,17 @@ def request_of(options: RunOptions) -> Request:
         passed = shlex.split(env.get("NIM_PASSTHROUGH_ARGS", ""))
     except ValueError as error:
         raise usage("NIM_PASSTHROUGH_ARGS cannot be read", str(error), "Quote it as in a shell.") from None
-    words = dropwhile(lambda word: not word.startswith("-"), (*passed, *options.engine_args))  # an action, a model
+    words = dropwhile(lambda word: not word.startswith("-"), options.engine_args)  # an action, a model
     length = env.get("NIM_MAX_MODEL_LEN", "")
     if length and not (length.isascii() and length.isdecimal() and int(length[:20]) > 0):
         raise usage(f"NIM_MAX_MODEL_LEN={length[:40]} is no length", "a number of tokens is expected", "Correct it.")
     variables = Sizes(variable("NIM_TENSOR_PARALLEL_SIZE"), variable("NIM_PIPELINE_PARALLEL_SIZE"))
     own = options_of({"max-model-len": length} if length else {})
-    return Request(merge(own, parse_options(tuple(words))), variables, profile=env.get("NIM_MODEL_PROFILE") or None)
+    drafts = tuple(draft.settings for draft in options.recipe.drafts) if options.recipe else ()
+    named = (option for _, option in asked_of_engine(values_of(env), drafts))
+    # each argument of its own layer, as the container has them: single keys of an object go over those below
+    layers = (own, named, parse_options(passed), parse_options(tuple(words)))
+    return Request(merge(*layers), variables, profile=env.get("NIM_MODEL_PROFILE") or None)
 
 
 def weights_of(options: RunOptions) -> str | None:

@@ -82,6 +82,7 @@ others = st.sampled_from(
         ("--gpu-memory-utilization", "0.5"), ("--gpu-memory-utilization", "0.9"),
         ("--gpu-memory-utilization", "7"), ("--kv-cache-dtype", "fp8"),
         ("--enable-expert-parallel",), ("--enforce-eager",), ("--max-num-seqs", "16"), ("--language-model-only",),
+        ("--speculative-config.num_speculative_tokens", "4"), ("--no-speculative-config",),
     ]
 )  # fmt: skip
 options = st.tuples(flags, sizes) | st.tuples(flags, sizes).map(lambda o: (f"{o[0]}={o[1]}",)) | others
@@ -93,6 +94,13 @@ variables = st.fixed_dictionaries(
         "NIM_PIPELINE_PARALLEL_SIZE": sizes | st.just(""),
         "NIM_MAX_MODEL_LEN": st.sampled_from(["2048", "200000", "", "long"]),
         "NIM_PASSTHROUGH_ARGS": arguments.map(" ".join),
+        "NIM_KV_CACHE_PERCENT": st.sampled_from(["0.5", "0.95", "", "9", "most"]),
+        "NIM_GPU_MEM_FRACTION": st.sampled_from(["0.7"]),
+        "NIM_MAX_BATCH_SIZE": st.sampled_from(["1", "64", "0"]),
+        "NIM_DISABLE_CUDA_GRAPH": st.sampled_from(["1", "0", "maybe"]),
+        "NIM_SPECDEC_ENABLE": st.sampled_from(["1", "0"]),
+        "NIM_SPECDEC_ARGS": st.sampled_from(['{"method": "mtp"}', "[]", '{"num_speculative_tokens": 2}']),
+        "NIM_PEFT_SOURCE": st.just("/data/adapters"),
         "NIM_MODEL_PROFILE": st.just("")
         | st.sampled_from(
             ["", "vllm-bf16-tp2-pp1", "vllm-bf16-tp1-pp1", "vllm-fp8-tp4-pp1", "vllm-bf16-tp2-pp2", "vllm-bf16-tp3-pp1"]

@@ -16,6 +16,8 @@ _TRUE = ("1", "on", "yes", "true")
 # What an object store is configured by. https://docs.aws.amazon.com/sdkref/latest/guide/settings-reference.html and
 # https://cloud.google.com/docs/authentication/application-default-credentials
 _OBJECT_STORE = ("AWS_", "GOOGLE_")
+# Keys that may lie in a file, which NAME_FILE names then, as those of the other sources may.
+OBJECT_STORE_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,8 @@ class Access:
 def from_environment(environment: Mapping[str, str]) -> Access:
     """The access that `environment` describes.
 
-    Raises `config-invalid` for an endpoint that is no address or holds a password, and `key-missing` for a broken key
-    file.
+    Raises `config-invalid` for an endpoint that is no address or holds a password, and for a key file that cannot be
+    read; `key-missing` for an empty one.
     """
 
     def endpoint(name: str, default: str, key: str) -> str:
@@ -74,10 +76,19 @@ def from_environment(environment: Mapping[str, str]) -> Access:
         ngc_auth_endpoint=endpoint("NGC_AUTH_ENDPOINT", NGC_AUTH_ENDPOINT, "NGC_API_KEY"),
         override=environment.get("NIM_REPOSITORY_OVERRIDE", "").strip() or None,
         offline=environment.get("HF_HUB_OFFLINE", "").strip().lower() in _TRUE,
-        object_store={
-            name: Secret(value) for name, value in environment.items() if name.startswith(_OBJECT_STORE) and value
-        },
+        object_store=_object_store(environment),
     )
+
+
+def _object_store(environment: Mapping[str, str]) -> dict[str, Secret]:
+    """What the stores' own libraries read, with the keys that lie in files in their place."""
+    files = {f"{name}_FILE" for name in OBJECT_STORE_KEYS}
+    found = {
+        name: Secret(value)
+        for name, value in environment.items()
+        if name.startswith(_OBJECT_STORE) and value and name not in files
+    }
+    return found | {name: key for name in OBJECT_STORE_KEYS if (key := find_key(name, environment)) is not None}
 
 
 def _old_token(environment: Mapping[str, str]) -> Secret | None:
