@@ -56,6 +56,10 @@ def main() -> int:
                 as_json=settings.jsonl,
                 content=settings.log_requests,
             )
+            if settings.otel:
+                from entrypoint.observability import otel  # noqa: PLC0415
+
+                otel.variables(settings, os.environ)  # what is wrong with it is said now, not after the download
         journal.start_writing()
         report.listen(journal.stage)
         for sentence in settings.unknown:

@@ -30,7 +30,7 @@ def is_secret_name(name: str) -> bool:
 
 
 def keys_in_words(words: Sequence[str]) -> tuple[str, ...]:
-    """The keys among the words of a command: `--hf-token KEY`, `--hf-token=KEY`, and members of JSON values so named."""
+    """The keys among the words of a command: `--hf-token KEY`, `--hf-token=KEY`, and in JSON values by their names."""
     found: list[str] = []
     for index, word in enumerate(words):
         name, given, value = word.partition("=")

@@ -7,6 +7,7 @@ import pytest
 from tests.unit.entrypoint.service import Service, needs_nginx, service, until
 
 pytestmark = needs_nginx
+TRACE = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "tracestate": "a=b"}
 NIM_KEYS = ["level", "time", "file_name", "line_number", "message"]
 
 
@@ -24,6 +25,8 @@ def lines():
         metrics = until(
             lambda: (answer := one.get("/v1/metrics")) and b"nimctl_start_seconds" in answer.body and answer
         )
+        one.ask("POST", "/v1/chat/completions", {"model": "demo", "messages": []}, TRACE)
+        assert TRACE.items() <= {k.lower(): v for k, v in one.asked()[-1]["headers"].items()}.items()
         one.signal(15)
         assert one.code() == 143
         yield log(one), metrics.body.decode()
@@ -81,3 +84,11 @@ def test_wrong_settings_are_told_in_the_form_that_was_asked_for():
         one.start()
         assert one.code() != 0
         assert log(one)[-1]["error"]["id"] == "config-invalid"
+
+
+def test_traces_without_an_address_are_refused_before_anything_else_starts():
+    with service(NIM_JSONL_LOGGING="1", NIM_ENABLE_OTEL="1") as one:
+        one.start()
+        assert one.code() != 0
+        assert "needs an address" in log(one)[-1]["error"]["message"]
+        assert [stage["state"] for stage in one.startup()["stages"]][:2] == ["failed", "pending"]

@@ -17,7 +17,7 @@ AT = "NIM_OTEL_EXPORTER_OTLP_ENDPOINT"
 def told(**environ: str) -> tuple[str | None, dict[str, str]]:
     environ = {**ON, **environ}
     settings = read(environ)
-    return otel.endpoint(settings, environ), otel.variables(settings, environ, installed=lambda: True)
+    return settings.otel_endpoint, otel.variables(settings, environ, installed=lambda: True)
 
 
 @pytest.mark.parametrize(
@@ -50,8 +50,8 @@ def test_the_service_s_name():
 
 
 def test_nothing_where_no_traces_were_asked_for():
-    assert told(NIM_ENABLE_OTEL="0", **{AT: "http://c"}) == (None, {})
-    assert told(NIM_OTEL_TRACES_EXPORTER="none", **{AT: "http://c"}) == (None, {})
+    assert told(NIM_ENABLE_OTEL="0", OTEL_EXPORTER_OTLP_ENDPOINT="http://c") == (None, {})
+    assert told(NIM_OTEL_TRACES_EXPORTER="none", **{AT: "http://c"})[1] == {}
 
 
 @pytest.mark.parametrize(
