@@ -21,9 +21,9 @@ from nimctl.core.fetch import digests
 from nimctl.core.fetch.access import Access
 from nimctl.core.fetch.manifest import File, Manifest
 from nimctl.core.fetch.protocol import OnProgress
-from nimctl.core.fetch.retry import DEFAULT, Patience, Stop
+from nimctl.core.fetch.retry import Patience, Stop
 from nimctl.core.fetch.sources import checksums, override
-from nimctl.core.fetch.sources.objectstore.upload import Bucket
+from nimctl.core.fetch.sources.objectstore.upload import PATIENCE, Bucket
 from nimctl.core.fetch.transfer.meter import Meter
 
 _BLOCK = 4 * 2**20
@@ -73,7 +73,7 @@ def mirror(
     access: Access,
     on_progress: OnProgress,
     stop: Stop,
-    patience: Patience = DEFAULT,
+    patience: Patience = PATIENCE,
 ) -> Mirrored:
     """Write the files of `manifest`, which lie in `folder`, to where an override with `destination` finds `uri`.
 
@@ -81,9 +81,9 @@ def mirror(
     `weights-corrupt` for damaged files of the cache, and `interrupted` once `stop` is set.
     """
     address = place_of(uri, destination)
-    bucket = Bucket(address, access, replace(patience, stop=stop))
-    start = bucket.folder + quote("?file=", safe="")
     meter = Meter(manifest.files, on_progress)
+    bucket = Bucket(address, access, replace(patience, stop=stop, on_wait=meter.waiting))
+    start = bucket.folder + quote("?file=", safe="")
     files = [_with_digest(folder, file, meter, stop) for file in manifest.files]
     there = bucket.sizes(start)
     sent = 0

@@ -184,9 +184,11 @@ def test_a_stop_ends_it_and_the_rest_is_sent_later(bench: Bench) -> None:
 
 def test_refusals_are_told_in_the_words_of_somebody_who_writes(bench: Bench) -> None:
     error = error_of(bench, AWS_ENDPOINT_URL="http://127.0.0.1:9")
-    assert (error.id, f"could not be written to s3://{bench.bucket}" in error.message) == (
+    assert (error.id, f"the objects of s3://{bench.bucket} could not be listed" in error.message) == (
         "weights-source-unreachable", True
     )  # fmt: skip
+    waits = [progress.detail or "" for progress in bench.seen if progress.phase == "waiting"]
+    assert any("attempt 2" in words for words in waits)
     bench.s3.delete_bucket(Bucket=bench.bucket)
     error = error_of(bench)
     assert (error.id, error.message) == ("weights-not-found", f"there is no bucket s3://{bench.bucket}")

@@ -13,7 +13,7 @@ import obstore
 from nimctl.core.errors import NimctlError
 from nimctl.core.fetch import retry
 from nimctl.core.fetch.access import Access
-from nimctl.core.fetch.retry import DEFAULT, Patience
+from nimctl.core.fetch.retry import Patience
 from nimctl.core.fetch.sources import objectstore_errors, objectstore_settings
 from nimctl.core.fetch.sources.objectstore import opened
 from nimctl.core.fetch.sources.objectstore.opened import Store
@@ -25,7 +25,8 @@ _ADDRESS = re.compile(r"(?P<scheme>s3|gs)://(?P<bucket>[A-Za-z0-9][A-Za-z0-9._-]
 _SMALLEST_PART = 16 * 2**20
 _MOST_PARTS = 9_000
 _AT_ONCE = 6  # parts under way; with the one that is read, what the memory holds of a file
-_PART_RETRIES = 5
+_PART_RETRIES = 3  # by the library, within one attempt
+PATIENCE = Patience(attempts=4)
 _DIGEST = "nimctl-digest"  # metadata of an object
 
 
@@ -40,7 +41,7 @@ class Bucket:
     Raises `config-invalid` for an address or for settings that make no sense; nobody is asked yet.
     """
 
-    def __init__(self, address: str, access: Access, patience: Patience = DEFAULT) -> None:
+    def __init__(self, address: str, access: Access, patience: Patience = PATIENCE) -> None:
         match = _ADDRESS.fullmatch(address)
         if match is None:
             raise NimctlError(
@@ -73,7 +74,7 @@ class Bucket:
                     found[meta["path"]] = meta["size"]
             return found
 
-        return self._persist(listed, "its list of objects")
+        return self._persist(listed, f"the objects of {self.name} could not be listed")
 
     def digest(self, key: str) -> str | None:
         """The digest that was written beside the object `key`, None where there is none."""
@@ -85,7 +86,7 @@ class Bucket:
                 return None
             return next((str(value) for name, value in found.items() if str(name).lower() == _DIGEST), None)
 
-        return self._persist(looked, f"the description of {key}")
+        return self._persist(looked, f"{key} of {self.name} could not be looked at")
 
     def put(self, key: str, size: int, digest: str | None, parts: Callable[[int], Iterator[bytes]]) -> None:
         """Write the object `key` of `size` bytes; `parts(bytes)` gives its content anew, in parts of so many bytes.
@@ -112,9 +113,9 @@ class Bucket:
                     max_concurrency=_AT_ONCE,
                 )
 
-        self._persist(send, key)
+        self._persist(send, f"{key} could not be written to {self.name}")
 
-    def _persist(self, action: Callable[[Store], T], what: str) -> T:
+    def _persist(self, action: Callable[[Store], T], failure: str) -> T:
         def once() -> T:
             try:
                 return action(self._ready())
@@ -122,11 +123,11 @@ class Bucket:
                 raise objectstore_errors.translated(type(error).__name__, str(error), self._asked) from error
 
         try:
-            return retry.persist(once, f"{what} of {self.name}", self._patience)
+            return retry.persist(once, self.name, self._patience)
         except NimctlError as error:
-            raise self._as_told_here(error, what) from error
+            raise self._as_told_here(error, failure) from error
 
-    def _as_told_here(self, error: NimctlError, what: str) -> NimctlError:
+    def _as_told_here(self, error: NimctlError, failure: str) -> NimctlError:
         """`error` in the words of somebody who writes: the reader's speak of weights that are not handed out."""
         message, fix = error.message, error.fix
         if error.id == "weights-not-found":
@@ -134,7 +135,7 @@ class Bucket:
         elif error.id in ("key-missing", "key-refused"):
             fix = f"Set {self._settings.variables} to a key that may list, read and write the bucket."
         elif error.id in ("weights-source-failed", "weights-source-unreachable"):
-            message = f"{what} could not be written to {self.name}"
+            message = failure
             fix = "Run it again: what has arrived is not sent again. If it goes on, check the endpoint and the network."
         return NimctlError(error.id, message, cause=error.cause, fix=fix, evidence=error.evidence)
 
