@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from nimctl.core.cache import free_bytes
 from nimctl.core.errors import NimctlError
 from nimctl.core.fetch.manifest import File, Manifest, from_json
 from nimctl.core.fetch.protocol import OnProgress
@@ -31,6 +32,8 @@ _PARTIAL = ".nimctl-partial"
 _LINKED_FROM = 64 * 2**20
 _BLOCK = 8 * 2**20
 _CLONE = 0x40049409  # FICLONE, https://man7.org/linux/man-pages/man2/ioctl_ficlonerange.2.html
+# What a filesystem itself puts into its root.
+_NOT_OURS = {"lost+found", ".snapshot"}
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -88,6 +91,7 @@ class _Layer:
                 self._meter.set(file, "done")
             else:
                 todo.append(file)
+        self._require_room(todo)
         for file in todo:
             if file.path != _LAST:
                 self._place(file)
@@ -96,6 +100,20 @@ class _Layer:
             if file.path == _LAST:
                 self._place(file)
         return Laid(**self._counts)
+
+    def _require_room(self, todo: list[File]) -> None:
+        """Refuse, before the first byte, what will have to be copied and will not fit."""
+        here = self._target.stat().st_dev
+        if self._kind == "links" or (todo and self._origin(todo[-1]).stat().st_dev == here):
+            return
+        needed, free = sum(file.size for file in todo), free_bytes(self._target)
+        if needed > free:
+            raise NimctlError(
+                "disk-full",
+                f"{self._target} has no room for the model",
+                cause=f"{needed / 1e9:,.1f} GB are needed and {free / 1e9:,.1f} GB are free",
+                fix="Free space there, or name a folder on the filesystem of the cache, where weights are linked.",
+            )
 
     def _is_there(self, file: File) -> bool:
         place, origin = self._target / file.path, self._origin(file)
@@ -166,7 +184,7 @@ class _Layer:
 
 
 def _require_ours(target: Path) -> None:
-    names = {entry.name for entry in target.iterdir()} - {"lost+found"}
+    names = {entry.name for entry in target.iterdir()} - _NOT_OURS
     if names and not names & {_PARTIAL, MANIFEST}:
         raise _foreign(target, f"it holds {', '.join(sorted(names)[:3])}, which is not from here")
 

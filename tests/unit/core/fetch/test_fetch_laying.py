@@ -173,7 +173,12 @@ def test_a_folder_that_was_laid_out_can_be_the_source_of_another(place: Place) -
 def test_a_full_disk_and_a_closed_folder(place: Place) -> None:
     place.target.mkdir(parents=True)
     with mounted(place.target, "-t", "tmpfs", "-o", "size=64k", "tmpfs"):
+        error = error_of(place)
+        assert (error.id, "are needed" in error.cause) == ("disk-full", True)
+        assert names_in(place.target) == [".nimctl-partial"]
+    with mounted(place.target, "-t", "tmpfs", "-o", "nr_inodes=4", "tmpfs"):
         assert error_of(place).id == "disk-full"
+        assert not place.is_model
     with open_folder() as root:
         (root / "closed").mkdir(mode=0o755)
 
