@@ -284,7 +284,8 @@ def prepare_engine(
     names = [gpu.name for gpu in hardware.gpus]
     here = compiled.machine(hardware.device, hardware.vllm_version, names, hardware.inventory.driver)
     private = private_caches(run, here.key, cache_writable=cache_writable)
-    caches = warmstart.open_caches(private, run.settings, run.journal)
+    served = [path for path in (snapshots.weights, snapshots.draft) if path is not None]
+    caches = warmstart.open_caches(private, served, run.settings, run.journal)
     (private / "home").mkdir(mode=0o700, exist_ok=True)
     env = environment.build_environment(
         run.environ,

@@ -8,9 +8,12 @@ https://github.com/ai-dynamo/modelexpress/blob/main/docs/BENCHMARKS.md
 
 import functools
 import hashlib
+import json
 import os
 import platform
 import re
+import shutil
+import sys
 import sysconfig
 import threading
 from collections.abc import Iterable, Sequence
@@ -23,6 +26,8 @@ from nimctl.core.cache.held import LOCK, Hold, hold, remove
 
 GIB = 2**30
 _SIZE = ".bytes"  # what a folder held when it was last counted
+# Beside the virtual environment: in the image /opt/nim/etc/engine. Elsewhere there is no such folder.
+DESCRIBED = Path(sys.prefix).parent / "etc/engine"
 _BLOCK = 512  # of st_blocks: https://man7.org/linux/man-pages/man3/stat.3type.html
 _PLAN_LINK = "vllm/startup_plan"  # https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/v1/worker/startup_plan.py
 _OF_THIS_START = ("--uds", "--shutdown-timeout")  # each with its value; neither has to do with memory
@@ -171,6 +176,35 @@ def keep_plan(folder: Path, argv: Sequence[str], held: Hold) -> bool:
 def _lasting(argv: Sequence[str]) -> list[str]:
     """The words of a command without those that change from start to start."""
     return [word for before, word in zip(("", *argv), argv, strict=False) if {before, word}.isdisjoint(_OF_THIS_START)]
+
+
+def seed(folder: Path, snapshots: Iterable[Path], described: Path) -> tuple[str, ...]:
+    """Put what the image knows of these checkpoints' architectures into vLLM's cache; their names.
+
+    `described` is what images/model_infos.py wrote. vLLM checks it against the model's source, and what is in the cache
+    already stays.
+    """
+    names = dict[str, str]()
+    with suppress(OSError, ValueError, AttributeError):
+        known = json.loads((described / "architectures.json").read_text(encoding="utf-8"))
+        names = {name: known[name] for snapshot in snapshots for name in _architectures(snapshot) if name in known}
+    done = []
+    for architecture, name in names.items():
+        target = folder / "vllm/modelinfos" / Path(name).name
+        with suppress(OSError):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if not target.exists():
+                shutil.copyfile(described / "modelinfos" / target.name, target)
+                done.append(architecture)
+    return tuple(done)
+
+
+def _architectures(snapshot: Path) -> list[str]:
+    """The classes that a checkpoint's configuration names."""
+    with suppress(OSError, ValueError, AttributeError):
+        named = json.loads((snapshot / "config.json").read_text(encoding="utf-8")).get("architectures")
+        return [name for name in named or () if isinstance(name, str)]
+    return []
 
 
 @functools.cache

@@ -30,8 +30,8 @@ class Caches:
         compiled.note_size(self.folder, delay=_COUNT_SECONDS)
 
 
-def open_caches(folder: Path, settings: Settings, journal: Journal) -> Caches:
-    """Make room below the limit, then hold `folder`."""
+def open_caches(folder: Path, snapshots: Sequence[Path], settings: Settings, journal: Journal) -> Caches:
+    """Make room below the limit, hold `folder`, and put into it what the image knows of these checkpoints."""
     limit = settings.compile_cache_gib * compiled.GIB
     done = compiled.prune(folder, limit)
     if done.removed:
@@ -39,7 +39,9 @@ def open_caches(folder: Path, settings: Settings, journal: Journal) -> Caches:
         journal.info("engine", f"removed compile caches: {', '.join(done.removed)} ({freed})")
     if done.bytes > limit:
         journal.warning("engine", f"compile caches hold {done.bytes / compiled.GIB:.1f} GiB, which servers use")
-    return Caches(folder, compiled.take(folder))
+    held = compiled.take(folder)
+    compiled.seed(folder, snapshots, compiled.DESCRIBED)
+    return Caches(folder, held)
 
 
 @dataclass(frozen=True)

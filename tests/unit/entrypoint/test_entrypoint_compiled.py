@@ -154,3 +154,36 @@ def test_two_servers_on_one_cache_measure_their_memory(tmp_path):
     first = hold(tmp_path)
     assert compiled.keep_plan(tmp_path, SERVE, first)
     assert not compiled.keep_plan(tmp_path, [*SERVE, "--x"], hold(tmp_path))
+
+
+@pytest.fixture
+def described(tmp_path):
+    folder = tmp_path / "etc"
+    (folder / "modelinfos").mkdir(parents=True)
+    (folder / "modelinfos/kimi.json").write_text("new")
+    (folder / "architectures.json").write_text('{"Kimi": "kimi.json", "Gone": "gone.json", "Bad": "../../x"}')
+    return folder
+
+
+def checkpoint(tmp_path, text):
+    folder = tmp_path / "snapshot"
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(text)
+    return folder
+
+
+def test_what_the_image_knows_of_a_model_is_there_before_the_first_start(tmp_path, described):
+    key = tmp_path / "key"
+    served = checkpoint(tmp_path, '{"architectures": ["Kimi", "Gone", "Bad", "Other", 3]}')
+    assert compiled.seed(key, [served], described) == ("Kimi",)
+    kept = key / "vllm/modelinfos/kimi.json"
+    assert kept.read_text() == "new"
+    kept.write_text("vLLM's own")
+    assert compiled.seed(key, [served], described) == ()
+    assert kept.read_text() == "vLLM's own"
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"architectures": null}'])
+def test_a_checkpoint_that_names_no_class_gets_nothing(tmp_path, described, text):
+    assert compiled.seed(tmp_path / "key", [checkpoint(tmp_path, text)], described) == ()
+    assert compiled.seed(tmp_path / "key", [tmp_path / "none"], tmp_path / "none") == ()
