@@ -88,8 +88,9 @@ class Report:
             yield
         except BaseException as error:
             with self._lock:
-                # what nobody translated is told by `failed`: a bug, or only the echo of a process that died
-                self._update(name, state="failed", error_id=error.id if isinstance(error, NimctlError) else None)
+                # what nobody translated is told by `failed`, before or after: a bug, or only the echo of a death
+                error_id = error.id if isinstance(error, NimctlError) else self._find(name).error_id
+                self._update(name, state="failed", error_id=error_id)
                 self._write(full=True)
             self._tell(self._find(name))
             raise

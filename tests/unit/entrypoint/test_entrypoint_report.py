@@ -97,6 +97,14 @@ def test_a_failing_stage_keeps_the_errors_id(state, report):
     assert document.error["fix"] == "f"
 
 
+def test_the_echo_of_a_death_does_not_hide_its_cause(report):
+    """The engine's death is told from one thread, and the start that waited for it ends in another."""
+    with pytest.raises(LookupError), report.stage("engine"):
+        report.failed({"id": "engine-died"})
+        raise LookupError("nothing to wait for any more")
+    assert report.current.stages[6].error_id == "engine-died"
+
+
 def test_ready_is_a_file_that_goes_when_stopping(state, report):
     report.ready()
     assert state.ready.exists()
