@@ -11,8 +11,10 @@ from pathlib import Path
 
 from entrypoint.front import openapi
 from entrypoint.front.cors import Cors
+from entrypoint.front.inner import METRICS_PAGE
 from entrypoint.front.keys import read_keys, render_keys
-from entrypoint.front.rendering import METRICS_PAGE, Front, Tls, render
+from entrypoint.front.model import Front, Tls
+from entrypoint.front.rendering import render
 from entrypoint.front.routes import table
 from entrypoint.settings import Settings
 from entrypoint.state import State, write_atomically

@@ -2,8 +2,8 @@
 
 import json
 
+from entrypoint.front.model import Front
 from entrypoint.front.openapi import merged
-from entrypoint.front.rendering import Front
 from entrypoint.front.routes import table
 from entrypoint.state import State, write_atomically
 from entrypoint.unixhttp import UnreachableError, get_unix

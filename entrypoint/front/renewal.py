@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from entrypoint.front.keys import read_keys, render_keys
-from entrypoint.front.rendering import Front, Tls
+from entrypoint.front.model import Front, Tls
 from entrypoint.state import State, write_atomically
 
 

@@ -6,7 +6,7 @@ Imported only where `NIM_SSL_MODE` asks for it, because `ssl` costs milliseconds
 import ssl
 from pathlib import Path
 
-from entrypoint.front.rendering import Tls
+from entrypoint.front.model import Tls
 from nimctl.core.errors import NimctlError
 
 # https://docs.openssl.org/3.0/man3/X509_STORE_CTX_get_error/
