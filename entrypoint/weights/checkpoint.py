@@ -165,15 +165,18 @@ def _document(folder: Path, name: str) -> dict[str, Any] | None:
 
 
 def peek(uri: str, cache: Path, access: Access = ANONYMOUS) -> Look:
-    """What can be told of a checkpoint with neither the network nor a change of the cache."""
+    """What can be told of a checkpoint with neither the network nor a change of the cache.
+
+    Raises `config-invalid` for a runtime_config.json that cannot be read.
+    """
     try:
         source = open_source(uri, cache, access=replace(access, offline=True))
-        if source.in_place is not None:
-            return look_into(source.in_place)
-        if isinstance(source, Generator):
-            return Look()
-        manifest = source.resolve()
+        manifest = None if source.in_place is not None or isinstance(source, Generator) else source.resolve()
     except NimctlError:
+        return Look()
+    if source.in_place is not None:
+        return look_into(source.in_place)
+    if manifest is None:
         return Look()
     snapshot = CachePaths(cache).repo(source.repo, source.part).snapshot(manifest.revision)
     return _look(snapshot, _weights_bytes(manifest))

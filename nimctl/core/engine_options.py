@@ -24,10 +24,10 @@ _SHORT = {
 OBJECTS = frozenset(
     {
         "additional-config", "attention-config", "aux-output-config", "compilation-config",
-        "custom-histogram-buckets", "default-chat-template-kwargs", "default-mm-loras", "diffusion-config", "ec-manager-config",
-        "ec-transfer-config", "engram-config", "eplb-config", "fault-tolerance-config", "hf-overrides",
-        "ir-op-priority", "kernel-config", "kv-events-config", "kv-transfer-config", "limit-mm-per-prompt",
-        "logging-config", "media-io-kwargs", "mm-processor-kwargs", "model-class-overrides",
+        "custom-histogram-buckets", "default-chat-template-kwargs", "default-mm-loras", "diffusion-config",
+        "ec-manager-config", "ec-transfer-config", "engram-config", "eplb-config", "fault-tolerance-config",
+        "hf-overrides", "ir-op-priority", "kernel-config", "kv-events-config", "kv-transfer-config",
+        "limit-mm-per-prompt", "logging-config", "media-io-kwargs", "mm-processor-kwargs", "model-class-overrides",
         "model-loader-extra-config", "override-generation-config", "pooler-config", "profiler-config",
         "pt-load-map-location", "quantization-config", "reasoning-config", "speculative-config",
         "structured-outputs-config", "watermark-config", "weight-transfer-config",
