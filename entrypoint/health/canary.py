@@ -32,7 +32,7 @@ _LONGEST_ANSWER = 4000.0
 _METRICS_SECONDS = 5.0
 # A look that comes later than this was not late because of the engine: we were stopped ourselves (`docker pause`).
 _LONGEST_GAP = 2 * _METRICS_SECONDS
-# The share of one core that an engine uses which computes. Measured on the demo: 0.8 in a long prompt on a busy machine,
+# The share of one core that a computing engine uses. Measured on the demo: 0.8 in a long prompt on a busy machine,
 # 0.02 and 0.003 with its core or its worker stopped.
 _WORKING = 0.2
 
