@@ -91,6 +91,8 @@ def build_environment(
     if device == "cuda":
         # NVML numbers by PCI address and knows no CUDA_VISIBLE_DEVICES: the layout's numbers must mean the same GPUs.
         env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+        if settings.deterministic:  # https://docs.vllm.ai/en/stable/features/batch_invariance/
+            env["VLLM_BATCH_INVARIANT"] = "1"
         if layout.slice is not None:  # a slice has no number: https://docs.nvidia.com/datacenter/tesla/mig-user-guide/
             env["CUDA_VISIBLE_DEVICES"] = layout.slice
         elif "CUDA_VISIBLE_DEVICES" in env or layout.used != tuple(visible):

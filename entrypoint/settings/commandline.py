@@ -19,7 +19,9 @@ def split(arguments: Sequence[str]) -> Line:
     """The words of `nim-serve`, which may be left out itself. Raises `usage`."""
     rest = [a for a in arguments if a != "--dry-run"]
     dry_run = len(rest) != len(arguments)
-    if rest and rest[0] == table.SERVE:
+    if rest[:1] == [table.SERVE_RAY]:
+        rest = _without_ray(rest[1:])
+    elif rest[:1] == [table.SERVE]:
         rest = rest[1:]
     if not rest or rest[0].startswith("-"):
         return Line(dry_run, None, tuple(rest))
@@ -32,3 +34,16 @@ def split(arguments: Sequence[str]) -> Line:
             fix="Leave it out, or name the model with NIM_RECIPE or NIM_MODEL_PATH; `-h` tells more.",
         )
     return Line(dry_run, rest[0], tuple(rest[1:]))
+
+
+def _without_ray(words: Sequence[str]) -> list[str]:
+    """The words of `nim-serve-ray` without those about Ray's own port and head, which ours has no use for.
+
+    https://docs.nvidia.com/nim/large-language-models/latest/deployment/multi-node-deployment.html
+    """
+    rest = [word for word in words if word != "--head" and not word.startswith(("--port=", "--head-address="))]
+    for name in ("--port", "--head-address"):
+        if name in rest:
+            at = rest.index(name)
+            del rest[at : at + 2]
+    return rest

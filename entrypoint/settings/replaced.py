@@ -52,6 +52,7 @@ REPLACED: Mapping[str, Replaced] = {
     "NIM_DYNAMO_WORKER": Replaced(_ONE_ENGINE),
     "NIM_DYNAMO_FRONTEND": Replaced(_ONE_ENGINE),
     "DYN_HTTP_PORT": Replaced("use NIM_SERVER_PORT"),
+    "NIM_PEFT_REFRESH_INTERVAL": Replaced("adapters are found at the start; start it again for new ones"),
     "NIM_PEFT_API_TIMEOUT_SECS": Replaced("adapters are read from the folder NIM_PEFT_SOURCE alone"),
     "SGLANG_LOG_LEVEL": Replaced("use NIM_LOG_LEVEL"),
     # The server

@@ -33,7 +33,6 @@ class Settings:
     passthrough_args: tuple[str, ...]
     gpus: str
     peft_source: Path | None
-    peft_refresh_seconds: float | None
     deterministic: bool
     # Where things lie
     cache_path: Path

@@ -47,7 +47,7 @@ _SERVED = (
     Variable("NIM_PASSTHROUGH_ARGS", "passthrough_args", ARGUMENTS, "", "More engine arguments, as in a shell."),
     Variable(
         "NIM_FORCE_DETERMINISTIC", "deterministic", SWITCH, "0",
-        "The same request gives the same answer, whatever else is served beside it; slower.",
+        "1: an answer does not depend on what is served beside it; slower, GPUs only.",
     ),
 )  # fmt: skip
 
@@ -55,10 +55,6 @@ _ADAPTERS = (
     Variable(
         "NIM_PEFT_SOURCE", "peft_source", PATH, None, "A folder of LoRA adapters, one sub-folder each.",
         option="lora-modules",
-    ),
-    Variable(
-        "NIM_PEFT_REFRESH_INTERVAL", "peft_refresh_seconds", seconds(), None,
-        "When set, adapters added to that folder later are served as well, from their first request on.",
     ),
 )  # fmt: skip
 

@@ -17,6 +17,11 @@ def test_it_prints_settings_with_sources_and_the_command():
         assert document["settings"]["NIM_DRAIN_SECONDS"] == {"value": 30, "source": "default"}
         assert document["layout"]["name"] == "tp1-pp1"
         assert document["engine"][-2:] == ["--max-model-len", "100"]
+        assert document["engine_options"]["max-model-len"] == {"value": "100", "source": "command line"}
+        assert document["engine_options"]["tensor-parallel-size"] == {"value": "1", "source": "profile"}
+        assert document["warnings"] == []
+        assert f"Selected profile: {document['profile']['id']} (vllm-bf16-tp1-pp1)" in one.err
+        assert "Resolved Configuration" in one.err and "Backend Arguments" in one.err
         assert not one.state.exists()
         assert not (one.fake / "started").exists()
         assert "canary" not in one.out + one.err
@@ -49,3 +54,18 @@ def test_what_nobody_foresaw_is_called_a_bug():
     error = bug(ZeroDivisionError("by zero"))
     assert (error.id, error.exit_code) == ("internal", 1)
     assert error.evidence[-1] == "ZeroDivisionError: by zero", "with its traceback"
+
+
+def test_what_comes_with_the_weights_is_shown_and_what_is_malformed_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}', encoding="utf-8")
+    theirs = tmp_path / "runtime_config.json"
+    for text, code in (('{"max_num_seqs": 3}', 0), ("{", 2)):
+        theirs.write_text(text, encoding="utf-8")
+        with service(arguments=("--dry-run",), NIM_RECIPE="", NIM_GPUS="none", NIM_MODEL_PATH=str(tmp_path)) as one:
+            one.start()
+            assert one.code() == code, one.err
+            if code == 0:
+                found = json.loads(one.out)["engine_options"]["max-num-seqs"]
+                assert found == {"value": "3", "source": "runtime_config.json"}
+            else:
+                assert f"Correct or remove {theirs}" in one.err

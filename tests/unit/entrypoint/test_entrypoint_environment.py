@@ -130,3 +130,9 @@ def test_what_the_sender_of_traces_needs_comes_through_keys_included():
     assert given.items() <= environment(given).items()
     assert "OTEL_SERVICE_NAME" not in environment(given)
     assert environment(given, **on)["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] == "http/protobuf"
+
+
+def test_answers_that_do_not_depend_on_their_neighbours_are_for_gpus():
+    assert environment(device="cuda", NIM_FORCE_DETERMINISTIC="1")["VLLM_BATCH_INVARIANT"] == "1"
+    assert "VLLM_BATCH_INVARIANT" not in environment(NIM_FORCE_DETERMINISTIC="1")
+    assert "VLLM_BATCH_INVARIANT" not in environment(device="cuda")
