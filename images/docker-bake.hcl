@@ -7,6 +7,7 @@ variable "NIMCTL_BUILD_IMAGES" { default = "images" }                       # th
 variable "NIMCTL_BUILD_WHEELS" { default = "" }                             # a folder of local wheels
 variable "NIMCTL_BUILD_CA" { default = "" }                                 # a CA bundle file
 variable "NIMCTL_BUILD_PIP" { default = "" }                                # a pip configuration file
+variable "NIMCTL_BUILD_KERNELS" { default = "auto" }                        # FlashInfer's: auto, required, off
 variable "NIMCTL_BUILD_PLATFORMS" { default = "linux/amd64,linux/arm64" }   # empty: the builder's own
 variable "NIMCTL_BUILD_TAG" { default = "" }                                # empty: nimctl/DEVICE:VERSION-vllmENGINE
 variable "NIMCTL_BUILD_VERSION" { default = "dev" }
@@ -70,6 +71,7 @@ target "cuda" {
   args = {
     BASE        = NIMCTL_BUILD_BASE
     DEVICE      = "cuda"
+    KERNELS     = NIMCTL_BUILD_KERNELS
     HTTP_PROXY  = HTTP_PROXY == "" ? null : HTTP_PROXY
     HTTPS_PROXY = HTTPS_PROXY == "" ? null : HTTPS_PROXY
     NO_PROXY    = NO_PROXY == "" ? null : NO_PROXY
