@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from entrypoint.observability.journal import Journal
 
 SERVE = "nim-serve"
+# NIM's way to serve on several nodes; ours needs no Ray, and learns from its variables which node it is.
+SERVE_RAY = "nim-serve-ray"
 DOWNLOAD = "download-to-cache"
 WORKSPACE = "download-model"
 STORE = "create-model-store"
@@ -50,7 +52,7 @@ class Action:
 
 
 TABLE = (
-    Action(SERVE, "Serve a model: what happens without an action."),
+    Action(SERVE, "Serve a model: what happens without an action.", aliases=(SERVE_RAY,)),
     Action(
         DOWNLOAD,
         "Bring a model's weights into the cache, and serve nothing.",

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from entrypoint.actions.table import SERVE, TABLE
+from entrypoint.actions.table import SERVE, SERVE_RAY, TABLE
 from entrypoint.settings import VARIABLES
 
 _MAIN = (
@@ -22,7 +22,7 @@ _KEYS = "HF_TOKEN, NGC_API_KEY and their *_FILE open models that need a key; HF_
 def is_wanted(arguments: Sequence[str]) -> bool:
     """Whether help is the first thing that is asked for; behind a model or other options it is the engine's word."""
     rest = [word for word in arguments if word != "--dry-run"]
-    first = rest[1:2] if rest[:1] == [SERVE] else rest[:1]
+    first = rest[1:2] if rest[:1] in ([SERVE], [SERVE_RAY]) else rest[:1]
     return first in (["-h"], ["--help"])
 
 

@@ -126,3 +126,12 @@ def test_a_manifest_that_cannot_be_written_is_told_before_the_download(pod: Pod,
         ran = pod.run("download-to-cache", "--model-uri", URI, "--manifest-file", path, HF_ENDPOINT=hub.url)
         assert (ran.code, "error[cache-not-writable]" in ran.err) == (9, True), ran.err
     assert hub.bytes_sent("*.safetensors") == before
+
+
+@pytest.mark.parametrize("pod", USERS[:1], indirect=True, ids=["1000:2000"])
+@pytest.mark.parametrize("words", [("--head", "--port", "6379"), ("--head-address", "leader.nim.svc:6379")])
+def test_the_pods_of_a_set_start_without_ray(pod: Pod, words: tuple[str, ...]) -> None:
+    told = pod.done("nim-serve-ray", *words, "--dry-run", "--max-model-len", "64", NIM_RECIPE="demo")
+    engine = [str(word) for word in json.loads(told)["engine"]]
+    assert engine[engine.index("--max-model-len") + 1] == "64"
+    assert not {"--head", "--port", "6379", "--head-address", "leader.nim.svc:6379"} & set(engine)
