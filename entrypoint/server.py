@@ -280,8 +280,11 @@ class Server:
         self.report.withdraw()
         if child.exit is not None:
             child.finish_output(0.5)
+        lines = tuple(
+            self.journal.tidy(line) for line in tuple(child.lines)
+        )  # causes and evidence are shown to anybody
         kills = max(0, oom_kills() - self.supervisor.oom_kills_before)
-        return classify(Death(child.name, child.exit or Exit(None, None), tuple(child.lines), kills, serving, part))
+        return classify(Death(child.name, child.exit or Exit(None, None), lines, kills, serving, part))
 
     def _engine_lost(self, error: NimctlError, child: Child | None, *, told_by_start: bool = False) -> int | None:
         """The engine is dead, sick, or did not come up again: start it anew where that may help, else end."""

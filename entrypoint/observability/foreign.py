@@ -20,12 +20,13 @@ _VLLM = re.compile(
     r"\[(?P<file>[^\]\s]+):(?P<line>\d+)\] ?(?P<message>.*)$"
 )
 _UVICORN = re.compile(rf"(?P<level>{_LEVELS}|TRACE):\s{{2,}}(?P<message>.*)$")
-_ACCESS = re.compile(r'"(?P<method>[A-Z]+) (?P<path>[^" ?]*)(?P<query>\?[^" ]*)? HTTP/[\d.]+" (?P<code>\d{3})')
+_ACCESS = re.compile(r'"[A-Z]+ (?P<path>[^" ?]*)(?:\?[^" ]*)? HTTP/[\d.]+"(?: (?P<code>\d{3}))?')
 _NGINX = re.compile(
     r"(?:\d{4}/\d\d/\d\d [\d:]{8}|nginx:) \[(?P<level>[a-z]+)\] (?:(?P<pid>\d+)#\d+: )?(?P<message>.*)$"
 )
 _NGINX_LEVELS = {"debug": "DEBUG", "info": "INFO", "notice": "INFO", "warn": "WARNING", "error": "ERROR"}
 _QUERY = re.compile(r'\?[^" ]*(?= HTTP/|")')
+_REFERRER = re.compile(r', referrer: "[^"]*"?')
 # c10d, glog and torch: https://github.com/google/glog#severity-levels ; `[rank0]:[W1122 12:00:00.123 file.cpp:12] `
 _GLOG = re.compile(
     r"(?:\[rank\d+\]:\s?)?\[?(?P<level>[IWEF])\d{4} [\d:.]+ (?:\d+ )?(?P<file>[^\s:]+):(?P<line>\d+)\] ?"
@@ -71,7 +72,9 @@ def parse(text: str, stage: str, now: float, *, content: bool = False) -> tuple[
 
 
 def without_content(message: str) -> str:
-    """The message without what it repeats of a request."""
+    """A message or a raw line without what it repeats of a request."""
+    if _ACCESS.search(message):
+        message = _REFERRER.sub("", _QUERY.sub("", message))
     message = _MESSAGES_ERROR.sub(r"\1***", message)
     return _ECHO.sub(lambda m: f"{m[1]}***{m[2]}" if m[1] else f"{m[3]}***", message)
 
@@ -109,18 +112,16 @@ def _vllm(match: re.Match[str], stage: str, now: float) -> Record:
 def _nginx(match: re.Match[str], stage: str, now: float) -> Record:
     level = _NGINX_LEVELS.get(match["level"], "CRITICAL")
     pid = int(match["pid"]) if match["pid"] else None
-    return Record(level, now, stage, _QUERY.sub("", match["message"]), process="nginx", pid=pid)
+    return Record(level, now, stage, match["message"], process="nginx", pid=pid)
 
 
 def _uvicorn(match: re.Match[str], stage: str, now: float) -> Record:
-    """Access lines come without their query; what probes and scrapers ask is for those who debug."""
+    """What probes and scrapers ask is for those who debug."""
     level = "DEBUG" if match["level"] == "TRACE" else match["level"]
     record = Record(level, now, stage, match["message"], process="uvicorn")
-    if not (asked := _ACCESS.search(record.message)):
-        return record
-    start, end = asked.span("query") if asked["query"] else (0, 0)
-    quiet = asked["path"] in _PROBES and asked["code"] == "200"
-    return replace(record, level="DEBUG" if quiet else level, message=record.message[:start] + record.message[end:])
+    asked = _ACCESS.search(record.message)
+    quiet = asked is not None and asked["path"] in _PROBES and asked["code"] == "200"
+    return replace(record, level="DEBUG") if quiet else record
 
 
 def _placed(match: re.Match[str], stage: str, now: float) -> Record:

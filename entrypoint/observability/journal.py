@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
+from entrypoint.observability.foreign import without_content
 from entrypoint.observability.lines import Line
 from entrypoint.observability.reader import Reader
 from nimctl.core.errors import NimctlError
@@ -113,6 +114,10 @@ class Journal:
     def clean(self, text: str) -> str:
         """`text` with every known secret masked."""
         return redact(text, self._secrets)
+
+    def tidy(self, line: str) -> str:
+        """A raw line of a program as it may be kept and shown: without secrets, and without what requests said."""
+        return self.clean(line if self._content else without_content(line))
 
     def start_writing(self) -> None:
         """From here on, write beside the callers, so that a reader that is slow never holds one of them."""

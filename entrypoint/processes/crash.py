@@ -62,7 +62,7 @@ def record(
             "name": child.name,
             "code": child.exit.code if child.exit else None,
             "signal": child.exit.text if child.exit and child.exit.signal else None,
-            "last_lines": [journal.clean(line) for line in tuple(child.lines)],
+            "last_lines": [journal.tidy(line) for line in tuple(child.lines)],
         }
     document = json.loads(journal.clean(json.dumps(error.to_json())))
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

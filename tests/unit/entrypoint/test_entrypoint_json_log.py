@@ -60,7 +60,7 @@ def test_stages_tell_when_they_begin_and_end_and_ready_tells_all(lines):
     assert events[-1] == ("ready", "ready")
     ends = {line["stage"]: line for line in lines[0] if line.get("event") == "stage_end"}
     assert all(line["seconds"] >= 0 and line["state"] == "done" for line in ends.values())
-    assert set(ends["warmup"]["steps"]) == {"text", "tool", "image"}
+    assert {"text", "tool", "image"} <= set(ends["warmup"]["steps"])
     assert "warmup" in str(lines[0][[line.get("event") for line in lines[0]].index("ready")]["message"])
 
 

@@ -130,9 +130,12 @@ def test_a_request_id_is_found_and_what_was_sent_is_not_repeated():
         "[type=missing, input_value={'role': 'CANARY'}, input_type=dict]",
         "{'type': 'missing', 'loc': ('body',), 'input': {'messages': 'CANARY'}}",
         "Error in create_messages: the tool CANARY has no name",
+        'INFO:     1.2.3.4:5 - "POST /v1/chat/completions?q=CANARY HTTP/1.1" 200 OK',
+        f'2026/11/22 15:54:25 [error] 1#1: {CLOSED}"GET /a?q=CANARY HTTP/1.1", referrer: "http://CANARY/"',
     ):
         assert "CANARY" not in foreign.parse(echo, "engine", 0)[0].message
         assert "CANARY" in foreign.parse(echo, "engine", 0, content=True)[0].message
+        assert "CANARY" not in Journal().tidy(echo)
 
 
 class Heard:
