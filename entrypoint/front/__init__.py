@@ -7,6 +7,7 @@ engine's own streaming rate. Nothing here is needed after the start but the coun
 import json
 import os
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 from entrypoint.front import openapi
@@ -15,7 +16,6 @@ from entrypoint.front.inner import METRICS_PAGE
 from entrypoint.front.keys import read_keys, render_keys
 from entrypoint.front.model import Front, Tls
 from entrypoint.front.rendering import render
-from entrypoint.front.routes import table
 from entrypoint.settings import Settings
 from entrypoint.state import State, write_atomically
 from nimctl.core.errors import NimctlError
@@ -50,9 +50,16 @@ def front_of(settings: Settings, state: State, token: str, *, api: bool = True) 
         ),
         max_body_mib=settings.max_body_mib,
         sagemaker=settings.sagemaker,
+        scale_out=_scale_out(settings.engine_args),
         api=api,
         way_in=state.public_socket if tls is not None else None,
     )
+
+
+def _scale_out(words: Sequence[str]) -> bool:
+    """Whether the engine is told to answer the routes of `routes.SCALE_OUT`; the last word wins, as for the engine."""
+    said = [word for word in words if word in ("--enable-scale-out", "--no-enable-scale-out")]
+    return said[-1:] == ["--enable-scale-out"]
 
 
 def _named(path: Path | None, name: str, mode: str) -> Path:
@@ -71,7 +78,7 @@ def prepare(front: Front, state: State, *, cpus: int, log_level: str) -> None:
     if front.keys is not None:
         write_atomically(state.keys_config, render_keys(front.keys), mode=0o600)
     write_atomically(state.public / "metrics.ssi", METRICS_PAGE)
-    described = openapi.ours(table(sagemaker=front.sagemaker), keys=front.keys is not None)
+    described = openapi.ours(front.routes, keys=front.keys is not None)
     write_atomically(state.public / "openapi.json", json.dumps(described))
     write_atomically(state.nginx_config, render(front, state, cpus=cpus, log_level=log_level), mode=0o600)
 

@@ -18,7 +18,7 @@ _LARGEST = 2**20
 # Each worker of nginx turns to the new file when it comes to it; the looks are a second apart.
 _PATIENT_LOOKS = 3
 _OTHER = "other"
-_ROUTES = frozenset(route.path for route in table(sagemaker=True)) | {_OTHER}
+_ROUTES = frozenset(route.path for route in table(sagemaker=True, scale_out=True)) | {_OTHER}
 
 
 class RequestCounts:

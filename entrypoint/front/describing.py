@@ -4,7 +4,6 @@ import json
 
 from entrypoint.front.model import Front
 from entrypoint.front.openapi import merged
-from entrypoint.front.routes import table
 from entrypoint.state import State, write_atomically
 from entrypoint.unixhttp import UnreachableError, get_unix
 
@@ -19,7 +18,7 @@ def publish(front: Front, state: State) -> str | None:
         document = answer.json()
         if answer.status != 200 or not isinstance(document, dict):
             return f"the engine does not describe its API: it answers {answer.status}"
-        described = merged(document, table(sagemaker=front.sagemaker), keys=front.keys is not None)
+        described = merged(document, front.routes, keys=front.keys is not None)
         write_atomically(state.public / "openapi.json", json.dumps(described))
     except (UnreachableError, ValueError, OSError) as error:
         return f"the engine's description of its API cannot be used: {error}"

@@ -6,7 +6,7 @@ from pathlib import Path
 from entrypoint.front.blocks import NO_STORE, UNREADY, headers_of, indented
 from entrypoint.front.model import Front
 from entrypoint.front.quoting import quoted
-from entrypoint.front.routes import ID, Route, table
+from entrypoint.front.routes import ID, Route
 from entrypoint.state import State
 
 PAGES = Path(__file__).with_name("pages")
@@ -41,7 +41,7 @@ proxy_set_header X-Api-Key "";"""
 
 def locations(front: Front, state: State) -> str:
     """Every route."""
-    return "\n".join(location(route, front, state) for route in table(sagemaker=front.sagemaker))
+    return "\n".join(location(route, front, state) for route in front.routes)
 
 
 def location(route: Route, front: Front, state: State) -> str:

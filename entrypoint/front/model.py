@@ -5,6 +5,7 @@ from pathlib import Path
 
 from entrypoint.front.cors import Cors
 from entrypoint.front.keys import Keys
+from entrypoint.front.routes import Route, table
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,14 @@ class Front:
     cors: Cors = field(default_factory=Cors)
     max_body_mib: int = 64
     sagemaker: bool = False
+    scale_out: bool = False
     api: bool = True
     way_in: Path | None = None
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """What is reachable on the public port."""
+        return table(sagemaker=self.sagemaker, scale_out=self.scale_out)
 
     @property
     def client_host(self) -> str:

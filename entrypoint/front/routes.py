@@ -3,9 +3,6 @@
 The engine has many routes more (profiling, adapters, weight transfer, scaling, cancelling other people's requests):
 https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/entrypoints/launchers/api_server/routers.py
 What is not in this table answers 404, whatever a newer engine brings.
-
-Left out on purpose, though NVIDIA's page lists it: `/inference/v1/generate`, which hands tensors and token ids of the
-client to the engine past every rule of ours.
 """
 
 from dataclasses import dataclass
@@ -46,9 +43,7 @@ def _engine(path: str, *methods: str, anthropic: bool = False) -> Route:
 
 ENGINE: tuple[Route, ...] = (
     _engine("/v1/chat/completions"),
-    _engine("/v1/chat/completions/render"),
     _engine("/v1/completions"),
-    _engine("/v1/completions/render"),
     _engine("/v1/models", "GET"),
     _engine("/v1/responses"),
     _engine("/v1/responses/{response_id}", "GET"),
@@ -60,6 +55,15 @@ ENGINE: tuple[Route, ...] = (
     _engine("/generative_scoring"),
     _engine("/tokenize"),
     _engine("/detokenize"),
+)
+
+# What the engine answers only with `--enable-scale-out` (without it 403), for prefill and decoding on other hosts:
+# https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/entrypoints/scale_out/factories.py
+# `generate` takes token ids and tensors past every rule for requests, so whoever wants it must say so.
+SCALE_OUT: tuple[Route, ...] = (
+    _engine("/v1/chat/completions/render"),
+    _engine("/v1/completions/render"),
+    _engine("/inference/v1/generate"),
 )
 
 HEALTH: tuple[Route, ...] = (
@@ -92,6 +96,6 @@ SAGEMAKER: tuple[Route, ...] = (
 )
 
 
-def table(*, sagemaker: bool = False) -> tuple[Route, ...]:
+def table(*, sagemaker: bool = False, scale_out: bool = False) -> tuple[Route, ...]:
     """Every route of this configuration."""
-    return ENGINE + OURS + (SAGEMAKER if sagemaker else ())
+    return ENGINE + OURS + (SAGEMAKER if sagemaker else ()) + (SCALE_OUT if scale_out else ())

@@ -35,6 +35,11 @@ UNDESCRIBED = (
     "/abort_requests",
     "/tokenizer_info",
     "/fault_tolerance/apply",
+    "/v1/chat/completions/render",
+    "/v1/chat/completions/derender",
+    "/v1/messages/render",
+    "/inference/v1/generate",
+    "/inference/v1/abort_requests",
 )
 ASK_INSIDE = (
     "from pathlib import Path; from entrypoint.unixhttp import get_unix; "

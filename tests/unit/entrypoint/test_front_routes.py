@@ -4,9 +4,12 @@ import json
 
 import pytest
 
+from entrypoint.front import front_of
 from entrypoint.front.counting import RequestCounts, reopen_logs
 from entrypoint.front.refusals import refusals
 from entrypoint.front.routes import ENGINE, OURS, table
+from entrypoint.settings import read
+from entrypoint.state import State
 from tests.unit.entrypoint.front_lab import TOKEN, Lab, lab
 from tests.unit.entrypoint.service import free_port, needs_nginx, until
 
@@ -75,6 +78,8 @@ CLOSED = (
     "/collective_rpc",
     "/v1/load_lora_adapter",
     "/v1/chat/completions/batch",
+    "/v1/chat/completions/render",
+    "/v1/messages/render",
     "/v1/chat/completions/derender",
     "/v1/systemone",
     "/v1",
@@ -296,6 +301,19 @@ def test_a_health_port_has_health_and_metrics_and_nothing_else():
         assert one.get("/v1/health/live").status == 200, "both: nimctl and the pod's own port keep working"
 
 
+def test_what_scales_out_is_there_when_the_engine_is_told_so(tmp_path):
+    def front(words: str):
+        return front_of(read({"NIM_RECIPE": "demo", "NIM_PASSTHROUGH_ARGS": words}, []), State(tmp_path), TOKEN)
+
+    assert not front("").scale_out
+    assert not front("--enable-scale-out --no-enable-scale-out").scale_out
+    assert front("--seed 1 --enable-scale-out").scale_out
+    with lab(scale_out=True) as one:
+        for path in ("/v1/chat/completions/render", "/v1/completions/render", "/inference/v1/generate"):
+            assert one.ask("POST", path, {}).status == 200
+        assert one.ask("POST", "/inference/v1/abort_requests", {}).status == 404
+
+
 def test_sagemaker():
     with lab(sagemaker=True) as one:
         assert one.get("/ping").status == 200
@@ -325,6 +343,6 @@ def test_every_refusal_can_be_said_in_both_shapes():
 
 
 def test_no_path_of_ours_is_one_of_the_engine():
-    paths = [route.path for route in table(sagemaker=True)]
+    paths = [route.path for route in table(sagemaker=True, scale_out=True)]
     assert len(paths) == len(set(paths))
     assert {r.path for r in ENGINE}.isdisjoint(r.path for r in OURS)
