@@ -15,25 +15,33 @@ Send = Callable[[Message], Awaitable[None]]
 
 # An error's text is for a person; the engine repeats input in it.
 TEXT = 4000
+# What the engine says of a request that ended in an error inside it, such as a grammar that cannot be compiled.
+_INSIDE = "Internal server error"
+_CONSTRAINT = "The engine cannot compile or follow the schema, expression, grammar or strict tool of this request"
 _LARGEST = 2**20
 _SHOWN = (b"text/event-stream", b"text/html")
 
 
 class ErrorShaper:
-    """`send` for one request: passes all but errors, which it gathers and sends in the dialect's shape."""
+    """`send` for one request: passes all but errors, which it gathers and sends in the dialect's shape.
 
-    def __init__(self, send: Send, dialect: Dialect) -> None:
-        self._send, self._dialect = send, dialect
+    `started` once anything came, `plain` is the `send` beneath.
+    """
+
+    def __init__(self, send: Send, dialect: Dialect, *, constrained: bool = False) -> None:
+        self.plain, self._dialect, self._constrained = send, dialect, constrained
+        self.started = False
         self._start: Message | None = None
         self._body = bytearray()
 
     async def __call__(self, message: Message) -> None:
         """One message of the answer: https://asgi.readthedocs.io/en/latest/specs/www.html"""
+        self.started = True
         if message["type"] == "http.response.start" and message["status"] >= 400 and not _is_stream(message):
             self._start = message
             return
         if self._start is None or message["type"] != "http.response.body":
-            await self._send(message)
+            await self.plain(message)
             return
         if len(self._body) < _LARGEST:
             self._body += message.get("body", b"")
@@ -43,11 +51,11 @@ class ErrorShaper:
         await self._send_shaped(start)
 
     async def _send_shaped(self, start: Message) -> None:
-        status, body = shaped(self._dialect, start["status"], bytes(self._body))
+        status, body = shaped(self._dialect, start["status"], bytes(self._body), constrained=self._constrained)
         kept = [(n, v) for n, v in start.get("headers", ()) if n.lower() not in (b"content-type", b"content-length")]
         headers = [*kept, (b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
-        await self._send({"type": "http.response.body", "body": body})
+        await self.plain({"type": "http.response.start", "status": status, "headers": headers})
+        await self.plain({"type": "http.response.body", "body": body})
 
 
 def _is_stream(start: Message) -> bool:
@@ -55,15 +63,22 @@ def _is_stream(start: Message) -> bool:
     return any(kind.startswith(_SHOWN) for kind in kinds)
 
 
-def shaped(dialect: Dialect, status: int, body: bytes) -> tuple[int, bytes]:
-    """Status and body as the dialect has them. What the engine has not implemented was the client's to leave out."""
+def shaped(dialect: Dialect, status: int, body: bytes, *, constrained: bool = False) -> tuple[int, bytes]:
+    """Status and body as the dialect has them. What the engine has not implemented was the client's to leave out.
+
+    So was a constraint on which the engine failed: it says no more of it than that something went wrong.
+    """
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
         document = body.decode("utf-8", "replace").strip()
     text, parameter, kind = _told(document)
-    if status in (422, 501):
+    if status == 500 and constrained and text == _INSIDE:
+        text, status, kind = _CONSTRAINT, 400, None
+    elif status in (422, 501):
         status, kind = 400, None
+    elif kind is not None and " " in kind:  # "Bad Request", beside "BadRequestError" for the same
+        kind = None
     if len(text) > TEXT:
         text = text[:TEXT] + " ..."
     return status, encoded(error_body(dialect, status, text or f"The engine answers {status}", parameter, kind))

@@ -31,8 +31,10 @@ def check_media(document: dict[str, Any], limits: MediaLimits) -> None:
     """Refuses what the media in a chat, responses or messages request may not be. Raises RefusedError."""
     images = 0
     for part in parts_of(document):
-        if isinstance(part.get("image_pil"), (dict, list, str)):
+        if part.get("image_pil") is not None:
             raise RefusedError("Parts of type 'image_pil' cannot be sent: use image_url")
+        if part.get("uuid") is not None and part.get("type") != "text":
+            raise RefusedError("Media cannot be named by uuid alone: send the media and no uuid", "uuid")
         for name in _FILMS_AND_SOUNDS:
             if name in part:
                 _check_url(_url(part[name]), limits, name)

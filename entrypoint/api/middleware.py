@@ -5,6 +5,7 @@ Starlette's slow wrapper; answers pass through untouched, so streaming costs not
 against a rule goes to the engine, whose own errors are good.
 """
 
+import logging
 import sys
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -13,9 +14,11 @@ from entrypoint.api import connector
 from entrypoint.api.addresses import Allowed
 from entrypoint.api.answers import ErrorShaper, Message, Send
 from entrypoint.api.media import MediaLimits
-from entrypoint.api.refusals import RefusedError, dialect_of, encoded, error_body
+from entrypoint.api.refusals import Dialect, RefusedError, dialect_of, encoded, error_body
 from entrypoint.api.rules import ROUTES, Limits, judge
 from entrypoint.settings.inside import request_limits
+
+_LOG = logging.getLogger("uvicorn.error")
 
 Receive = Callable[[], Awaitable[Message]]
 Scope = MutableMapping[str, Any]
@@ -45,21 +48,37 @@ class RequestRules:
             return
         path = scope.get("path", "")
         dialect = dialect_of(path)
-        shaped = ErrorShaper(send, dialect)
         if scope.get("method") != "POST" or path not in ROUTES:
-            await self._app(scope, receive, shaped)
+            await self._pass(scope, receive, ErrorShaper(send, dialect), dialect)
             return
         limits = self._limits_for(scope)
         try:
             body = await _whole(receive, limits.body)
             if body is None:
                 return  # the client is gone before its request was complete
-            judge(path, body, limits)
+            judged = judge(path, body, limits)
         except RefusedError as refusal:
             document = error_body(dialect, refusal.status, str(refusal), refusal.parameter)
             await _answer(send, refusal.status, encoded(document))
             return
-        await self._app(scope, _replay(body, receive), shaped)
+        shaper = ErrorShaper(send, dialect, constrained=judged.constrained)
+        await self._pass(_resized(scope, body, judged.body), _replay(judged.body, receive), shaper, dialect)
+
+    async def _pass(self, scope: Scope, receive: Receive, shaper: ErrorShaper, dialect: Dialect) -> None:
+        """The request to the engine. An error that nobody there caught is answered here.
+
+        Left to the server, it ends the connection too, on which the front may just have sent somebody else's request.
+        """
+        try:
+            await self._app(scope, receive, shaper)
+        except Exception:
+            if shaper.started:
+                raise
+            _LOG.exception("Exception in ASGI application")  # as the server itself would say it
+            status = 500
+            await _answer(
+                shaper.plain, status, encoded(error_body(dialect, status, "The engine failed on this request"))
+            )
 
     def _limits_for(self, scope: Scope) -> Limits:
         """The limits with what only the running engine knows, which its application keeps in its state."""
@@ -92,6 +111,14 @@ async def _whole(receive: Receive, limit: int) -> bytes | None:
         pieces.append(piece)
         if not message.get("more_body"):
             return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _resized(scope: Scope, came: bytes, goes: bytes) -> Scope:
+    """The scope for a body of another length."""
+    if came is goes:
+        return scope
+    headers = [(n, str(len(goes)).encode() if n == b"content-length" else v) for n, v in scope.get("headers", ())]
+    return {**scope, "headers": headers}
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -1,8 +1,9 @@
-"""Which rules hold on which route. Pure: a body in, nothing or a refusal out; good bodies are never changed."""
+"""Which rules hold on which route. Pure: a body in, the same body or a refusal out."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, TypeGuard
 
 from entrypoint.api import bodies, schemas, sizes, turns
 from entrypoint.api.media import MediaLimits, check_media
@@ -18,17 +19,44 @@ class Limits:
     reasons: bool = False
 
 
+class Judged(NamedTuple):
+    """A body that the engine may see: as it came, or with what the client's dialect leaves out.
+
+    `constrained`: a schema, expression or grammar of the client must be compiled for it.
+    """
+
+    body: bytes
+    constrained: bool = False
+
+
+# Tools that the engine would leave out without a word, where no client expects it to. Others that it leaves out, such
+# as web_search and local_shell, are in every request of Codex, which works without them.
+_HOSTED = ("file_search", "computer_use_preview")
 Document = Mapping[str, Any]
 Rule = Callable[[dict[str, Any], Limits], None]
 
 
-def judge(path: str, body: bytes, limits: Limits) -> None:
+def judge(path: str, body: bytes, limits: Limits) -> Judged:
     """Refuses a body that is against a rule of its route. Raises RefusedError and nothing else."""
     document = bodies.parsed(body, limits.body)
     sizes.check_ignored(document, path)
     sizes.check_sizes(document)
-    for rule in ROUTES[path]:
-        rule(document, limits)
+    ROUTES[path](document, limits)
+    if path == RESPONSES and turns.complete_items(document):
+        body = json.dumps(document).encode("ascii")
+    return Judged(body, _is_constrained(document))
+
+
+def _is_constrained(document: Document) -> bool:
+    wanted = [document.get("structured_outputs"), document.get("response_format")]
+    wanted += [part.get("format") for part in (document.get("text"), document.get("output_config")) if _is_map(part)]
+    tools = [tool.get("function", tool) for tool in turns.entries(document.get("tools")) if _is_map(tool)]
+    forced = bool(tools) and document.get("tool_choice") not in (None, "auto", "none")
+    return forced or any(wanted) or any(_is_map(tool) and tool.get("strict") is True for tool in tools)
+
+
+def _is_map(value: Any) -> TypeGuard[dict[str, Any]]:
+    return isinstance(value, dict)
 
 
 def _chat(document: dict[str, Any], limits: Limits) -> None:
@@ -89,6 +117,8 @@ def _response(document: dict[str, Any], limits: Limits) -> None:
     for number, tool in enumerate(turns.entries(document.get("tools"))):
         if not isinstance(tool, dict):
             raise RefusedError(f"tools[{number}] must be an object", "tools")
+        if tool.get("type") in _HOSTED or (tool.get("type") == "mcp" and tool.get("server_url")):
+            raise RefusedError(f"tools[{number}] of the type {tool['type']} is run by OpenAI's servers alone", "tools")
         _tool_schema(tool.get("parameters"), f"tools[{number}].parameters")
 
 
@@ -114,12 +144,13 @@ def _nothing_more(document: dict[str, Any], limits: Limits) -> None:
     """Whatever the body's own bounds let through."""
 
 
-ROUTES: Mapping[str, tuple[Rule, ...]] = {
-    "/v1/chat/completions": (_chat,),
-    "/v1/completions": (_completion,),
-    "/v1/responses": (_response,),
-    "/v1/messages": (_message,),
-    "/v1/messages/count_tokens": (_message,),
-    "/tokenize": (_tokenize,),
-    "/detokenize": (_nothing_more,),
+RESPONSES = "/v1/responses"
+ROUTES: Mapping[str, Rule] = {
+    "/v1/chat/completions": _chat,
+    "/v1/completions": _completion,
+    RESPONSES: _response,
+    "/v1/messages": _message,
+    "/v1/messages/count_tokens": _message,
+    "/tokenize": _tokenize,
+    "/detokenize": _nothing_more,
 }

@@ -19,6 +19,8 @@ MEMBERS = 500
 NODES = 10_000
 CHARACTERS = 120_000
 PATTERN = 2048
+# xgrammar 0.2.8 fails to compile a schema whose `pattern` counts further, and the engine says no more than "error 500".
+COUNT = 128
 # What a pattern says once its counts are written out, and how deep its groups go.
 PATTERN_COST = 5000
 PATTERN_DEPTH = 50
@@ -47,7 +49,7 @@ def check_schema(schema: Any, where: str, *, empty: bool = False) -> None:
             raise RefusedError(f"{where} is too large: more than {NODES} entries", where)
         if isinstance(node, dict):
             characters += sum(map(len, node))
-            enumerated += _check_node(node, where)
+            enumerated += _check_node(node, where, PATTERN_COST if empty else COUNT)
         for value in node.values() if isinstance(node, dict) else node:
             if isinstance(value, str):
                 characters += len(value)
@@ -60,7 +62,7 @@ def check_schema(schema: Any, where: str, *, empty: bool = False) -> None:
     _check_references(schema, where)
 
 
-def _check_node(node: dict[str, Any], where: str) -> int:
+def _check_node(node: dict[str, Any], where: str, most: int) -> int:
     """Refuses what one level of a schema may not say; the number of values that it enumerates."""
     for key in _NAMED:
         named = node.get(key)
@@ -68,9 +70,9 @@ def _check_node(node: dict[str, Any], where: str) -> int:
             raise RefusedError(f"{where} has an object of {len(named)} members, at most {MEMBERS} are allowed", where)
         if key == "patternProperties" and isinstance(named, dict):
             for pattern in named:
-                check_pattern(pattern, where)
+                check_pattern(pattern, where, most)
     if isinstance(pattern := node.get("pattern"), str):
-        check_pattern(pattern, where)
+        check_pattern(pattern, where, most)
     values = node.get("enum")
     return len(values) if isinstance(values, list) else 0
 
@@ -134,8 +136,8 @@ def _pointed(root: dict[str, Any], reference: Any) -> dict[str, Any] | None:
     return node if isinstance(node, dict) else None
 
 
-def check_pattern(pattern: Any, where: str) -> None:
-    """Refuses an expression that is too long, too deep, or that counts too far once its counts are multiplied."""
+def check_pattern(pattern: Any, where: str, most: int = PATTERN_COST) -> None:
+    """Refuses an expression that is too long, too deep, that counts further than `most`, or too far once multiplied."""
     if not isinstance(pattern, str):
         return  # the engine says what it expects
     if len(pattern) > PATTERN:
@@ -147,9 +149,13 @@ def check_pattern(pattern: Any, where: str) -> None:
     while place < len(pattern):
         character = pattern[place]
         if character == "{" and (count := _COUNT.match(pattern, place)):
-            most = max(int(count[1] or 0), int(count[3] or 0))
-            groups[-1] += last * max(0, most - 1)
-            last *= max(1, most)
+            times = max(1, int(count[1] or 0), int(count[3] or 0))
+            if times > most:
+                raise RefusedError(
+                    f"{where} holds an expression that counts to {times}, at most {most} is allowed", where
+                )
+            groups[-1] += last * (times - 1)
+            last *= times
             place = count.end()
         elif character == "(":
             groups.append(0)

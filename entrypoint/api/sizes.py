@@ -39,7 +39,7 @@ IGNORED: Mapping[str, Mapping[str, str]] = {
     "/v1/chat/completions": _GUIDED
     | {"functions": "tools", "function_call": "tool_choice", "web_search_options": "a tool of your own"},
     "/v1/completions": _GUIDED,
-    "/v1/responses": _GUIDED | {"response_format": "text.format"},
+    "/v1/responses": _GUIDED | {"response_format": "text.format", "previous_input_messages": "input"},
     "/v1/messages": _GUIDED
     | {
         "response_format": "output_config.format",

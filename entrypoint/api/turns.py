@@ -92,6 +92,21 @@ def check_items(document: Mapping[str, Any]) -> None:
         raise RefusedError("The input is blank: it must say something", "input")
 
 
+def complete_items(document: Mapping[str, Any]) -> bool:
+    """Gives the images in tool results the `detail` that the engine wants and clients leave out; whether it did.
+
+    The engine does so for the images of messages:
+    https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/entrypoints/openai/responses/protocol.py
+    """
+    done = False
+    for item in entries(document.get("input")):
+        for part in entries(item.get("output")):
+            if isinstance(part, dict) and part.get("type") == "input_image" and "detail" not in part:
+                part["detail"] = "auto"
+                done = True
+    return done
+
+
 def check_blocks(document: Mapping[str, Any]) -> None:
     """Refuses blocks and tools of the Messages API that only Anthropic's own servers know."""
     check_messages(document)

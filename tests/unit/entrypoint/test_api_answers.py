@@ -41,6 +41,14 @@ def test_every_shape_becomes_the_dialects(status, body, told):
     assert document["error"]["type"] == kinds.get(new, "invalid_request_error")
 
 
+def test_a_constraint_on_which_the_engine_fails_was_the_clients():
+    inside = json.dumps({"error": {"message": "Internal server error", "type": "InternalServerError", "code": 500}})
+    assert shaped("openai", 500, inside.encode())[0] == 500
+    status, text = shaped("openai", 500, inside.encode(), constrained=True)
+    assert (status, json.loads(text)["error"]["type"]) == (400, "BadRequestError")
+    assert shaped("openai", 500, b"EngineCore encountered an issue", constrained=True)[0] == 500
+
+
 def test_an_error_is_for_a_person_to_read():
     error = json.loads(shaped("openai", 400, json.dumps({"error": {"message": "x" * 10**6}}).encode())[1])["error"]
     assert len(error["message"]) <= TEXT + 4

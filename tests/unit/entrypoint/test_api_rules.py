@@ -15,7 +15,7 @@ from tests.lib.pictures import data_url, gif_head, jpeg_head, png_head
 LIMITS = Limits(MediaLimits(images=4))
 CHAT, COMPLETIONS, RESPONSES, MESSAGES = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages")
 ENDLESS = {"$ref": "#"}
-SEEN = {"type": "input_image", "image_url": data_url(png_head(9, 9))}
+SEEN = {"type": "input_image", "detail": "auto", "image_url": data_url(png_head(9, 9))}
 LOOPED = {"type": "input_image", "image_url": "http://[::1]/"}
 SEARCH = {"type": "web_search_20250305", "name": "web_search"}
 HI = [{"role": "user", "content": "hi"}]
@@ -114,9 +114,34 @@ GOOD["/v1/messages/count_tokens"] = GOOD[MESSAGES]
 
 
 @pytest.mark.parametrize(("path", "body"), [(path, body) for path, found in GOOD.items() for body in found])
-def test_what_clients_send_passes(path, body):
-    judge(path, json.dumps(body).encode(), LIMITS)
-    judge(path, json.dumps(body, ensure_ascii=False).encode(), LIMITS)
+def test_what_clients_send_passes_unchanged(path, body):
+    for raw in (json.dumps(body).encode(), json.dumps(body, ensure_ascii=False).encode()):
+        assert judge(path, raw, LIMITS).body is raw
+
+
+def test_a_picture_in_a_tool_result_gets_the_detail_that_the_engine_wants():
+    shown = {"type": "input_image", "image_url": PICTURE}
+    items = [{"type": "function_call_output", "call_id": "c", "output": [shown, {"type": "input_text", "text": "é"}]}]
+    judged = judge(RESPONSES, json.dumps({"input": items}).encode(), LIMITS)
+    items[0]["output"][0] = {**shown, "detail": "auto"}
+    assert json.loads(judged.body) == {"input": items}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "constrained"),
+    [
+        (CHAT, {"messages": HI}, False), (CHAT, {"messages": HI, "tools": [TOOL]}, False),
+        (CHAT, {"messages": HI, "tools": [TOOL], "tool_choice": "required"}, True),
+        (CHAT, {"messages": HI, "tools": [{"function": {"name": "f", "strict": True}}]}, True),
+        (CHAT, {"messages": HI, "structured_outputs": {"regex": "a"}}, True),
+        (RESPONSES, {"input": "x", "text": {"verbosity": "low"}}, False),
+        (RESPONSES, {"input": "x", "text": {"format": {"type": "json_object"}}}, True),
+        (MESSAGES, {"messages": HI, "output_config": {"effort": "low"}}, False),
+        (MESSAGES, {"messages": HI, "tools": [{"name": "f", "input_schema": {}}], "tool_choice": {"type": "x"}}, True),
+    ],
+)  # fmt: skip
+def test_whose_schema_the_engine_must_compile(path, body, constrained):
+    assert judge(path, json.dumps(body).encode(), LIMITS).constrained is constrained
 
 
 def picture(url, kind="image_url"):
@@ -190,6 +215,10 @@ BAD = [
     (CHAT, picture(data_url(jpeg_head(65_000, 65_000, 90_000), "image/jpg")), "65000 x 65000"),
     (CHAT, picture("http://127.0.0.1/a.png"), "not a public address"), (CHAT, picture("file:///etc/passwd"), "http"),
     (CHAT, picture("http://10.0.0.1/a.mp4", "video_url"), "not a public"), (CHAT, picture("x", "audio_url"), "http"),
+    (CHAT, says({"type": "image_url", "image_url": None, "uuid": "x"}), "uuid"),
+    (RESPONSES, {"input": "x", "tools": [{"type": "mcp", "server_url": "http://x/"}]}, "type mcp"),
+    (RESPONSES, {"input": "x", "tools": [{"type": "file_search"}]}, "OpenAI's servers"),
+    (RESPONSES, {"input": "x", "previous_input_messages": [{}]}, "previous_input_messages"),
     (CHAT, says({"type": "image_pil", "image_pil": "x"}), "image_pil"),
     (CHAT, {"messages": says({"image_url": "x"})["messages"] * 5}, "http"),
     (CHAT, {"messages": says({"image_url": PICTURE})["messages"] * 5}, "5 images, at most 4"),

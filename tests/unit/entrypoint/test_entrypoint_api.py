@@ -17,7 +17,18 @@ WEB = {"type": "image_url", "image_url": {"url": "https://example.org/x.webp"}}
 MIB = 2**20
 
 
-def call(body, *, path="/v1/chat/completions", method="POST", limit=4, pieces=1, gone=False, answer=None, reasons=None):
+def call(
+    body,
+    *,
+    path="/v1/chat/completions",
+    method="POST",
+    limit=4,
+    pieces=1,
+    gone=False,
+    answer=None,
+    reasons=None,
+    engine=None,
+):
     """(status, document, what the engine received) of one request in `pieces` pieces."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     size = max(1, -(-len(raw) // pieces))
@@ -36,7 +47,7 @@ def call(body, *, path="/v1/chat/completions", method="POST", limit=4, pieces=1,
     async def send(message):
         sent.append(message)
 
-    async def engine(scope, receive, send):
+    async def usual(scope, receive, send):
         received.append((await receive())["body"])
         received.append((await receive())["type"])
         status, kind, text = answer or (299, b"text/event-stream", b"ab")
@@ -44,13 +55,13 @@ def call(body, *, path="/v1/chat/completions", method="POST", limit=4, pieces=1,
         await send({"type": "http.response.body", "body": text[:1], "more_body": True})
         await send({"type": "http.response.body", "body": text[1:]})
 
-    scope = {"type": "http", "method": method, "path": path}
+    scope = {"type": "http", "method": method, "path": path, "headers": [(b"content-length", str(len(raw)).encode())]}
     if reasons is not None:
         config = SimpleNamespace(reasoning_parser=reasons, enable_in_reasoning=False)
         scope["app"] = SimpleNamespace(
             state=SimpleNamespace(vllm_config=SimpleNamespace(structured_outputs_config=config))
         )
-    asyncio.run(RequestRules(engine, Limits(MediaLimits(limit), MIB))(scope, receive, send))
+    asyncio.run(RequestRules(engine or usual, Limits(MediaLimits(limit), MIB))(scope, receive, send))
     if not sent:
         return None, None, received
     text = b"".join(m.get("body", b"") for m in sent)
@@ -149,6 +160,37 @@ def test_the_engines_own_errors_get_the_dialects_shape():
     status, document, _ = call(chat(), answer=(500, b"text/plain", b"Internal Server Error"))
     assert (status, document["error"]["message"]) == (500, "Internal Server Error")
     assert (document["error"]["type"], document["error"]["code"]) == ("InternalServerError", 500)
+
+
+def failing(started):
+    async def engine(scope, receive, send):
+        if started:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise AssertionError("Expected all items to be dicts")
+
+    return engine
+
+
+def test_an_error_that_nobody_caught_does_not_end_the_connection(caplog):
+    """The front sends the next request on the same connection, and would find it closed."""
+    status, document, _ = call(chat(), engine=failing(False))
+    error = {"message": "The engine failed on this request", "type": "InternalServerError", "param": None, "code": 500}
+    assert (status, document) == (500, {"error": error})
+    assert "Expected all items to be dicts" in caplog.text
+    with pytest.raises(AssertionError):
+        call(chat(), engine=failing(True))
+
+
+def test_a_completed_body_has_its_own_length():
+    shown = {"type": "input_image", "image_url": WEB["image_url"]["url"]}
+    items = [{"type": "function_call_output", "call_id": "c", "output": [shown]}]
+    seen = []
+
+    async def engine(scope, receive, send):
+        seen.append((dict(scope["headers"])[b"content-length"], (await receive())["body"]))
+
+    call({"input": items}, path="/v1/responses", engine=engine)
+    assert int(seen[0][0]) == len(seen[0][1]) > len(json.dumps({"input": items}))
 
 
 def test_the_limits_come_from_the_environment(monkeypatch):
