@@ -68,6 +68,18 @@ def alone(folder: Path) -> Iterator[bool]:
         os.close(handle)
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a server uses `folder` now; False where nobody ever did, or this user may not know."""
+    try:
+        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        return not _lock(handle, fcntl.LOCK_EX)
+    finally:
+        os.close(handle)
+
+
 def remove(folder: Path) -> bool:
     """Remove a compile cache that nobody uses; False where somebody does or it cannot be removed.
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from nimctl.core.cache import CachePaths, Part, RepoPaths
+from nimctl.core.cache.held import LOCK
 from nimctl.core.fetch import snapshots, writers
 from nimctl.core.fetch.manifest import Manifest
 from nimctl.core.fetch.sources.integrity import promised_shards
@@ -283,7 +284,9 @@ def _engine(folder: Path, now: float, unreadable: list[str]) -> Iterator[EngineC
     for user in sorted(_names(folder, unreadable)):
         if user.isdigit() and not (folder / user).is_symlink():
             for key in sorted(_names(folder / user, unreadable)):
-                yield EngineCache(int(user), key, _disk(folder / user / key), _age(folder / user / key, now))
+                cache = folder / user / key
+                ages = [age for age in (_age(cache, now), _age(cache / LOCK, now)) if age is not None]
+                yield EngineCache(int(user), key, _disk(cache), min(ages, default=None))
 
 
 def _disk(folder: Path) -> int:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nimctl.core.cache import CachePaths, RepoPaths, storage_error
+from nimctl.core.cache.held import is_held
 from nimctl.core.errors import NimctlError
 from nimctl.core.fetch import install, snapshots, writers
 from nimctl.core.fetch.retry import Stop
@@ -179,7 +180,11 @@ def apply(
                 kept += [Kept(repository.name, item.name, why) for item in mine if why and item not in done]
         for item in plan.items:
             if item.kind == "engine" and not stop.is_set:
-                _remove_folder(CachePaths(root).engine / item.repository / item.name, None)
+                folder = CachePaths(root).engine / item.repository / item.name
+                if is_held(folder):
+                    kept.append(Kept(f"compile cache of uid {item.repository}", item.name, "a server uses it"))
+                    continue
+                _remove_folder(folder, None)
                 done.append(item)
     except OSError as error:
         raise storage_error(error, root) from error

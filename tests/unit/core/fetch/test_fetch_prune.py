@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from nimctl.core.cache import CachePaths, RepoPaths
+from nimctl.core.cache.held import hold
 from nimctl.core.errors import NimctlError
 from nimctl.core.fetch import snapshots, store, writers
 from nimctl.core.fetch.retry import Stop
@@ -204,6 +205,20 @@ def test_superseded_compile_caches_go_only_when_old_and_unused(tmp_path):
     assert prune.make_plan(held, everything_used_by=["kimi"]).items == ()
     prune.apply(tmp_path, held, planned, Stop())
     assert [p.name for p in (tmp_path / "engine/0").iterdir()] == ["new"]
+
+
+def test_a_compile_cache_that_a_server_uses_stays_and_counts_as_used(tmp_path):
+    for name in ("old", "new"):
+        (tmp_path / "engine/0" / name).mkdir(parents=True)
+    server = hold(tmp_path / "engine/0/old")
+    os.utime(tmp_path / "engine/0/old", (0, 0))
+    assert {cache.key: cache.age < prune.DAY for cache in inventory.take(tmp_path).engine} == {"old": True, "new": True}
+    held = inventory.take(tmp_path)
+    held = replace(held, engine=tuple(replace(e, age=(60 if e.key == "old" else 1) * prune.DAY) for e in held.engine))
+    done = prune.apply(tmp_path, held, prune.make_plan(held), Stop())
+    assert done.items == () and done.kept[-1].why == "a server uses it"
+    server.release()
+    assert prune.apply(tmp_path, held, prune.make_plan(held), Stop()).items
 
 
 def test_stopped_it_says_so(tmp_path):
