@@ -20,6 +20,7 @@ class LittleBucket:
         self.objects: dict[str, tuple[bytes, dict[str, str]]] = {}
         self.uploads: dict[str, tuple[dict[int, bytes], dict[str, str]]] = {}
         self.puts = 0
+        self.refuses: str | None = None  # the method that is answered 403
         bucket = self
 
         class Handler(_Handler):
@@ -116,6 +117,8 @@ class _Handler(BaseHTTPRequestHandler):
         return key, query, body, meta
 
     def _answer(self, body: bytes = b"", status: int = 200, headers: dict[str, str] | None = None) -> None:
+        if self.command == self.store.refuses:
+            body, status, headers = b"<Error><Code>AccessDenied</Code></Error>", 403, None
         self.send_response(status)
         for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
             self.send_header(name, value)

@@ -1,5 +1,6 @@
 """The actions that bring a model elsewhere, as they are called: results, help, wrong words, stops, and a round trip."""
 
+import io
 import json
 import logging
 import os
@@ -15,7 +16,9 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from entrypoint.actions.table import NAMES, TABLE, asked, find
+from entrypoint.actions.table import TABLE, Action, asked, find
+from entrypoint.observability.journal import Journal
+from nimctl.core.errors import NimctlError
 from tests.lib.actions import ROOT, run
 from tests.lib.checkpoints import read_tree, safetensors
 from tests.lib.fault_hub import FaultHub
@@ -62,13 +65,13 @@ def test_the_table_is_cheap_and_leads_to_functions() -> None:
     assert (asked(["nim-serve", "-h"]), asked([]), asked(["--seed"]), asked(["hf://a/b"])) == (None,) * 4
 
 
-@pytest.mark.parametrize("action", [name for name in NAMES if name != "nim-serve"])
-def test_every_action_has_help_with_an_example(action: str) -> None:
-    done = run(action, "-h")
-    assert (done.code, done.err) == (0, "")
-    assert done.out.startswith(f"usage: {action} ")
-    assert f"\nexample: {action}" in done.out
-    assert max(map(len, done.out.splitlines())) <= 120
+@pytest.mark.parametrize("action", [action for action in TABLE if action.place], ids=lambda action: action.name)
+def test_every_action_has_help_with_an_example(action: Action) -> None:
+    out = io.StringIO()
+    assert action.load()({}, ["-h"], Journal(out)) == 0
+    assert out.getvalue().startswith(f"usage: {action.name} ")
+    assert f"\nexample: {action.name}" in out.getvalue()
+    assert max(map(len, out.getvalue().splitlines())) <= 120
 
 
 @pytest.mark.parametrize(
@@ -84,9 +87,18 @@ def test_every_action_has_help_with_an_example(action: str) -> None:
     ],
 )
 def test_words_that_mean_nothing(words: tuple[str, ...]) -> None:
-    done = run(*words, NIM_RECIPE="demo")
-    assert (done.code, json.loads(done.out.splitlines()[-1])["error"]["id"]) == (2, "usage")
-    assert f"`{words[0]} -h` shows its options" in done.err
+    action = find(words[0])
+    assert action is not None
+    with pytest.raises(NimctlError) as caught:
+        action.load()({"NIM_RECIPE": "demo"}, words[1:], Journal(io.StringIO()))
+    assert (caught.value.id, caught.value.fix) == ("usage", f"`{words[0]} -h` shows its options.")
+
+
+def test_an_action_that_fails_ends_with_the_error_for_machines() -> None:
+    done = run("mirror", NIM_RECIPE="demo")
+    assert (done.code, objects(done.out)[-1]["error"]["id"]) == (2, "usage")
+    assert objects(done.out)[-1]["schema"] == "nimctl.progress/1"
+    assert "error[usage] mirror cannot be called like this" in done.err
 
 
 def test_a_mirror_is_where_an_override_looks_for_it(hub: FaultHub, s3_url: str, tmp_path: Path) -> None:

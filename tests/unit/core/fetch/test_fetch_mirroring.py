@@ -226,3 +226,17 @@ def test_google_takes_and_gives_the_same(bench: Bench, monkeypatch: pytest.Monke
         puts = bucket.puts
         assert (mirror().kept, bucket.puts) == (3, puts)
         assert read_tree(fetch.fetch(NAME, bench.root / "gs", access=access, patience=AT_ONCE)) == FILES
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT"])
+def test_a_key_that_may_not_write_is_told_so(bench: Bench, method: str) -> None:
+    with LittleBucket() as bucket:
+        bucket.refuses = method
+        keys = {"GOOGLE_BASE_URL": Secret(bucket.url), "GOOGLE_BEARER_TOKEN": Secret("canary")}
+        with pytest.raises(NimctlError) as caught:
+            mirroring.mirror(
+                NAME, bench.manifest, bench.folder, "gs://bucket", access=Access(object_store=keys),
+                on_progress=bench.seen.append, stop=bench.stop, patience=AT_ONCE,
+            )  # fmt: skip
+    assert (caught.value.id, "list, read and write" in caught.value.fix) == ("key-refused", True)
+    assert "canary" not in str(caught.value.to_json())
