@@ -35,7 +35,11 @@ def collect(environ: Mapping[str, str], words: Sequence[str]) -> tuple[Secret, .
     `words` are the engine's arguments, which may hold the address of a draft model.
     """
     values = [environ[name] for name in KEY_VARIABLES if environ.get(name)]
-    values += [v for n, v in environ.items() if n.startswith(tuple(ACCESS_FAMILIES)) and v and is_secret_name(n)]
+    values += [
+        value
+        for name, value in environ.items()
+        if name.startswith(tuple(ACCESS_FAMILIES)) and is_secret_name(name) and name not in _SECRET_FILES
+    ]
     values += [_password(environ.get(name, "")) for name in _ADDRESSES]
     values += [password for word in words for password in _PASSWORDS.findall(word)]
     values += keys_in_words(words)

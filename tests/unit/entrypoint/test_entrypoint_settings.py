@@ -118,3 +118,11 @@ def test_ways_to_the_weights_are_told_without_their_values():
 
 def test_the_download_is_an_action_of_its_own():
     assert "first word" in refused({"NIM_RECIPE": "demo"}, ["--dry-run", "download-to-cache"]).cause
+
+
+def test_key_files_of_object_stores_are_masked_too(tmp_path):
+    key = tmp_path / "key"
+    key.write_text("sesame-4\n", encoding="utf-8")
+    settings = read({"NIM_RECIPE": "demo", "AWS_SECRET_ACCESS_KEY_FILE": str(key)})
+    assert {secret.reveal() for secret in settings.secrets} == {"sesame-4"}
+    assert settings.access["AWS_SECRET_ACCESS_KEY_FILE"]

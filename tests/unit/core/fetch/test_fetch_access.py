@@ -1,5 +1,7 @@
 """What the environment says of endpoints; whom redirects may lead to."""
 
+from pathlib import Path
+
 import pytest
 
 from nimctl.core.errors import NimctlError
@@ -66,3 +68,18 @@ def test_redirects_that_are_refused_for_what_they_are(here: str, location: str, 
     assert caught.value.id == "weights-source-failed"
     assert why in caught.value.cause
     assert "canary" not in str(caught.value.to_json())
+
+
+def test_keys_of_object_stores_may_lie_in_files(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("from-file\n", encoding="utf-8")
+    told = {"AWS_SECRET_ACCESS_KEY_FILE": str(key), "AWS_ACCESS_KEY_ID": "id", "AWS_CONFIG_FILE": "/aws/config"}
+    found = from_environment(told).object_store
+    assert {name: value.reveal() for name, value in found.items()} == {
+        "AWS_SECRET_ACCESS_KEY": "from-file",
+        "AWS_ACCESS_KEY_ID": "id",
+        "AWS_CONFIG_FILE": "/aws/config",
+    }
+    key.write_text("", encoding="utf-8")
+    with pytest.raises(NimctlError, match="AWS_SECRET_ACCESS_KEY_FILE"):
+        from_environment(told)
