@@ -13,6 +13,7 @@ import json
 import os
 import signal
 import time
+from threading import Event as Flag
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,8 @@ _SECONDS_TO_LEAVE = 0.5
 # How long a start whose engine is gone may take to notice it.
 _SECONDS_TO_NOTICE = 15.0
 _TICK = 1.0
+# How long the engine's description of its API may hold up `ready`; about 1 s is usual, most of it beside the warm-up.
+_SECONDS_TO_DESCRIBE = 10.0
 
 
 class Server:
@@ -141,8 +144,11 @@ class Server:
             self._follow()
             return
         with stage("warmup"):
-            steps.describe_api(run, self._front)
+            warm = Flag()
+            describing = steps.describe_api(run, self._front, warm)
             baseline = steps.warm_up(run, self._front, profile, served_name)
+            warm.set()
+            describing.join(_SECONDS_TO_DESCRIBE)  # it stops the engine's front for a moment: never under users
         self.report.ready()
         number = self.supervisor.starts
         self._canary = steps.watch(

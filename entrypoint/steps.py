@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 from entrypoint.engine import adapters, compiled, environment, invocation, loading, nodes, warmstart
 from entrypoint.engine.drafts import Draft
@@ -61,6 +61,8 @@ from nimctl.core.planning.deciding import Request
 from nimctl.core.planning.plan import Plan
 
 _FRONT_SECONDS = 10.0
+# How long the engine's front takes to hand the warm-up's requests to its core.
+_HEAD_START = 1.0
 _POLL_SECONDS = 0.2
 
 
@@ -386,14 +388,21 @@ def follow_warm_up(run: Run) -> None:
             raise Moot
 
 
-def describe_api(run: Run, front: Front) -> None:
-    """Have the engine describe its API beside the warm-up, which hardly needs the process that does it."""
+def describe_api(run: Run, front: Front, warm: Event) -> Thread:
+    """Have the engine describe its API, in the thread that is returned, beside the warm-up.
+
+    That stops the process which takes requests for about a second, so the warm-up's requests go first: while its core
+    compiles for them, that process has nothing to do. `warm` says that they are answered.
+    """
 
     def describe() -> None:
+        warm.wait(_HEAD_START)
         if (problem := describing.publish(front, run.state)) is not None:
             run.journal.warning("front", problem)
 
-    Thread(target=describe, name="describe-api", daemon=True).start()
+    thread = Thread(target=describe, name="describe-api", daemon=True)
+    thread.start()
+    return thread
 
 
 def warm_up(run: Run, front: Front, profile: Profile, served_name: str) -> Baseline:
