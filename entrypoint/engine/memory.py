@@ -5,35 +5,51 @@ from pathlib import Path
 
 from nimctl.core.meminfo import host_memory
 
-# In a container its own group is mounted here; elsewhere these are the root's, which has no limit.
+# In a container its own group is mounted here; elsewhere /proc/self/cgroup tells which one is ours.
 _ROOT = Path("/sys/fs/cgroup")
+_MEMBERSHIP = Path("/proc/self/cgroup")
 _UNLIMITED = 2**62  # version 1 writes the largest number of pages where there is no limit
 
 
-def available(root: Path = _ROOT, meminfo: Path = Path("/proc/meminfo")) -> int | None:
+def available(root: Path = _ROOT, meminfo: Path = Path("/proc/meminfo"), membership: Path = _MEMBERSHIP) -> int | None:
     """Bytes that could be used now without pushing out what is in use; None where the kernel does not tell.
 
     Pages of files count as free, as the kernel drops them when it must.
     """
-    rooms = [room for room in (host_memory(meminfo).available, _room(root)) if room is not None]
-    return min(rooms) if rooms else None
+    rooms = [_room(folder, names) for folder, names in _groups(root, membership)]
+    known = [room for room in (host_memory(meminfo).available, *rooms) if room is not None]
+    return min(known) if known else None
 
 
-def _room(root: Path) -> int | None:
-    """What our group may still take: its limit less what it has, without the pages of files.
+# Limit, use, and the beginning of the names in memory.stat that count the whole group.
+# https://docs.kernel.org/admin-guide/cgroup-v2.html#memory-interface-files
+# https://docs.kernel.org/admin-guide/cgroup-v1/memory.html
+_Names = tuple[str, str, str]
+_SECOND: _Names = ("memory.max", "memory.current", "")
+_FIRST: _Names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
 
-    https://docs.kernel.org/admin-guide/cgroup-v2.html#memory-interface-files
-    https://docs.kernel.org/admin-guide/cgroup-v1/memory.html
-    """
-    for folder, limit, usage, prefix in (
-        (root, "memory.max", "memory.current", ""),
-        (root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
-    ):
-        most, used = _number(folder / limit), _number(folder / usage)
-        if most is not None and used is not None and most < _UNLIMITED:
-            files = _sum(folder / "memory.stat", (f"{prefix}inactive_file", f"{prefix}active_file"))
-            return max(0, most - used + min(files, used))
-    return None
+
+def _groups(root: Path, membership: Path) -> list[tuple[Path, _Names]]:
+    """The folders that may be our group's, of either version."""
+    found = [(root, _SECOND), (root / "memory", _FIRST)]
+    with suppress(OSError, ValueError):
+        for line in membership.read_text(encoding="utf-8").splitlines():
+            _, controllers, group = line.split(":", 2)
+            if not controllers:
+                found.append((root / group.lstrip("/"), _SECOND))
+            elif "memory" in controllers.split(","):
+                found.append((root / "memory" / group.lstrip("/"), _FIRST))
+    return found
+
+
+def _room(folder: Path, names: _Names) -> int | None:
+    """What the group may still take: its limit less what it has, without the pages of files."""
+    limit, usage, prefix = names
+    most, used = _number(folder / limit), _number(folder / usage)
+    if most is None or used is None or most >= _UNLIMITED:
+        return None
+    files = _sum(folder / "memory.stat", (f"{prefix}inactive_file", f"{prefix}active_file"))
+    return max(0, most - used + min(files, used))
 
 
 def pressure(root: Path = _ROOT, host: Path = Path("/proc/pressure/memory")) -> float:

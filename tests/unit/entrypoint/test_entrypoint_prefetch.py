@@ -139,25 +139,33 @@ def group(root, **files):
 
 
 def test_memory_is_that_of_the_control_group(tmp_path):
-    meminfo = tmp_path / "meminfo"
+    meminfo, nowhere = tmp_path / "meminfo", tmp_path / "none"
     meminfo.write_text("MemTotal: 100 kB\nMemAvailable: 50 kB\n")
-    assert memory.available(tmp_path, meminfo) == 50 * 1024, "no group has a limit"
+
+    def available(root, membership=nowhere):
+        return memory.available(root, meminfo, membership)
+
+    assert available(tmp_path) == 50 * 1024, "no group has a limit"
     second = group(
         tmp_path / "2",
         memory_DOT_max="40000\n",
         memory_DOT_current="30000\n",
         memory_DOT_stat="anon 1\ninactive_file 5000\nactive_file 2000\nshmem 9\n",
     )
-    assert memory.available(second, meminfo) == 17000
-    first = group(
-        tmp_path / "1",
-        memory__memory_DOT_limit_in_bytes="40000\n",
-        memory__memory_DOT_usage_in_bytes="30000\n",
-        memory__memory_DOT_stat="inactive_file 1\ntotal_inactive_file 500\ntotal_active_file 0\n",
-    )
-    assert memory.available(first, meminfo) == 10500
-    assert memory.available(group(tmp_path / "3", memory_DOT_max="max\n"), meminfo) == 50 * 1024
-    assert memory.available(tmp_path, tmp_path / "none") is None
+    assert available(second) == 17000
+    first = {
+        "memory_DOT_limit_in_bytes": "40000\n",
+        "memory_DOT_usage_in_bytes": "30000\n",
+        "memory_DOT_stat": "inactive_file 1\ntotal_inactive_file 500\ntotal_active_file 0\n",
+    }
+    group(tmp_path / "1/memory", **first)
+    assert available(tmp_path / "1") == 10500
+    assert available(group(tmp_path / "3", memory_DOT_max="max\n")) == 50 * 1024
+    membership = tmp_path / "cgroup"
+    membership.write_text("4:cpu,memory:/docker/x\n2:pids:/\n0::/y\n")
+    group(tmp_path / "4/memory/docker/x", **first)
+    assert available(tmp_path / "4", membership) == 10500, "outside a container the group has a name"
+    assert memory.available(tmp_path, nowhere, nowhere) is None
 
 
 def test_pressure_is_what_the_kernel_tells(tmp_path):
