@@ -133,7 +133,8 @@ def _message(document: dict[str, Any], limits: Limits) -> None:
         _tool_schema(tool["input_schema"], f"tools[{number}].input_schema")
 
 
-def _tokenize(document: dict[str, Any], limits: Limits) -> None:
+def _perhaps_messages(document: dict[str, Any], limits: Limits) -> None:
+    """Routes that take a text or a conversation: a conversation's media are fetched there too."""
     if document.get("messages") is not None:
         turns.check_messages(document)
         turns.check_chat_tools(document)
@@ -151,6 +152,11 @@ ROUTES: Mapping[str, Rule] = {
     RESPONSES: _response,
     "/v1/messages": _message,
     "/v1/messages/count_tokens": _message,
-    "/tokenize": _tokenize,
+    "/tokenize": _perhaps_messages,
     "/detokenize": _nothing_more,
+    "/v1/embeddings": _perhaps_messages,
+    "/generative_scoring": _perhaps_messages,
+    "/v1/chat/completions/render": _chat,
+    "/v1/completions/render": _completion,
+    "/inference/v1/generate": _nothing_more,
 }

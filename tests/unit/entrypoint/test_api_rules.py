@@ -10,6 +10,7 @@ from entrypoint.api import bodies
 from entrypoint.api.media import MediaLimits
 from entrypoint.api.refusals import RefusedError
 from entrypoint.api.rules import ROUTES, Limits, judge
+from entrypoint.front.routes import table
 from tests.lib.pictures import data_url, gif_head, jpeg_head, png_head
 
 LIMITS = Limits(MediaLimits(images=4))
@@ -142,6 +143,12 @@ def test_a_picture_in_a_tool_result_gets_the_detail_that_the_engine_wants():
 )  # fmt: skip
 def test_whose_schema_the_engine_must_compile(path, body, constrained):
     assert judge(path, json.dumps(body).encode(), LIMITS).constrained is constrained
+
+
+def test_every_route_that_takes_a_body_has_rules():
+    open_routes = table(sagemaker=True, scale_out=True)
+    taking = {route.upstream or route.path for route in open_routes if "POST" in route.methods and route.by == "engine"}
+    assert {path for path in taking if "{" not in path} == set(ROUTES)  # cancelling takes none
 
 
 def picture(url, kind="image_url"):
