@@ -47,11 +47,11 @@ _GRAVE = re.compile(
 _FRAME = re.compile(r'File "(?:[^"]*/)?([^"/]+)", line (\d+)')
 _REQUEST = re.compile(r"\b(?:[Rr]equest(?: id:)?|[Rr]esponse) ((?:chatcmpl|cmpl|resp|msg|req)[-_][\w-]{4,80})")
 _COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[^\[]")
-_CONTROL = {n: "\ufffd" for n in [*range(32), 127, *range(0x80, 0xA0)] if chr(n) not in "\t"}
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 # What asks for these is a probe or a scraper, every few seconds.
 _PROBES = frozenset({"/health", "/ping", "/metrics", "/v1/models"})
 # pydantic repeats in its errors what was sent, and nginx and uvicorn the query: a request's content is not for the log.
-_ECHO = re.compile(r"(input_value=)(?:'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|.*?)(, input_type=)|('input': ).*")
+_ECHOES = (("input_value=", ", input_type="), ("'input': ", None))  # where an echo begins, and what follows it
 _MESSAGES_ERROR = re.compile(r"(Error in (?:create_messages|count_tokens): ).*")
 
 
@@ -60,7 +60,7 @@ def parse(text: str, stage: str, now: float, *, content: bool = False) -> tuple[
 
     Without `content`, what such lines repeat of a request's body or query is left out.
     """
-    text = _COLOUR.sub("", text).translate(_CONTROL)
+    text = _CONTROL.sub("\ufffd", _COLOUR.sub("", text))
     record = _recognised(text, stage, now)
     known = record is not None
     if record is None:
@@ -75,8 +75,11 @@ def without_content(message: str) -> str:
     """A message or a raw line without what it repeats of a request."""
     if _ACCESS.search(message):
         message = _REFERRER.sub("", _QUERY.sub("", message))
-    message = _MESSAGES_ERROR.sub(r"\1***", message)
-    return _ECHO.sub(lambda m: f"{m[1]}***{m[2]}" if m[1] else f"{m[3]}***", message)
+    for begin, after in _ECHOES:
+        if (start := message.find(begin)) >= 0:
+            end = message.rfind(after, start) if after else -1
+            message = f"{message[: start + len(begin)]}***{message[end:] if end >= 0 else ''}"
+    return _MESSAGES_ERROR.sub(r"\1***", message)
 
 
 def is_traceback(text: str) -> bool:

@@ -334,3 +334,16 @@ def test_keys_that_users_give_to_the_engine_or_to_the_sender_of_traces_are_maske
     told = capsys.readouterr().out
     assert not [n for n in ("one", "two", "three", "four", "five", "six") if f"key-{n}" in told or f"key {n}" in told]
     assert told.count("1234567") == 2 and "x=y" in told and "short" in told
+
+
+@given(st.binary(max_size=300), st.booleans())
+def test_no_bytes_stop_the_reading_and_each_line_is_told_in_the_one_shape(data: bytes, as_objects: bool):
+    stream = io.StringIO()
+    journal = Journal(stream)
+    journal.configure(level="DEBUG", secrets=(), as_json=as_objects)
+    see = journal.reader("engine")
+    for line in lines_of(data):
+        see(line)
+    journal.close()
+    for line in stream.getvalue().split("\n")[:-1]:
+        assert list(json.loads(line))[:1] == ["level"] if as_objects else said(line) != (line,)
