@@ -38,9 +38,10 @@ _OURS = {
     "port": "set NIM_SERVER_PORT instead",
     "grpc": "only the HTTP API is served",
     "headless": "a server without API cannot become ready",
-    "api-key": "the front has no authentication of this kind",
-    "ssl-keyfile": "the engine is on a Unix socket",
-    "ssl-certfile": "the engine is on a Unix socket",
+    "api-key": "set NIM_API_KEYS_FILE instead",
+    "ssl-keyfile": "set NIM_SSL_KEY_PATH instead",
+    "ssl-certfile": "set NIM_SSL_CERTS_PATH instead",
+    "ssl-ca-certs": "set NIM_SSL_CA_CERTS_PATH instead",
     "root-path": "the front decides the paths",
 }
 

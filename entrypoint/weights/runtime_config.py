@@ -65,7 +65,10 @@ def read(folder: Path) -> tuple[Option, ...]:
         raise _malformed(path, str(error)) from error
     if not isinstance(document, dict):
         raise _malformed(path, "it is no JSON object")
-    return options(document, path)
+    try:
+        return options(document, path)
+    except RecursionError as error:
+        raise _malformed(path, "its objects are nested too deep") from error
 
 
 def options(document: dict[str, Any], path: Path) -> tuple[Option, ...]:
@@ -84,6 +87,8 @@ def options(document: dict[str, Any], path: Path) -> tuple[Option, ...]:
             continue
         if not isinstance(value, (str, int, float, bool, dict, list)) or not name or name.startswith("-"):
             raise _malformed(path, f"{key!r} is no option of the engine")
+        if isinstance(value, str):
+            _word(path, key, value)
         if isinstance(value, dict) and name not in OBJECTS:
             raise _malformed(path, f"{key} is an object, and the engine's --{name} takes none")
         found[name] = [_word(path, key, item) for item in value] if isinstance(value, list) else value
@@ -99,9 +104,12 @@ def _words(given: Any) -> tuple[str, ...]:
 
 
 def _word(path: Path, key: str, item: Any) -> str:
-    if isinstance(item, (str, int, float)) and not isinstance(item, bool):
+    # A word with a dash would be an option of its own to the engine, past what is allowed.
+    if isinstance(item, (int, float)) and not isinstance(item, bool):
         return str(item)
-    raise _malformed(path, f"a list of texts or numbers is expected for {key}")
+    if isinstance(item, str) and not item.startswith("-"):
+        return item
+    raise _malformed(path, f"texts without a dash before them, or numbers, are expected for {key}")
 
 
 def not_theirs(option: Option) -> str | None:

@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from entrypoint.actions.dry_run import in_words, told
 from entrypoint.engine import adapters, invocation
@@ -149,7 +151,8 @@ def test_a_runtime_config_is_read_by_name_and_what_it_names_goes_before_its_raw_
 @pytest.mark.parametrize(
     "text",
     ["{", "[]", '"x"', '{"NIM_PASSTHROUGH_ARGS": 5}', '{"NIM_PASSTHROUGH_ARGS": "--a \'open"}', "\udcff",
-     '{"NIM_PASSTHROUGH_ARGS": "4096"}', '{"max_model_len": {"a": 1}}', '{"stop": [[1]]}', '{"--x": 1}', "[" * 100_000],
+     '{"NIM_PASSTHROUGH_ARGS": "4096"}', '{"max_model_len": {"a": 1}}', '{"stop": [[1]]}', '{"--x": 1}',
+         '{"dtype": "--trust-remote-code"}', '{"cudagraph_capture_sizes": [1, "--trust-remote-code"]}', "[" * 100_000],
 )  # fmt: skip
 def test_a_malformed_one_is_refused_with_its_place(tmp_path, text):
     (tmp_path / "runtime_config.json").write_bytes(text.encode("utf-8", "surrogateescape"))
@@ -158,6 +161,36 @@ def test_a_malformed_one_is_refused_with_its_place(tmp_path, text):
             look(tmp_path)
         assert caught.value.id == "config-invalid"
         assert str(tmp_path / "runtime_config.json") in caught.value.fix
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9) | st.just("--middleware"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+some_names = st.sampled_from(
+    [
+        "NIM_PASSTHROUGH_ARGS",
+        "max_model_len",
+        "speculative_config",
+        "compilation-config",
+        "enforce_eager",
+        "served",
+        "-",
+    ]
+)
+
+
+@given(st.dictionaries(some_names | st.text(max_size=9), anything, max_size=4))
+def test_whatever_weights_bring_is_an_allowed_option_or_one_error(document):
+    try:
+        found = runtime_config.options(document, PLACE)
+        runtime_config.require_theirs(found, ())
+    except NimctlError as error:
+        assert error.id == "config-invalid"
+    else:
+        words = [word for option in found for word in option.words]
+        assert {option.name.removeprefix("no-") for option in parse_options(words)} <= runtime_config._ALLOWED
 
 
 def test_it_is_found_beside_the_weights(tmp_path):
