@@ -41,7 +41,8 @@ def collect(environ: Mapping[str, str], words: Sequence[str]) -> tuple[Secret, .
         if name.startswith(tuple(ACCESS_FAMILIES)) and is_secret_name(name) and name not in _SECRET_FILES
     ]
     values += [_password(environ.get(name, "")) for name in _ADDRESSES]
-    values += [password for word in words for password in _PASSWORDS.findall(word)]
+    named = [value for name, value in environ.items() if name.startswith("NIM_")]  # drafts and whatever else
+    values += [password for word in (*words, *named) for password in _PASSWORDS.findall(word)]
     values += keys_in_words(words)
     values += [value for name in _HEADERS for value in _header_values(environ.get(name, ""))]
     for name in _SECRET_FILES:

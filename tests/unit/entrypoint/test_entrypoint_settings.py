@@ -126,3 +126,15 @@ def test_key_files_of_object_stores_are_masked_too(tmp_path):
     settings = read({"NIM_RECIPE": "demo", "AWS_SECRET_ACCESS_KEY_FILE": str(key)})
     assert {secret.reveal() for secret in settings.secrets} == {"sesame-4"}
     assert settings.access["AWS_SECRET_ACCESS_KEY_FILE"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("NIM_DRAFT_MODEL_PATH", "https://me:sesame-5@host/draft"),
+        ("NIM_SPECDEC_ARGS", '{"model": "https://me:sesame-5@host/draft"}'),
+        ("NIM_PASSTHROUGH_ARGS", "--tokenizer https://me:sesame-5@host/x"),
+    ],
+)
+def test_passwords_in_addresses_are_masked_wherever_they_are(name, value):
+    assert {secret.reveal() for secret in read({"NIM_RECIPE": "demo", name: value}).secrets} == {"sesame-5"}
