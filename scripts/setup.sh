@@ -3,6 +3,7 @@
 # A stamp per step holds the hash of its lock file, so that a second run costs nothing.
 
 VENV=.venv
+CLIENTS=.venv-clients
 say() { printf '==> %s\n' "$*"; }
 die() { printf 'error: %s\n' "$*" >&2; exit 9; }
 
@@ -18,7 +19,7 @@ find_python() {
   die "Python 3.11 or later is needed and was not found; install it, or name it: PYTHON=/path/to/python3 $0"
 }
 
-# step NAME FILE... -- COMMAND...: run COMMAND unless the FILEs are as they were when it last succeeded
+# step NAME FILE... -- COMMAND...: run COMMAND unless the FILEs are as they were when it last succeeded in $VENV
 step() {
   local name=$1 files=() sum
   shift
@@ -52,6 +53,13 @@ make_venv() {
 }
 
 make_dev() { step dev-packages requirements/dev.txt -- pip_install --require-hashes -r requirements/dev.txt; }
+
+# Clients that do not fit into $VENV beside the engine: an environment of their own, for programs of their own.
+make_clients() {
+  local VENV=$CLIENTS
+  [ -x "$VENV/bin/python" ] || "$(find_python)" -m venv "$VENV" || die "python3 -m venv $VENV failed"
+  step clients requirements/clients.txt -- pip_install --require-hashes -r requirements/clients.txt
+}
 
 install_engine_cpu() {
   "$VENV/bin/python" images/cpu/install_torch.py \

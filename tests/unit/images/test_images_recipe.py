@@ -23,7 +23,19 @@ def pins(name: str) -> dict[str, set[str]]:
     return found
 
 
-LOCKS = ("images/cpu/requirements.txt", "images/cuda/requirements.txt", "requirements/host.txt", "requirements/dev.txt")
+LOCKS = (
+    "images/cpu/requirements.txt",
+    "images/cuda/requirements.txt",
+    "requirements/host.txt",
+    "requirements/dev.txt",
+    "requirements/clients.txt",
+)
+INPUTS = (
+    "images/cpu/requirements.in",
+    "images/cpu/excludes.txt",
+    "images/cuda/requirements.in",
+    "requirements/clients.in",
+)
 
 
 def test_the_locks_are_current() -> None:
@@ -34,7 +46,7 @@ def test_the_locks_are_current() -> None:
 
 
 def test_a_changed_input_makes_its_lock_stale(tmp_path: Path) -> None:
-    for name in (*LOCKS, "images/cpu/requirements.in", "images/cpu/excludes.txt", "images/cuda/requirements.in"):
+    for name in (*LOCKS, *INPUTS):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text((ROOT / name).read_text())
     for name in ("scripts/lock", "pyproject.toml"):
@@ -47,7 +59,7 @@ def test_a_changed_input_makes_its_lock_stale(tmp_path: Path) -> None:
     )
     assert checked.returncode == 1
     assert "stale: images/cuda/requirements.txt" in checked.stdout
-    assert "3 of 4" in checked.stdout
+    assert "4 of 5" in checked.stdout
 
 
 @pytest.mark.parametrize("name", LOCKS)
