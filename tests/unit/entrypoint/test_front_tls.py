@@ -1,8 +1,10 @@
 """TLS on the public port: what is refused before nginx starts, who gets in, and certificates that are renewed."""
 
+import http.client
 import json
 import os
 import shutil
+import signal
 import ssl
 import subprocess
 import sys
@@ -20,7 +22,7 @@ from nimctl.launch.progress import ask
 from nimctl.launch.runtime import RunHandle
 from tests.unit.entrypoint.certificates import Authority
 from tests.unit.entrypoint.front_lab import TOKEN, lab
-from tests.unit.entrypoint.service import free_port, needs_nginx, until
+from tests.unit.entrypoint.service import free_port, needs_nginx, service, until
 
 
 @pytest.fixture
@@ -176,3 +178,41 @@ def test_the_host_reads_health_through_tls(authority):
         (one.state.public / "startup.json").write_text(json.dumps(StartupReport("ready", (), "1").to_json()))
         run = RunHandle("x", "process", "1", "ours", "demo", "127.0.0.1", one.front.port)
         assert ask(run, 5.0).ready
+
+
+@needs_nginx
+def test_a_server_with_everything_becomes_ready_and_renews_its_keys(authority, tmp_path):
+    """Mutual TLS, keys and a health port at once: the warm-up gets in, strangers do not, and no key is told."""
+    key, certificate = authority.issue("server")
+    keys = tmp_path / "keys"
+    keys.write_text("first-key-0123456789\n")
+    port = free_port()
+    environ = {
+        "NIM_SSL_MODE": "MTLS",
+        "NIM_SSL_KEY_PATH": str(key),
+        "NIM_SSL_CERTS_PATH": str(certificate),
+        "NIM_SSL_CA_CERTS_PATH": str(authority.file),
+        "NIM_API_KEYS_FILE": str(keys),
+        "NIM_HEALTH_PORT": str(port),
+    }
+    with service(**environ) as one:
+        public = one.start().port
+        one.port = port
+        one.wait_ready()
+        assert one.status("/v1/metrics") == 200
+        context = authority.client(authority.issue("client"))
+
+        def status(shown: str) -> int:
+            connection = http.client.HTTPSConnection("localhost", public, timeout=20, context=context)
+            try:
+                connection.request("GET", "/v1/models", headers={"Authorization": f"Bearer {shown}"})
+                return connection.getresponse().status
+            finally:
+                connection.close()
+
+        assert (status("first-key-0123456789"), status("other-key-0123456789")) == (200, 401)
+        keys.write_text("other-key-0123456789\n")
+        until(lambda: (status("first-key-0123456789"), status("other-key-0123456789")) == (401, 200), 20)
+        told = one.out + one.err + json.dumps(one.asked()) + json.dumps(one.engine())
+        assert "key-0123456789" not in told
+        assert one.signal(signal.SIGTERM).code() == 143
