@@ -15,7 +15,7 @@ _FORMATS = ("image/gif", "image/jpg", "image/jpeg", "image/png")
 _IMAGES = ("image_url", "input_image", "image")
 _FILMS_AND_SOUNDS = ("video_url", "audio_url")
 # Turns and their parts together: the engine's report of a wrong part is a page long.
-PARTS = 20_000
+PARTS = 10_000
 
 
 @dataclass(frozen=True)

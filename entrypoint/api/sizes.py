@@ -21,7 +21,12 @@ _LENGTHS = {
     "tools": 1024,
     "documents": 1024,
     "include": 64,
+    "metadata": 1024,
+    "vllm_xargs": 1024,
+    "mm_processor_kwargs": 1024,
+    "media_io_kwargs": 1024,
 }
+_TOKENS = ("allowed_token_ids", "stop_token_ids", "logprob_token_ids", "tokens")
 # The engine looks for every size of pattern after every token.
 _PATTERNS = {"max_pattern_size": 1024, "min_pattern_size": 1024, "min_count": 1_000_000}
 
@@ -71,6 +76,16 @@ def check_ignored(document: Mapping[str, Any], path: str) -> None:
 
 def check_sizes(document: Mapping[str, Any]) -> None:
     """Refuses absurd counts of answers, prompts, words and names."""
+    _check_answers(document)
+    _check_lists(document)
+    _check_texts(document)
+    _check_patterns(document.get("repetition_detection"))
+    penalty = document.get("length_penalty")
+    if isinstance(penalty, (int, float)) and not -10 <= penalty <= 10:
+        raise RefusedError("length_penalty must be between -10 and 10", "length_penalty")
+
+
+def _check_answers(document: Mapping[str, Any]) -> None:
     n = document.get("n")
     if isinstance(n, (int, float)) and n > ANSWERS:
         raise RefusedError(f"n is {n}, at most {ANSWERS} answers can be asked for at once", "n")
@@ -83,10 +98,20 @@ def check_sizes(document: Mapping[str, Any]) -> None:
                 "can be asked for at once",
                 "prompt",
             )
+
+
+def _check_lists(document: Mapping[str, Any]) -> None:
     for name, most in _LENGTHS.items():
         value = document.get(name)
         if isinstance(value, (list, dict)) and len(value) > most:
             raise RefusedError(f"{name} has {len(value)} entries, at most {most} are allowed", name)
+    for name in _TOKENS:
+        value = document.get(name)
+        if isinstance(value, list) and not are_tokens(value):
+            raise RefusedError(f"{name} must be a list of token ids, which are whole numbers from 0", name)
+
+
+def _check_texts(document: Mapping[str, Any]) -> None:
     for name in ("stop", "stop_sequences", "bad_words"):
         words = document.get(name)
         for word in words if isinstance(words, list) else [words]:
@@ -96,10 +121,11 @@ def check_sizes(document: Mapping[str, Any]) -> None:
         value = document.get(name)
         if isinstance(value, str) and len(value) > NAME_CHARACTERS:
             raise RefusedError(f"{name} has more than {NAME_CHARACTERS} characters", name)
-    _check_patterns(document.get("repetition_detection"))
-    penalty = document.get("length_penalty")
-    if isinstance(penalty, (int, float)) and not -10 <= penalty <= 10:
-        raise RefusedError("length_penalty must be between -10 and 10", "length_penalty")
+
+
+def are_tokens(values: list[Any]) -> bool:
+    """Whether all are whole numbers from 0. The engine would report each that is not, a million one by one."""
+    return not values or (set(map(type, values)) == {int} and min(values) >= 0)
 
 
 def _check_patterns(detection: Any) -> None:

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from entrypoint.api.refusals import RefusedError, shown
+from entrypoint.api.sizes import are_tokens
 
-MESSAGES = 10_000
+MESSAGES = 5000
 # What an input item of a type must hold: https://platform.openai.com/docs/api-reference/responses/create
 _ITEMS: Mapping[str, tuple[str, ...]] = {
     "message": ("role", "content"),
@@ -56,13 +57,17 @@ def check_chat_tools(document: Mapping[str, Any]) -> None:
 
 
 def check_prompt(document: Mapping[str, Any]) -> None:
-    """Refuses a completion without a prompt, and one with a blank among its prompts."""
+    """Refuses a completion without a prompt, with a blank among its prompts, or with a mixture of kinds."""
     prompt = document.get("prompt")
     if prompt is None and document.get("prompt_embeds"):
         return  # the engine says whether it takes them
-    several = isinstance(prompt, list) and bool(prompt) and not isinstance(prompt[0], int)
+    kinds = set(map(type, prompt)) if isinstance(prompt, list) else {type(prompt)}
+    several = isinstance(prompt, list) and bool(prompt) and kinds != {int}
     if prompt is None or any(_is_blank(one) for one in (prompt if several else [prompt])):
         raise RefusedError("The prompt is blank: it must hold at least one word or token", "prompt")
+    tokens = prompt if kinds == {list} else [prompt] if kinds == {int} and not several else []
+    if kinds not in ({str}, {list}, {int}) or not all(isinstance(one, list) and are_tokens(one) for one in tokens):
+        raise RefusedError("The prompt must be a text, a list of token ids from 0, or a list of one of these", "prompt")
 
 
 def _is_blank(prompt: Any) -> bool:
@@ -82,7 +87,7 @@ def check_items(document: Mapping[str, Any]) -> None:
         if not isinstance(item, dict):
             raise RefusedError(f"{where} must be an object", where)
         kind = item.get("type", "message")
-        if not isinstance(kind, str) or (kind not in _ITEMS and number >= 256):
+        if not isinstance(kind, str) or (kind not in _ITEMS and number >= 64):
             raise RefusedError(f"{where} is of the type {shown(kind)}, which is not supported", where)
         for name in _ITEMS.get(kind, ()):
             if name not in item or (name in _TEXTS and not isinstance(item[name], str)):
