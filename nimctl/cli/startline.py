@@ -13,7 +13,7 @@ from nimctl.cli.gpus_of_plan import Place
 from nimctl.cli.model_of_plan import Subject
 from nimctl.cli.target import image_for
 from nimctl.core import keys
-from nimctl.core.engine_options import Option, merge, options_of, parse_options
+from nimctl.core.engine_options import Layer, merge, options_of, parse_options, resolve
 from nimctl.core.errors import NimctlError
 from nimctl.core.facts import (
     CacheFacts,
@@ -59,14 +59,12 @@ class Line:
 def arguments(found: Survey, words: Sequence[str], place: Place) -> tuple[PlannedArgument, ...]:
     """The engine's arguments that this plan rests on, each from where it comes; later origins win."""
     chosen, recipe = found.plan.best, found.recipe
-    levels: list[tuple[str, tuple[Option, ...]]] = [
-        (f"recipe {recipe.name}", options_of(recipe.engine.common.args)),
-        ("the plan", options_of(_sizes(chosen) | _across_nodes(chosen, place) | dict(chosen.arguments))),
-        ("the command line", parse_options(tuple(words))),
-    ]
-    origins = {option: origin for origin, options in levels for option in options}
-    kept = merge(*(options for _, options in levels))
-    return tuple(PlannedArgument(option.name, option.words, origins[option]) for option in kept)
+    layers = (
+        Layer(f"recipe {recipe.name}", options_of(recipe.engine.common.args)),
+        Layer("the plan", options_of(_sizes(chosen) | _across_nodes(chosen, place) | dict(chosen.arguments))),
+        Layer("the command line", parse_options(tuple(words))),
+    )
+    return tuple(PlannedArgument(one.option.name, one.option.words, one.source) for one in resolve(layers))
 
 
 def line(
@@ -202,7 +200,7 @@ def _across_nodes(chosen: Candidate, place: Place) -> dict[str, str | int | floa
 def _several_nodes(chosen: Candidate, place: Place) -> str:
     machines = -(-chosen.parallel.world // len(place.cluster.slots))
     return (
-        f"several-machines: nimctl starts containers on one machine, so no command is shown. vLLM itself takes these "
-        f"arguments on each of {machines} machines, with --node-rank 0 to {machines - 1} and one --master-addr; "
-        "on all but the first with --headless, which our image does not take yet."
+        f"several-machines: `nimctl run` starts containers on one machine, so no command is shown. Start our image on each "
+        f"of {machines} machines with --network host and -e NIM_NUM_COMPUTE_NODES={machines} -e NIM_NODE_RANK=0 (to "
+        f"{machines - 1}) -e NIM_LEADER_ADDRESS=(address of machine 0): docs/serving/multi-node.md."
     )
