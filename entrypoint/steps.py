@@ -284,7 +284,8 @@ def prepare_engine(
     loads = warmstart.loading(command.argv, snapshots.weights, profile.layout, run.settings)
     command = replace(command, argv=(*command.argv, *loads.words))
     names = [gpu.name for gpu in hardware.gpus]
-    here = compiled.machine(hardware.device, hardware.vllm_version, names, hardware.inventory.driver)
+    engine, driver = run.settings.engine_executable, hardware.inventory.driver
+    here = compiled.machine(hardware.device, hardware.vllm_version, names, driver, engine)
     private = private_caches(run, here.key, cache_writable=cache_writable)
     served = [path for path in (snapshots.weights, snapshots.draft) if path is not None]
     caches = warmstart.open_caches(private, served, run.settings, run.journal)

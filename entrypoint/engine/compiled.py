@@ -54,9 +54,16 @@ class Machine:
         return f"{readable}-{hashlib.sha256(rest).hexdigest()[:8]}"
 
 
-def machine(device: Device, vllm_version: str | None, gpus: Iterable[str | None], driver: str | None) -> Machine:
-    """This machine: what is given, and what Python and the kernel tell of it."""
-    return Machine(device, vllm_version, tuple(gpu or "unknown" for gpu in gpus), driver, processor(), build())
+def machine(
+    device: Device,
+    vllm_version: str | None,
+    gpus: Iterable[str | None],
+    driver: str | None,
+    executable: str | None = None,
+) -> Machine:
+    """This machine: what is given, and what Python and the kernel tell of it. Another `executable` is another build."""
+    names = tuple(gpu or "unknown" for gpu in gpus)
+    return Machine(device, vllm_version, names, driver, processor(), "\n".join((build(), executable or "")))
 
 
 def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:

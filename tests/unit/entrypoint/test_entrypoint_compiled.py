@@ -40,6 +40,7 @@ def test_how_many_gpus_there_are_does_not_matter():
 
 def test_this_machine_is_the_same_twice(tmp_path):
     assert compiled.machine("cpu", "1", (), None) == compiled.machine("cpu", "1", (), None)
+    assert compiled.machine("cpu", "1", (), None).key != compiled.machine("cpu", "1", (), None, "/other/vllm").key
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text("processor : 0\nmodel name : X\ncpu MHz : 2100.5\nflags : fpu sse2\n\nprocessor : 1\n")
     assert compiled.processor(cpuinfo).endswith(" fpu sse2")
