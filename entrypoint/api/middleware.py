@@ -61,6 +61,10 @@ class RequestRules:
             document = error_body(dialect, refusal.status, str(refusal), refusal.parameter)
             await _answer(send, refusal.status, encoded(document))
             return
+        except Exception:  # a shape that no rule thought of: the fault is ours to see, the request is not to pass
+            _LOG.exception("A request could not be judged")
+            await _answer(send, 400, encoded(error_body(dialect, 400, "The request cannot be understood")))
+            return
         shaper = ErrorShaper(send, dialect, constrained=judged.constrained)
         await self._pass(_resized(scope, body, judged.body), _replay(judged.body, receive), shaper, dialect)
 

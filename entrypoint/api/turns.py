@@ -118,7 +118,7 @@ def check_blocks(document: Mapping[str, Any]) -> None:
     for number, message in enumerate(document["messages"]):
         for block in entries(message.get("content")):
             kind = block.get("type") if isinstance(block, dict) else None
-            if kind not in _BLOCKS:
+            if not isinstance(kind, str) or kind not in _BLOCKS:
                 where = f"messages[{number}].content"
                 raise RefusedError(f"{where} holds a block of the type {shown(kind)}, which is not supported", where)
     for number, tool in enumerate(entries(document.get("tools"))):

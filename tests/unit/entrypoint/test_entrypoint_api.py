@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from entrypoint.api import RequestRules
+from entrypoint.api import RequestRules, middleware
 from entrypoint.api.media import MediaLimits
 from entrypoint.api.middleware import limits_of_this_server
 from entrypoint.api.rules import Limits
@@ -179,6 +179,16 @@ def test_an_error_that_nobody_caught_does_not_end_the_connection(caplog):
     assert "Expected all items to be dicts" in caplog.text
     with pytest.raises(AssertionError):
         call(chat(), engine=failing(True))
+
+
+def test_a_rule_that_fails_lets_nothing_pass(monkeypatch, caplog):
+    def broken(*_):
+        raise KeyError("type")
+
+    monkeypatch.setattr(middleware, "judge", broken)
+    status, document, received = call(chat())
+    assert (status, document["error"]["message"], received) == (400, "The request cannot be understood", [])
+    assert "KeyError" in caplog.text
 
 
 def test_a_completed_body_has_its_own_length():
