@@ -92,6 +92,7 @@ def test_who_gets_in(tmp_path):
         assert one.get("/openapi.json").json["security"] == [{"bearer": []}, {"apiKey": []}]
         assert one.state.keys_config.stat().st_mode & 0o077 == 0
         assert FIRST not in one.state.nginx_config.read_text()
+        assert FIRST not in repr(one.front) and TOKEN not in repr(one.front)
         assert FIRST not in one.state.request_log.read_text()
     assert FIRST not in one.log[0] and SECOND not in one.log[0]
 
