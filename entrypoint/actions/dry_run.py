@@ -13,6 +13,7 @@ from typing import Any
 from entrypoint import steps
 from entrypoint.engine import adapters, invocation
 from entrypoint.engine.model import decide_layout, peeked, with_draft
+from entrypoint.engine.nodes import placed, role_of
 from entrypoint.front import documents
 from entrypoint.observability.journal import Journal
 from entrypoint.settings import Settings, explain
@@ -24,7 +25,8 @@ from nimctl.core.fetch import from_environment
 
 def dry_run(settings: Settings, environ: Mapping[str, str], journal: Journal) -> None:
     """Print the document and its words. Raises what a start would raise before it fetches anything."""
-    hardware, asked = steps.hardware_of(settings), invocation.request(settings)
+    role = role_of(settings, environ)
+    hardware, asked = steps.hardware_of(settings, role), invocation.request(settings)
     model = steps.model_for(settings, hardware, asked)
     access = from_environment(environ)
     model = peeked(settings, model, access)
@@ -51,7 +53,7 @@ def dry_run(settings: Settings, environ: Mapping[str, str], journal: Journal) ->
         "layout": {"name": layout.name, "because": layout.because, "unused": list(layout.unused)},
         "draft": None if draft is None else {"name": draft.shown, "source": draft.source},
         "engine_options": {_name(one): told(one) for one in command.options},
-        "engine": list(command.argv),
+        "engine": list(placed(command.argv, role.arguments(role.leader or "ADDRESS_OF_NODE_0"))),
         "warnings": list(settings.unknown),
     }
     journal.line(json.dumps(document, indent=2))

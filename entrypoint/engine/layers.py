@@ -37,7 +37,6 @@ _OURS = {
     "host": "set NIM_SERVER_HOST instead",
     "port": "set NIM_SERVER_PORT instead",
     "grpc": "only the HTTP API is served",
-    "headless": "a server without API cannot become ready",
     "api-key": "set NIM_API_KEYS_FILE instead",
     "ssl-keyfile": "set NIM_SSL_KEY_PATH instead",
     "ssl-certfile": "set NIM_SSL_CERTS_PATH instead",

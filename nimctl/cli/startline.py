@@ -200,7 +200,8 @@ def _across_nodes(chosen: Candidate, place: Place) -> dict[str, str | int | floa
 def _several_nodes(chosen: Candidate, place: Place) -> str:
     machines = -(-chosen.parallel.world // len(place.cluster.slots))
     return (
-        f"several-machines: `nimctl run` starts containers on one machine, so no command is shown. Start our image on each "
-        f"of {machines} machines with --network host and -e NIM_NUM_COMPUTE_NODES={machines} -e NIM_NODE_RANK=0 (to "
-        f"{machines - 1}) -e NIM_LEADER_ADDRESS=(address of machine 0): docs/serving/multi-node.md."
+        "several-machines: nimctl starts containers on one machine, so no command is shown. Start our image on each of "
+        f"{machines} machines with --network host, -e NIM_NUM_COMPUTE_NODES={machines}, -e NIM_NODE_RANK=0 to "
+        f"{machines - 1}, -e NIM_LEADER_ADDRESS=ADDRESS_OF_MACHINE_0, -e NIM_TENSOR_PARALLEL_SIZE={chosen.parallel.tensor} "
+        f"and -e NIM_PIPELINE_PARALLEL_SIZE={chosen.parallel.pipeline}: docs/serving/multi-node.md."
     )
