@@ -30,7 +30,8 @@ _SIZE = ".bytes"  # what a folder held when it was last counted
 DESCRIBED = Path(sys.prefix).parent / "etc/engine"
 _BLOCK = 512  # of st_blocks: https://man7.org/linux/man-pages/man3/stat.3type.html
 _PLAN_LINK = "vllm/startup_plan"  # https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/v1/worker/startup_plan.py
-_OF_THIS_START = ("--uds", "--shutdown-timeout")  # each with its value; neither has to do with memory
+# Each with its value; none has to do with memory. Which rank it is, is in vLLM's own fingerprint.
+_OF_THIS_START = ("--uds", "--shutdown-timeout", "--master-addr", "--master-port", "--node-rank")
 
 
 @dataclass(frozen=True)

@@ -142,6 +142,9 @@ def test_each_command_remembers_its_own_memory(tmp_path):
     other = [word.replace("/run/1", "/run/2").replace("30", "60") for word in SERVE]
     assert compiled.keep_plan(tmp_path, other, held)
     assert plans(tmp_path) == first, "the socket and the drain time have nothing to do with memory"
+    node = ("--master-addr", "10.0.0.9", "--master-port", "29501", "--node-rank", "1")
+    assert compiled.keep_plan(tmp_path, [*SERVE, *node], held)
+    assert plans(tmp_path) == first, "where the leader is as little"
 
 
 def test_a_folder_of_plans_that_was_there_before_is_not_trusted(tmp_path):
