@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -123,12 +124,16 @@ class Lab:
         return self.ask("POST", "/v1/chat/completions", {"model": "m"}, Content_Type="application/json", **headers)
 
     def raw(self, request: bytes) -> bytes:
-        """What comes back for these bytes until the connection is closed."""
+        """What comes back for these bytes: one answer, or what there is of it when the connection is closed."""
         with socket.create_connection(("127.0.0.1", self.front.port), timeout=20) as wire:
             wire.sendall(request)
             got = b""
             while chunk := wire.recv(65536):
                 got += chunk
+                head, end, body = got.partition(b"\r\n\r\n")
+                length = re.search(rb"(?i)\r\ncontent-length: (\d+)", head)
+                if end and length and len(body) >= int(length[1]):
+                    break
             return got
 
     def lose_engine(self) -> None:
