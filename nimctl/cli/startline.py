@@ -202,6 +202,7 @@ def _several_nodes(chosen: Candidate, place: Place) -> str:
     return (
         "several-machines: nimctl starts containers on one machine, so no command is shown. Start our image on each of "
         f"{machines} machines with --network host, -e NIM_NUM_COMPUTE_NODES={machines}, -e NIM_NODE_RANK=0 to "
-        f"{machines - 1}, -e NIM_LEADER_ADDRESS=ADDRESS_OF_MACHINE_0, -e NIM_TENSOR_PARALLEL_SIZE={chosen.parallel.tensor} "
+        f"{machines - 1}, -e NIM_LEADER_ADDRESS=ADDRESS_OF_MACHINE_0, "
+        f"-e NIM_TENSOR_PARALLEL_SIZE={chosen.parallel.tensor} "
         f"and -e NIM_PIPELINE_PARALLEL_SIZE={chosen.parallel.pipeline}: docs/serving/multi-node.md."
     )

@@ -1,5 +1,6 @@
 """What part of a group a node has: from settings, engine options and a LeaderWorkerSet; and where it is reached."""
 
+import json
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from nimctl.core.parallel import Sizes
 from nimctl.core.planning.cluster import Cluster, Slot
 from nimctl.core.planning.deciding import Request, decide_for
 from nimctl.core.recipes import load
+from tests.unit.entrypoint.service import service
 
 LWS = {"LWS_GROUP_SIZE": "2", "LWS_WORKER_INDEX": "1", "LWS_LEADER_ADDRESS": "kimi-0.kimi.default"}
 OPERATOR = {"NIM_MULTI_NODE": "1", "NIM_LEADER_ROLE": "0", "LWS_LEADER_ADDRESS": "kimi-0.kimi.default"}
@@ -132,6 +134,17 @@ def test_a_command_line_is_placed_in_the_group_once() -> None:
     assert " ".join(nodes.placed(argv, Role(2, 1, "a").arguments("10.0.0.1"))) == (
         "vllm serve /weights --uds /s --max-model-len 4096"
         " --nnodes 2 --node-rank 1 --master-addr 10.0.0.1 --master-port 29501 --headless"
+    )
+
+
+def test_a_dry_run_shows_the_command_of_this_rank() -> None:
+    group = {"NIM_NUM_COMPUTE_NODES": "2", "NIM_NODE_RANK": "1", "NIM_LEADER_ADDRESS": "10.0.0.1"}
+    with service(arguments=("--dry-run", "--headless"), **group) as one:
+        assert one.start().code() == 0, one.err
+        document = json.loads(one.out)
+    assert document["layout"]["name"] == "tp1-pp2"
+    assert " ".join(document["engine"]).endswith(
+        "--nnodes 2 --node-rank 1 --master-addr 10.0.0.1 --master-port 29501 --headless"
     )
 
 
