@@ -20,7 +20,7 @@ def test_what_was_right_is_told_and_what_was_wrong_warned_of(capsys):
     figures = foresight.tell(Journal())
     lines = capsys.readouterr().out.splitlines()
     assert "cache tokens: 1,000 planned, 1,010 in the engine (-1.0%)" in lines[0]
-    assert " warning " in lines[1] and "the plan was wrong: weights: 72.00 GiB planned, 60.00 GiB" in lines[1]
+    assert lines[1].startswith("WARNING ") and "the plan was wrong: weights: 72.00 GiB planned, 60.00 GiB" in lines[1]
     assert len(lines) == 2
     report = StartupReport("ready", (), "1", figures=figures)
     assert report_from_json(report.to_json()).figures == figures
