@@ -157,13 +157,28 @@ def merge(*levels: Iterable[Option]) -> tuple[Option, ...]:
 
 
 def resolve(layers: Iterable[Layer]) -> tuple[Resolved, ...]:
-    """What all layers, lowest first, come to. Each option is there once, except those that add up."""
-    chosen: dict[str, Resolved] = {}
+    """What all layers, lowest first, come to. Each option is there once, except those that add up.
+
+    Upper layers are put together before they go over a lower one: so it does not matter which of them were put together
+    before, and the host, who has the user's alone at first, comes to the same.
+    """
+    found: dict[str, list[Resolved]] = {}
     for layer in layers:
         for key, option in _once_each(layer.options).items():
-            below = chosen.pop(key, None)
-            chosen[key] = _over(below, option, layer.source)
-    return tuple(chosen.values())
+            found[key] = [*found.pop(key, ()), Resolved(option, layer.source)]
+    return tuple(_folded(several) for several in found.values())
+
+
+def _folded(several: Sequence[Resolved]) -> Resolved:
+    """What the same option comes to, said by several layers, lowest first."""
+    top = several[-1]
+    for below in reversed(several[:-1]):
+        upper, lower = object_of(top.option), object_of(below.option)
+        if upper is None or lower is None:
+            break
+        if not _is_another(top.option.name, lower, upper):
+            top = _over(below.source, lower, top, upper)
+    return top
 
 
 def _once_each(options: Iterable[Option]) -> dict[str, Option]:
@@ -182,16 +197,12 @@ def _once_each(options: Iterable[Option]) -> dict[str, Option]:
     return found
 
 
-def _over(below: Resolved | None, option: Option, source: str) -> Resolved:
-    """`option` of a layer over what lower layers say of the same."""
-    upper = object_of(option)
-    lower = object_of(below.option) if below is not None else None
-    if below is None or upper is None or lower is None or _is_another(option.name, lower, upper):
-        return Resolved(option, source)
-    parts = {**(below.parts or dict.fromkeys(lower, below.source)), **dict.fromkeys(upper, source)}
+def _over(source: str, lower: Mapping[str, Any], top: Resolved, upper: Mapping[str, Any]) -> Resolved:
+    """`top`, whose object is `upper`, with what `lower` has beside it from the layer `source`."""
+    parts = {**dict.fromkeys(lower, source), **(top.parts or dict.fromkeys(upper, top.source))}
     whole = _joined(lower, upper)
-    same = set(parts.values()) == {source}
-    return Resolved(_object(option.name, whole), source, {} if same else {key: parts[key] for key in whole})
+    same = set(parts.values()) == {top.source}
+    return Resolved(_object(top.option.name, whole), top.source, {} if same else {key: parts[key] for key in whole})
 
 
 def object_of(option: Option) -> dict[str, Any] | None:

@@ -21,6 +21,9 @@ values = (
     | st.tuples(st.sampled_from(FLAGS), st.booleans())
     | st.tuples(st.sampled_from(OBJECT), documents)
 )
+drafts: Any = st.fixed_dictionaries(
+    {}, optional={"method": st.sampled_from(["a", "b"]), "model": st.sampled_from("xy"), "tokens": st.integers(0, 2)}
+)
 layers = st.lists(st.dictionaries(st.just(""), st.nothing()) | st.lists(values, max_size=5).map(dict), max_size=5)
 
 
@@ -82,6 +85,13 @@ def test_layers_may_be_put_together_in_steps(several: list[dict[str, Any]]) -> N
         assert merge(merge(*everything[:cut]), *everything[cut:]) == merge(*everything)
 
 
+@given(st.lists(drafts, max_size=5))
+def test_what_the_user_asks_may_be_put_together_before_it_goes_over_the_rest(several: list[dict[str, Any]]) -> None:
+    everything = [options_of({"speculative-config": one}) for one in several]
+    for cut in range(len(everything) + 1):
+        assert merge(*everything[:cut], merge(*everything[cut:])) == merge(*everything)
+
+
 def of(words: str) -> Layer:
     return Layer(words, parse_options(words.split()))
 
@@ -115,6 +125,8 @@ def test_an_object_about_another_thing_takes_the_place_of_the_whole():
     eagle = '-sc {"method":"eagle3","model":"org/draft","num_speculative_tokens":3}'
     assert only(eagle, '-sc {"num_speculative_tokens":5}')["model"] == "org/draft"
     assert only(eagle, '-sc {"method":"ngram","prompt_lookup_max":4}') == {"method": "ngram", "prompt_lookup_max": 4}
+    found = only(eagle, '-sc {"num_speculative_tokens":5}', '-sc {"method":"ngram"}')
+    assert found == {"num_speculative_tokens": 5, "method": "ngram"}, "what another layer asks of any draft stays"
 
 
 def test_what_is_no_object_is_left_as_it_was_written():
