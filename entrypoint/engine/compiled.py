@@ -104,7 +104,10 @@ def prune(mine: Path, limit: int) -> Pruned:
     Those in use stay. Sizes are what the last start counted, so that a start waits for no walk of a large tree.
     """
     with suppress(OSError):
-        folders = [f for f in mine.parent.iterdir() if f.is_dir() and not f.is_symlink() and not f.name.startswith(".")]
+        entries = [f for f in mine.parent.iterdir() if f.is_dir() and not f.is_symlink()]
+        for grave in (f for f in entries if f.name.startswith(".")):  # whoever removed it was ended
+            shutil.rmtree(grave, ignore_errors=True)
+        folders = [f for f in entries if not f.name.startswith(".")]
         sizes = {folder: size_of(folder) for folder in folders}
         total, removed, freed = sum(sizes.values()), [], 0
         for folder in sorted(folders, key=lambda f: (f == mine, _used(f))):

@@ -74,6 +74,13 @@ def test_the_least_recently_used_goes_first(tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {"b", "mine"}, "nothing else is left behind"
 
 
+def test_what_an_ended_removal_left_goes(tmp_path):
+    mine = cache(tmp_path, "mine", 10, 1)
+    cache(tmp_path, ".old.removed-7", MIB, 1)
+    assert compiled.prune(mine, MIB).bytes < MIB
+    assert [p.name for p in tmp_path.iterdir()] == ["mine"]
+
+
 def test_one_in_use_stays(tmp_path):
     used, mine = cache(tmp_path, "a", MIB, 1), cache(tmp_path, "mine", 10, 2)
     server = hold(used)
