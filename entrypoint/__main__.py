@@ -64,6 +64,8 @@ def main() -> int:
         report.listen(journal.stage)
         for sentence in settings.unknown:
             journal.warning("settings", sentence)
+        if settings.sources["NIM_RECIPE"] == "image":
+            journal.info("settings", f"no model was named: {settings.recipe}, this image's own, is served")
         return Server(settings, state, report, journal).serve()
     except Exception as error:  # the last one who can say what went wrong
         if not isinstance(error, NimctlError):

@@ -24,8 +24,8 @@ _SECONDS_TO_LEAVE = 1.5
 _LOOK_EVERY = 0.1  # seconds; the handler of a signal runs in the main thread, which only waits
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 _MODEL = (
-    "The model: --model-uri, else NIM_MODEL_PATH, else the weights of the recipe NIM_RECIPE; profiles alone are\n"
-    "those of this image's own model (model-manifest prints them)."
+    "The model: --model-uri, else NIM_MODEL_PATH, else the weights of the recipe NIM_RECIPE, else this image's own\n"
+    "model, whose profiles model-manifest prints."
 )
 _CODES = "Exit codes: 0 done, 2 usage, 4 key or terms, 6 weights or source, 9 cache or disk, 143 or 130 stopped."
 

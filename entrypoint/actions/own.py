@@ -1,6 +1,6 @@
-"""The model of an image that nobody told which: whose manifest lies in the image, and whose profiles may be named.
+"""The image's own model outside an image: an action may then be asked for profiles without a word on which model's.
 
-NVIDIA's operator names nothing else than profiles of that manifest:
+NVIDIA's operator names nothing else than profiles of the manifest that lies in the image:
 https://github.com/NVIDIA/k8s-nim-operator/blob/f63f74d7ad22eaea7943cc640e545f4ccdbb8077/internal/controller/nimcache_controller.go
 """
 
@@ -9,13 +9,9 @@ from collections.abc import Mapping
 from entrypoint import settings
 from entrypoint.engine.model import engine_device
 from entrypoint.steps import installed_vllm
-from nimctl.core.recipes import DEFAULT_MODEL
 
 
 def with_own_model(environ: Mapping[str, str]) -> Mapping[str, str]:
-    """`environ`, with the image's own model where it names none: the demo is the one that runs without GPU."""
-    if environ.get("NIM_RECIPE") or environ.get("NIM_MODEL_PATH"):
-        return environ
+    """`environ` as in an image, which says what its engine was built for: the settings know its own model by that."""
     asked = settings.read({**environ, "NIM_RECIPE": "demo"})
-    own = "demo" if engine_device(asked, installed_vllm()) == "cpu" else DEFAULT_MODEL
-    return {**environ, "NIM_RECIPE": own}
+    return {**environ, "NIMCTL_ENGINE_DEVICE": engine_device(asked, installed_vllm())}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from entrypoint.settings import commandline, keys, telemetry
+from entrypoint.settings.own import OWN_MODELS
 from entrypoint.settings.values import Settings, Source
 from entrypoint.settings.variables import ACCESS, ACCESS_FAMILIES, NAMES, VARIABLES
 from nimctl.core.engine_variables import ENGINE_VARIABLES, values_of
@@ -19,7 +20,8 @@ _LOOKED_AT = ("NIM_", "VLLM_", "DYN_HTTP", "SGLANG_", "MODELSCOPE_")
 def read(environ: Mapping[str, str], arguments: Sequence[str] = ()) -> Settings:
     """The settings in `environ` and on the command line (without the program's name).
 
-    An empty variable counts as not set. Raises `config-invalid` naming the variable, `usage` for the command line.
+    An empty variable counts as not set. In an image, which says what its engine was built for, its own model is served
+    where none was named. Raises `config-invalid` naming the variable, `usage` for the command line.
     """
     values: dict[str, Any] = {}
     sources: dict[str, Source] = {}
@@ -31,6 +33,8 @@ def read(environ: Mapping[str, str], arguments: Sequence[str] = ()) -> Settings:
     line = commandline.split(arguments)
     if line.model:
         values["model_path"], sources["NIM_MODEL_PATH"] = line.model, "command line"
+    if not values["recipe"] and not values["model_path"] and (own := OWN_MODELS.get(values["engine_device"])):
+        values["recipe"], sources["NIM_RECIPE"] = own, "image"
     if not values["recipe"] and not values["model_path"]:
         raise NimctlError(
             "config-invalid",

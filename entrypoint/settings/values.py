@@ -7,16 +7,17 @@ from typing import Any, Literal
 
 from nimctl.core.secret import Secret
 
-Source = Literal["command line", "environment", "default"]
+Source = Literal["command line", "environment", "image", "default"]
 
 
 @dataclass(frozen=True, eq=False)
 class Settings:
     """Everything that was asked of this container. Times in seconds; None means: not asked, decide from the recipe.
 
-    `sources` tells for each variable where its value came from; `unknown` are sentences on those that do nothing;
-    `access` tells which keys and ways to the sources are set; `engine_values` are the variables that are options of
-    the engine; `engine_args` are arguments for it, lowest precedence first; `secrets` are only there to be masked.
+    `sources` tells for each variable where its value came from, where `image` stands for the image's own model;
+    `unknown` are sentences on those that do nothing; `access` tells which keys and ways to the sources are set;
+    `engine_values` are the variables that are options of the engine; `engine_args` are arguments for it, lowest
+    precedence first; `secrets` are only there to be masked.
     The meaning of each field is the `help` of its variable: `entrypoint.settings.variables`.
     """
 

@@ -13,7 +13,7 @@ from nimctl.core.variables import NOT_SWITCH, SWITCH, TEXT, Variable, count, one
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 _SERVED = (
-    Variable("NIM_RECIPE", "recipe", TEXT, None, "The recipe to serve; needed unless NIM_MODEL_PATH is set."),
+    Variable("NIM_RECIPE", "recipe", TEXT, None, "The recipe to serve; default: NIM_MODEL_PATH, else the image's own."),
     Variable(
         "NIM_MODEL_PATH", "model_path", TEXT, None, "Where the weights are: a folder or a source URI.",
         aliases=("NIM_MODEL_NAME", "NIM_FT_MODEL"),

@@ -6,6 +6,7 @@ import pytest
 
 from entrypoint.settings import ACCESS, ACCESS_FAMILIES, VARIABLES, explain, image_limit, read
 from nimctl.core.errors import NimctlError
+from nimctl.core.recipes import DEFAULT_MODEL
 
 ROOT = Path(__file__).parents[3]
 
@@ -51,6 +52,19 @@ def test_values_that_do_not_fit_name_their_variable(name, value):
 
 def test_something_must_be_served():
     assert refused({}).id == "config-invalid"
+
+
+@pytest.mark.parametrize(("device", "model"), [("cpu", "demo"), ("cuda", DEFAULT_MODEL)])
+def test_an_image_serves_its_own_model_where_none_was_named(device, model):
+    """As NVIDIA's images do, and as its operator asks for it: with a profile's id and nothing else."""
+    for environ in ({}, {"NIM_MODEL_PROFILE": "vllm-bf16-tp1-pp1"}, {"NIM_RECIPE": "", "NIM_MODEL_PATH": ""}):
+        settings = read({"NIMCTL_ENGINE_DEVICE": device, **environ})
+        assert (settings.recipe, settings.sources["NIM_RECIPE"], settings.model_path) == (model, "image", None)
+        assert explain(settings)["NIM_RECIPE"] == {"value": model, "source": "image"}
+    for environ, words in (({"NIM_MODEL_PATH": "/x"}, ()), ({"NIM_MODEL_NAME": "/x"}, ()), ({}, ("/x",))):
+        settings = read({"NIMCTL_ENGINE_DEVICE": device, **environ}, words)
+        assert (settings.recipe, settings.model_path, settings.sources["NIM_RECIPE"]) == (None, "/x", "default")
+    assert read({"NIMCTL_ENGINE_DEVICE": device, "NIM_RECIPE": "x"}).sources["NIM_RECIPE"] == "environment"
 
 
 def test_the_command_line():
