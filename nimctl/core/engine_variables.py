@@ -126,7 +126,7 @@ def values_of(environ: Mapping[str, str]) -> dict[str, Any]:
 def asked_of_engine(
     values: Mapping[str, Any], drafts: Sequence[Mapping[str, Any]] = ()
 ) -> tuple[tuple[str, Option], ...]:
-    """The options that `values_of` asks for, each with the variable that does; `drafts` are the recipe's, best first."""
+    """The options that `values_of` asks for, each with its variable; `drafts` are the recipe's ways, best first."""
     found = [
         (v.name, option)
         for v in ENGINE_VARIABLES
