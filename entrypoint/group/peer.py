@@ -9,7 +9,7 @@ from typing import Any
 
 from entrypoint.group import Status, wire
 
-_FAREWELL = 1.0  # seconds for the last words to arrive
+_FAREWELL = 0.5  # seconds for the last words to arrive
 
 
 class Peer:

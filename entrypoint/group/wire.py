@@ -1,7 +1,6 @@
 """What the supervisors of a group say to each other: JSON objects, one a line, bounded. Pure."""
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +11,6 @@ PROTOCOL = 1
 # A hello holds the engine's arguments, an error some lines of a log: nothing honest is longer.
 LONGEST = 65_536
 _LONGEST_TEXT = 4096
-_UNPRINTABLE = re.compile(r"[^\t\n\x20-\x7e\u00a0-\uffff]")
 
 
 class WireError(Exception):
@@ -50,7 +48,9 @@ def _message(line: bytes) -> dict[str, Any]:
 
 def text(value: object) -> str:
     """What somebody says of himself, fit to be shown."""
-    return _UNPRINTABLE.sub("?", str(value)[:_LONGEST_TEXT]) if isinstance(value, (str, int, float)) else ""
+    if not isinstance(value, (str, int, float)):
+        return ""
+    return "".join(c if c.isprintable() or c in "\t\n" else "?" for c in str(value)[:_LONGEST_TEXT])
 
 
 def error_of(value: object) -> NimctlError | None:
