@@ -76,7 +76,9 @@ def _url(value: Any) -> Any:
 
 def _check_image(part: dict[str, Any], limits: MediaLimits) -> None:
     source = part.get("source")
-    if isinstance(source, dict) and part.get("type") == "image":
+    if part.get("type") == "image" and "image_url" not in part:
+        if not isinstance(source, dict):
+            raise RefusedError("An image must have a source, which is an object", "source")
         if source.get("type") == "url":
             _check_url(source.get("url"), limits, "source.url")
         elif source.get("type") == "base64":

@@ -7,20 +7,11 @@ report that takes seconds and gigabytes: 2,000 input items of no known type are 
 from collections.abc import Mapping
 from typing import Any
 
+from entrypoint.api.items import check_item
 from entrypoint.api.refusals import RefusedError, shown
 from entrypoint.api.sizes import are_tokens
 
 MESSAGES = 5000
-# What an input item of a type must hold: https://platform.openai.com/docs/api-reference/responses/create
-_ITEMS: Mapping[str, tuple[str, ...]] = {
-    "message": ("role", "content"),
-    "function_call": ("call_id", "name", "arguments"),
-    "function_call_output": ("call_id", "output"),
-    "custom_tool_call": ("call_id", "name", "input"),
-    "custom_tool_call_output": ("call_id", "output"),
-    "reasoning": (),
-}
-_TEXTS = frozenset({"role", "call_id", "name", "arguments", "input"})
 # Blocks that the engine knows: https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/entrypoints/anthropic/protocol.py
 _BLOCKS = frozenset(
     {"text", "image", "tool_use", "tool_result", "tool_reference", "thinking", "redacted_thinking"}
@@ -83,16 +74,7 @@ def check_items(document: Mapping[str, Any]) -> None:
         return
     items = _list_of(items, "input", empty=bool(document.get("previous_response_id")))
     for number, item in enumerate(items):
-        where = f"input[{number}]"
-        if not isinstance(item, dict):
-            raise RefusedError(f"{where} must be an object", where)
-        kind = item.get("type", "message")
-        if not isinstance(kind, str) or (kind not in _ITEMS and number >= 64):
-            raise RefusedError(f"{where} is of the type {shown(kind)}, which is not supported", where)
-        for name in _ITEMS.get(kind, ()):
-            if name not in item or (name in _TEXTS and not isinstance(item[name], str)):
-                raise RefusedError(f"{where} must have {name}", where)
-        _check_content(item.get("content"), where)
+        check_item(item, f"input[{number}]", strange=number < 64)
     if items and all(item.get("type", "message") == "message" and not _says(item) for item in items):
         raise RefusedError("The input is blank: it must say something", "input")
 
