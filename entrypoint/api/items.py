@@ -71,6 +71,10 @@ def _check_parts(parts: Any, where: str, *, text: bool) -> None:
         name = _PART_TEXTS.get(kind)
         if name is not None and not isinstance(part.get(name), str):
             raise RefusedError(f"{where} holds a part of the type {kind} without {name}", where)
+        for other in ("annotations", "logprobs"):
+            listed = part.get(other) or []
+            if not isinstance(listed, list) or not all(isinstance(entry, dict) and entry for entry in listed):
+                raise RefusedError(f"{where} holds a part whose {other} are no list of objects", where)
         for other in ("image_url", "file_id", "detail"):
             if not isinstance(part.get(other), (str, type(None))):
                 raise RefusedError(f"{where} holds a part whose {other} is no text", where)

@@ -193,6 +193,7 @@ BAD = [
     (RESPONSES, {"input": [{"role": "user", "content": [{}]}]}, "part of the type None"),
     (RESPONSES, {"input": [{"role": "user", "content": [{"type": "input_text"}]}]}, "without text"),
     (RESPONSES, {"input": [{"type": "function_call_output", "call_id": "c", "output": 5}]}, "output must be a text or"),
+    (RESPONSES, {"input": [{"role": "user", "content": [{"type": "text", "text": "x", "annotations": 5}]}]}, "annot"),
     (RESPONSES, {"input": [{"type": "reasoning", "summary": "x"}]}, "summary must be a list"),
     (RESPONSES, {"input": [{"role": "user", "content": "x", "id": 5}]}, "id must be a text"),
     (MESSAGES, says({"type": "image", "source": 5}), "source"), (MESSAGES, says({"type": "image"}), "source"),
