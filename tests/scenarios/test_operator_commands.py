@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tests.lib.actions import Ran, run_as
 from tests.lib.checkpoints import safetensors
 from tests.lib.fault_hub import FaultHub
+from tests.lib.operator_rules import parsed
 from tests.lib.users import open_folder
 
 # The pod's own user with the volume's group, and OpenShift's: any uid of the project, group 0.
@@ -65,13 +65,10 @@ def pod(request: pytest.FixtureRequest) -> Iterator[Pod]:
 
 
 def profiles_of(text: str) -> list[dict[str, Any]]:
-    """The manifest as the operator reads it: ids and tags are strings, and every profile names its files."""
-    document = yaml.safe_load(text)
-    assert document["schema_version"].startswith("2.")
-    found: list[dict[str, Any]] = document["profiles"]
+    """What the operator reads of the manifest, where every profile must tell what it is and where its files are."""
+    found = parsed(text)
     for one in found:
         assert len(one["id"]) == 64
-        assert all(isinstance(value, str) for value in one["tags"].values())
         assert {"llm_engine", "tp"} <= set(one["tags"])
         assert all(file["uri"] for file in one["workspace"]["files"].values())
     return found

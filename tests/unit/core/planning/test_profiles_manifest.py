@@ -1,10 +1,4 @@
-"""The model manifest, read by the rules of NVIDIA's operator: written down here a second time, from what it reads.
-
-https://github.com/NVIDIA/k8s-nim-operator/blob/0104166ed014de1a748073fd2d68db219fe02ee2/internal/nimparser/v2/nimparser.go
-https://github.com/NVIDIA/k8s-nim-operator/blob/1347ec865e26e704c8000ee3adedc44eda6df028/internal/nimparser/utils/utils.go
-"""
-
-import re
+"""The model manifest, read by the rules of NVIDIA's operator."""
 
 import pytest
 import yaml
@@ -12,6 +6,7 @@ import yaml
 from nimctl.core.planning.manifest import as_yaml, manifest_of
 from nimctl.core.planning.profiles import find, offered
 from nimctl.core.recipes import load, names
+from tests.lib.operator_rules import matches, parsed
 
 OURS = [name for name in names() if load(name).runs == "ours"]
 CONFIG_MAP = 2**20  # bytes
@@ -20,41 +15,6 @@ CONFIG_MAP = 2**20  # bytes
 def text_of(name):
     recipe = load(name)
     return as_yaml(manifest_of(offered(recipe), {f: recipe.on(f).weights for f in recipe.formats}))
-
-
-def parsed(text):
-    """What the operator keeps of it: only fields of its own, every one a string or a map of strings."""
-    document = yaml.safe_load(text)
-    assert not {"model_profile", "manifest"} & set(document), "the older shape without a version"
-    assert re.search(r"2\.*\.*", document["schema_version"].strip()), "else it is read as the first version"
-    assert isinstance(document["profile_selection_criteria"], str)
-    profiles = []
-    for one in document["profiles"]:
-        assert set(one) == {"id", "tags", "workspace"}
-        assert isinstance(one["id"], str)
-        assert all(isinstance(word, str) for item in one["tags"].items() for word in item)
-        assert set(one["workspace"]) == {"files"}
-        assert all(isinstance(name, str) and set(file) == {"uri"} for name, file in one["workspace"]["files"].items())
-        profiles.append(one)
-    return profiles
-
-
-def matches(profiles, *, precision="", tensor="", engine="", quality="", lora=None, buildable=None):
-    """The ids that a NIMCache with these wishes, and without GPUs to filter by, selects."""
-    found = []
-    for one in profiles:
-        tags = one["tags"].get
-        if (precision and tags("precision") != precision) or (tensor and tags("tp") != tensor):
-            continue
-        if (quality and tags("profile") != quality) or (lora is not None and tags("feat_lora") != str(lora).lower()):
-            continue
-        if buildable is not None and tags("trtllm_buildable") != str(buildable).lower():
-            continue
-        backend = tags("llm_engine") or tags("model_type") or tags("backend") or ""
-        if engine and engine.removesuffix("_llm") not in ("tensorrt" if backend == "triton" else backend):
-            continue
-        found.append(one["id"])
-    return found
 
 
 @pytest.mark.parametrize("name", OURS)
