@@ -92,10 +92,10 @@ class Streamed:
     ended: float
 
 
-def stream(port: int, flowing: threading.Event) -> Streamed:
-    """A streamed completion of 100 tokens; sets `flowing` once text comes, and at the end whatever it is."""
+def stream(port: int, flowing: threading.Event, tokens_asked: int = 100) -> Streamed:
+    """A streamed completion of so many tokens; sets `flowing` once text comes, and at the end whatever it is."""
     connection, chunks, tokens, done = HTTPConnection("127.0.0.1", port, timeout=REQUEST_SECONDS), 0, 0, False
-    extra = {"max_tokens": 100, "ignore_eos": True, "stream": True, "stream_options": {"include_usage": True}}
+    extra = {"max_tokens": tokens_asked, "ignore_eos": True, "stream": True, "stream_options": {"include_usage": True}}
     try:
         body = json.dumps(chat("Tell me a story.", **extra))
         connection.request("POST", CHAT, body, {"Content-Type": "application/json"})

@@ -119,7 +119,7 @@ def streams(host: Host) -> list[str]:
     """SIGTERM under load: what is wrong with the end."""
     with demo(host, "streams") as one, ThreadPoolExecutor(STREAMS) as pool:
         flowing = [threading.Event() for _ in range(STREAMS)]
-        running = [pool.submit(stream, one.port, event) for event in flowing]
+        running = [pool.submit(stream, one.port, event, 300) for event in flowing]
         for event in flowing:
             event.wait(REQUEST_SECONDS)
         one.note_processes()

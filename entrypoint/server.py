@@ -294,6 +294,8 @@ class Server:
 
     def _engine_lost(self, error: NimctlError, child: Child | None, *, told_by_start: bool = False) -> int | None:
         """The engine is dead, sick, or did not come up again: start it anew where that may help, else end."""
+        # The start that made it ready may not have come to its end yet.
+        self._served = self._served or self.report.current.state == "ready"
         self.report.withdraw()
         self._look_away()
         pause = self._budget.pause(error) if self._served else None
