@@ -25,7 +25,7 @@ _HOST_MEMORY = re.compile(
 )
 _SHARED_MEMORY = re.compile(r"No space left on device.*(/dev/shm|psm_)|Bus error|/dev/shm.*No space left")
 # https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/v1/executor/multiproc_executor.py (monitor_workers)
-_WORKER = re.compile(r"Worker proc (\S+) died unexpectedly(?: \(exit code: (-?\d+)\))?")
+_WORKER = re.compile(r"Worker proc (\S+) died unexpectedly(?: \(exit code: (-?\d+|None)\))?")
 # The texts of cudaError_t that no program causes:
 # https://docs.nvidia.com/cuda/cuda-runtime-api/group__CUDART__TYPES.html
 _DEVICE = re.compile(r"uncorrectable (?:ECC error encountered|NVLink error detected)|hardware stack error|GPU is lost")
@@ -70,7 +70,10 @@ def classify(death: Death) -> NimctlError:
     line = last_exception(death.lines)
     when = "while serving" if death.serving else "while starting"
     killed = ended.signal == 9
+    seen = ended != Exit(None, None)
     cause = line or (f"{part} was killed from outside" if killed else f"{part} ended by itself: {ended.text}")
+    if not seen and line is None:
+        cause = f"{part} is gone, and nobody saw how it ended: it was killed, or crashed without a word"
     if _any(_DISK, death.lines):
         cause, fix = "a filesystem that it writes to is full", "Free space in the cache folder and in /tmp."
     elif killed and not line:
@@ -79,11 +82,17 @@ def classify(death: Death) -> NimctlError:
         fix = "Read the last lines above that; `nimctl logs` shows all of them."
     return NimctlError(
         "engine-died",
-        f"the engine ended {when}" + (f" with {ended.text}" if part == "it" else f": {part}, {ended.text}"),
+        f"the engine ended {when}" + _told(part, ended),
         cause=cause,
         fix=fix,
         evidence=_evidence(death.lines),
     )
+
+
+def _told(part: str, ended: Exit) -> str:
+    if part == "it":
+        return f" with {ended.text}"
+    return f": {part}" if ended == Exit(None, None) else f": {part}, {ended.text}"
 
 
 def recognised(death: Death) -> NimctlError | None:
@@ -95,7 +104,7 @@ def _part(death: Death) -> tuple[str, Exit]:
     """Which of the engine's processes went first, and how: vLLM names its workers with their exit codes."""
     for line in death.lines:
         if match := _WORKER.search(line):
-            code = int(match[2]) if match[2] else None
+            code = int(match[2]) if match[2] not in (None, "None") else None
             return match[1], Exit(None, -code) if code is not None and code < 0 else Exit(code, None)
     if death.part is not None:
         return death.part, Exit(None, None)

@@ -84,10 +84,18 @@ def test_the_worker_that_went_first_is_named_with_its_signal():
     assert error.cause == "VllmWorker-1 was killed from outside"
 
 
+def test_a_worker_whose_end_vllm_did_not_see():
+    line = WORKER_LOST.replace("-9", "None")
+    error = classify(Death("engine", Exit(0, None), (line,), serving=True))
+    assert error.message == "the engine ended while serving: VllmWorker-1"
+    assert "VllmWorker-1 is gone" in error.cause
+
+
 def test_a_part_that_nobody_saw_end_is_named_all_the_same():
     error = classify(Death("engine", Exit(0, None), ("shutting down",), serving=True, part="EngineCore"))
     assert "EngineCore" in error.message
-    assert "EngineCore ended by itself" in error.cause
+    assert error.message == "the engine ended while serving: EngineCore"
+    assert "EngineCore is gone" in error.cause
 
 
 def test_a_gpu_that_fails_is_no_death_like_others():
