@@ -134,7 +134,7 @@ def daemon(folder: Path, answers: dict[str, Any] | None) -> Iterator[str]:
             self.socket.bind(self.server_address)
 
     server = UnixServer(str(path), Handler)  # type: ignore[arg-type]
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:
         yield f"unix://{path}"
