@@ -58,7 +58,7 @@ make_dev() { step dev-packages requirements/dev.txt -- pip_install --require-has
 make_clients() {
   local VENV=$CLIENTS
   [ -x "$VENV/bin/python" ] || "$(find_python)" -m venv "$VENV" || die "python3 -m venv $VENV failed"
-  step clients requirements/clients.txt -- pip_install --require-hashes -r requirements/clients.txt
+  step clients requirements/clients.txt -- pip_install --no-compile --require-hashes -r requirements/clients.txt
 }
 
 install_engine_cpu() {
