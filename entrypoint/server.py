@@ -13,35 +13,26 @@ import json
 import os
 import signal
 import time
-from threading import Event as Flag
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from entrypoint.engine.nodes import role_of
 from entrypoint.front import Front, check_port, command, find_nginx, front_of, prepare
-from entrypoint.front.counting import RequestCounts, reopen_logs
-from entrypoint.front.renewal import Renewal
 from entrypoint.group import Over
 from entrypoint.group.membership import Membership
 from entrypoint.observability import timeline
 from entrypoint.observability.failure import bug, tell
 from entrypoint.observability.journal import Journal
-from entrypoint.observability.metrics import Metrics
 from entrypoint.observability.report import Report
 from entrypoint.processes.child import Child
 from entrypoint.processes.guardian import Guardian
 from entrypoint.processes.oom import oom_kills
 from entrypoint.processes.restarts import Budget
 from entrypoint.processes.supervisor import Died, Event, Finished, Moot, Sick, Stop, Supervisor
-from entrypoint.processes.witness import Witness
 from entrypoint.run import Run
 from entrypoint.settings import Settings
 from entrypoint.state import State, write_atomically
-from nimctl import __version__
+from entrypoint.watch import Watch
 from nimctl.core.errors import NimctlError
-
-if TYPE_CHECKING:
-    from entrypoint.health.canary import Canary
 
 # How long an engine that fails a request may take to die of it: its death tells the cause, the failed request does not.
 _SECONDS_TO_DIE = 5.0
@@ -50,8 +41,6 @@ _SECONDS_TO_LEAVE = 0.5
 # How long a start whose engine is gone may take to notice it.
 _SECONDS_TO_NOTICE = 15.0
 _TICK = 1.0
-# How long the engine's description of its API may hold up `ready`; about 1 s is usual, most of it beside the warm-up.
-_SECONDS_TO_DESCRIBE = 10.0
 
 
 class Server:
@@ -65,16 +54,12 @@ class Server:
         self.supervisor = Supervisor()
         self.members = Membership(role_of(settings, os.environ), journal, report)
         self.run = Run(settings, os.environ, state, report, journal, self.supervisor, self.members)
-        self.metrics = Metrics(state.metrics, {"version": __version__})
+        self._watch = Watch(self.run)
         self._guardian = Guardian()
         # A rank cannot come back to the others: they end, and start, all together.
         restarts = settings.engine_restarts if self.members.role.alone else 0
         self._budget = Budget(restarts, settings.engine_restart_window)
         self._front: Front | None = None
-        self._witness: Witness | None = None
-        self._canary: Canary | None = None
-        self._renewal: Renewal | None = None
-        self.requests: RequestCounts | None = None
         self._served = False  # it was ready once
         self._buried: set[int] = set()  # engines whose end has been dealt with, before the kernel told of it
 
@@ -112,63 +97,36 @@ class Server:
             "front", argv, env=environ, cwd=self.state.root, on_line=self.journal.reader("front")
         )
         self._guardian.guard(child.pid)
-        from entrypoint.front import documents  # noqa: PLC0415 (while nginx starts)
+        from entrypoint.stages.front import await_front, version  # noqa: PLC0415 (while nginx starts)
 
-        steps = _steps()
-        steps.await_front(front, child)
+        await_front(front, child)
         self.journal.info("front", f"listening on {front.host} port {front.port}")
-        document = documents.version(__version__, steps.installed_vllm())
+        document = version()
         write_atomically(self.state.public / "version.json", json.dumps(document))
-        self._renewal = Renewal(front, self.state, child.pid, check_tls=check_tls)
-        self.requests = RequestCounts(self.state.request_log, lambda: reopen_logs(child.pid))
+        self._watch.front_is_up(front, child, check_tls)
         return front
 
     def _start(self) -> None:
-        """Everything behind the front. Runs again for each restart of the engine: GPUs and cache may have changed."""
-        steps, stage, run = _steps(), self.report.stage, self.run
-        assert self._front is not None
-        with stage("cache"):
-            writable = steps.probe_cache(run)
-        with stage("gpus"):
-            hardware = steps.find_gpus(run)
-        with stage("profile"):
-            profile = steps.choose_profile(run, hardware)
-            steps.join_group(run, hardware, profile)
-        with stage("weights"):
-            snapshots = steps.fetch_weights(run, profile)
-        with stage("engine"):
-            served_name = steps.start_engine(
-                run, hardware, profile, snapshots, cache_writable=writable, on_spawn=self._guard_engine
-            )
-        if not self.members.role.leads:
-            self._follow()
-            return
-        with stage("warmup"):
-            warm = Flag()
-            describing = steps.describe_api(run, self._front, warm)
-            baseline = steps.warm_up(run, self._front, profile, served_name)
-            warm.set()
-            describing.join(_SECONDS_TO_DESCRIBE)  # it stops the engine's front for a moment: never under users
-        self.report.ready()
-        number = self.supervisor.starts
-        self._canary = steps.watch(
-            run,
-            self._front,
-            hardware.device,
-            baseline,
-            on_sick=lambda error: self.supervisor.post(Sick(error, number)),
-            on_flight=lambda well: self.metrics.canary("ok" if well else "failed"),
-        )
-        elapsed, told = self.report.elapsed, timeline.in_words(self.report.current)
-        self.metrics.first_ready(elapsed)
-        self.journal.event("ready", "ready", f"{served_name} after {elapsed:.1f} s: {told}", seconds=round(elapsed, 3))
+        from entrypoint import starting  # noqa: PLC0415 (nothing of it is needed for `live`)
 
-    def _follow(self) -> None:
-        """A follower has no API that could be warmed up: it is ready when its leader is."""
-        with self.report.stage("warmup"):
-            _steps().follow_warm_up(self.run)
+        assert self._front is not None
+        number = self.supervisor.starts
+        serving = starting.bring_up(self.run, self._front, self._guard_engine)
         self.report.ready()
-        self.journal.info("ready", f"{self.members.role.name} serves after {self.report.elapsed:.1f} s")
+        if serving is not None:
+            canary = starting.canary_of(
+                self.run,
+                self._front,
+                serving,
+                on_sick=lambda error: self.supervisor.post(Sick(error, number)),
+                on_flight=lambda well: self._watch.metrics.canary("ok" if well else "failed"),
+            )
+            self._watch.fly(canary)
+            canary.start()
+        elapsed, told = self.report.elapsed, timeline.in_words(self.report.current)
+        self._watch.metrics.first_ready(elapsed)
+        name = serving.name if serving is not None else self.members.role.name
+        self.journal.event("ready", "ready", f"{name} after {elapsed:.1f} s: {told}", seconds=round(elapsed, 3))
 
     def _guard_engine(self, child: Child) -> None:
         self._guardian.guard(child.pid)
@@ -178,35 +136,11 @@ class Server:
             raise Moot
         self._start()
 
-    def _look_away(self) -> None:
-        self._witness = None
-        if self._canary is not None:
-            self._canary.stop()
-
     def _tick(self) -> int | None:
-        self.report.touch()
-        self._look_after_front()
-        requests = self.requests.read() if self.requests is not None else None
-        self.metrics.write(self.report.current, downloaded=self.report.downloaded, requests=requests)
         engine = self.supervisor.find("engine")
-        if self._witness is None or engine is None:
+        if not self._watch.look() or engine is None or engine.exit is not None:
             return None
-        lost = self._witness.look()
-        if self._witness.first is not None:
-            self.report.withdraw()  # whatever it turns out to be: this engine answers nobody any more
-        if not lost or engine.exit is not None:
-            return None
-        return self._engine_lost(self._cause_of(engine, part=self._witness.first), engine)
-
-    def _look_after_front(self) -> None:
-        """Renewed keys and certificates reach nginx."""
-        try:
-            told = self._renewal.look() if self._renewal is not None else None
-        except (NimctlError, OSError) as error:
-            self.journal.warning("front", f"a changed file cannot be used, what was read before stays: {error}")
-        else:
-            if told is not None:
-                self.journal.info("front", told)
+        return self._engine_lost(self._cause_of(engine), engine)
 
     def _answer(self, event: Event) -> int | None:
         """What an event leads to: an exit code, or None where the server goes on."""
@@ -221,14 +155,13 @@ class Server:
         if event.error is not None:
             return self._start_failed(event)
         self._served = True
-        engine = self.supervisor.find("engine")
-        self._witness = Witness(engine.pid) if engine else None
+        self._watch.engine_serves(self.supervisor.find("engine"))
         return None
 
     def _stop(self, event: Stop) -> int:
         from entrypoint.processes import ending  # noqa: PLC0415
 
-        self._look_away()
+        self._watch.look_away()
         self.journal.info("stop", f"signal {event.signal}: stopping")
         ending.drain_and_stop(self.run)
         self._leave_in_order()
@@ -273,16 +206,16 @@ class Server:
         if child.pid in self._buried:
             self._buried.discard(child.pid)
             return None
-        part = self._witness.first if self._witness is not None and child.name == "engine" else None
-        error = self._cause_of(child, part=part)
+        error = self._cause_of(child)
         if child.name == "engine":
             return self._engine_lost(error, child)
         return self._fail(error, child)
 
-    def _cause_of(self, child: Child, *, part: str | None) -> NimctlError:
+    def _cause_of(self, child: Child) -> NimctlError:
         from nimctl.core.diagnosis import Death, Exit, classify  # noqa: PLC0415
 
         serving = self.report.current.state == "ready"
+        part = self._watch.first_lost if child.name == "engine" else None
         self.report.withdraw()
         if child.exit is not None:
             child.finish_output(0.5)
@@ -297,7 +230,7 @@ class Server:
         # The start that made it ready may not have come to its end yet.
         self._served = self._served or self.report.current.state == "ready"
         self.report.withdraw()
-        self._look_away()
+        self._watch.look_away()
         pause = self._budget.pause(error) if self._served else None
         if pause is None:
             return self._fail(error, None if told_by_start else child)
@@ -319,7 +252,7 @@ class Server:
         return None
 
     def _fail(self, error: NimctlError, dead: Child | None, *, of_group: bool = False) -> int:
-        self._look_away()
+        self._watch.look_away()
         if not of_group:
             error = self.members.fail(error, tuple(dead.lines) if dead is not None else ())
         from entrypoint.processes import crash, ending  # noqa: PLC0415
@@ -338,9 +271,3 @@ class Server:
         stage = self.report.current.current
         name = stage.name if stage else None
         return crash.record(error, dead, name, self.journal, restarts=self._budget.count, memories=crash.memory())
-
-
-def _steps() -> ModuleType:
-    from entrypoint import steps  # noqa: PLC0415 (nothing of it is needed for `live`)
-
-    return steps

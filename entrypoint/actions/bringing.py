@@ -11,7 +11,7 @@ from entrypoint.actions.doing import Desk, Watcher, stoppable
 from entrypoint.engine import invocation
 from entrypoint.engine.drafts import Draft
 from entrypoint.engine.model import Model, engine_device, named_model
-from entrypoint.steps import installed_vllm
+from entrypoint.stages.hardware import installed_vllm
 from entrypoint.weights import cachefolder
 from entrypoint.weights.checkpoint import Checkpoint
 from entrypoint.weights.supplies import about

@@ -10,13 +10,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from entrypoint import steps
 from entrypoint.engine import adapters, invocation
 from entrypoint.engine.model import decide_layout, peeked, with_draft
 from entrypoint.engine.nodes import placed, role_of
 from entrypoint.front import documents
 from entrypoint.observability.journal import Journal
 from entrypoint.settings import Settings, explain
+from entrypoint.stages.hardware import hardware_of
+from entrypoint.stages.profile import model_for
 from entrypoint.state import State
 from entrypoint.weights.checkpoint import peek
 from nimctl.core.engine_options import Resolved, object_of
@@ -26,8 +27,8 @@ from nimctl.core.fetch import from_environment
 def dry_run(settings: Settings, environ: Mapping[str, str], journal: Journal) -> None:
     """Print the document and its words. Raises what a start would raise before it fetches anything."""
     role = role_of(settings, environ)
-    hardware, asked = steps.hardware_of(settings, role), invocation.request(settings)
-    model = steps.model_for(settings, hardware, asked)
+    hardware, asked = hardware_of(settings, role), invocation.request(settings)
+    model = model_for(settings, hardware, asked)
     access = from_environment(environ)
     model = peeked(settings, model, access)
     draft = invocation.draft_of(settings, model, hardware.device)

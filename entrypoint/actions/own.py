@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from entrypoint import settings
 from entrypoint.engine.model import engine_device
-from entrypoint.steps import installed_vllm
+from entrypoint.stages.hardware import installed_vllm
 
 
 def with_own_model(environ: Mapping[str, str]) -> Mapping[str, str]:

@@ -8,12 +8,13 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from entrypoint import settings, steps
+from entrypoint import settings
 from entrypoint.actions import table
 from entrypoint.actions.own import with_own_model
 from entrypoint.engine import invocation
 from entrypoint.engine.model import Model, named_model, peeked
 from entrypoint.observability.journal import Journal
+from entrypoint.stages.hardware import hardware_of
 from nimctl.core.address import without_secrets
 from nimctl.core.errors import NimctlError
 from nimctl.core.fetch import Access, from_environment
@@ -56,7 +57,7 @@ def list_profiles(environ: Mapping[str, str], arguments: Sequence[str], output: 
     # The list is for choosing a profile: the choice of the last time says nothing about the others.
     chosen = replace(settings.read(with_own_model(environ)), model_profile=None)
     _configure(chosen, output)
-    recipe, hardware = _described(chosen, from_environment(environ)), steps.hardware_of(chosen)
+    recipe, hardware = _described(chosen, from_environment(environ)), hardware_of(chosen)
     on_cpu = hardware.device == "cpu" and (recipe.cpu or chosen.gpus == "none")
     found = classes_of(recipe, hardware.cluster, hardware.device, invocation.request(chosen), cpu=on_cpu)
     for line in (*system_lines(hardware.gpus), *profile_lines(found)):

@@ -15,7 +15,7 @@ import pytest
 from entrypoint.engine import invocation
 from entrypoint.engine.model import decide_layout, described, named_model
 from entrypoint.settings import read
-from entrypoint.steps import open_supplies
+from entrypoint.stages.profile import open_supplies
 from entrypoint.weights.checkpoint import Checkpoint
 from nimctl.core.cache import CachePaths
 from nimctl.core.errors import NimctlError
