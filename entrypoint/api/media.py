@@ -31,13 +31,13 @@ def check_media(document: dict[str, Any], limits: MediaLimits) -> None:
     """Refuses what the media in a chat, responses or messages request may not be. Raises RefusedError."""
     images = 0
     for part in parts_of(document):
-        if part.get("image_pil") is not None:
+        if part.get("image_pil") is not None or part.get("type") == "image_pil" or _is_only(part, "image_pil"):
             raise RefusedError("Parts of type 'image_pil' cannot be sent: use image_url")
         if part.get("uuid") is not None and part.get("type") != "text":
             raise RefusedError("Media cannot be named by uuid alone: send the media and no uuid", "uuid")
         for name in _FILMS_AND_SOUNDS:
             if name in part:
-                _check_url(_url(part[name]), limits, name)
+                _check_url(_url_of(part, name), limits, name)
         if part.get("type") in _IMAGES or ("image_url" in part and part.get("type") != "computer_screenshot"):
             images += 1
             if images <= limits.images:  # more are refused below, unread
@@ -70,8 +70,18 @@ def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _url(value: Any) -> Any:
-    return value.get("url") if isinstance(value, dict) else value
+def _is_only(part: dict[str, Any], name: str) -> bool:
+    """Whether the engine takes a part without a type for one of this name."""
+    return part.get("type") is None and name in part and "role" not in part
+
+
+def _url_of(part: dict[str, Any], name: str) -> Any:
+    """The URL in a part; None where it has none and is something else. The engine fails on one that is nothing else."""
+    value = part.get(name)
+    url = value.get("url") if isinstance(value, dict) else value
+    if url is None and (part.get("type") == "input_image" or _is_only(part, name)):
+        raise RefusedError(f"A part has no {name}, or null as such", name)
+    return url
 
 
 def _check_image(part: dict[str, Any], limits: MediaLimits) -> None:
@@ -88,8 +98,8 @@ def _check_image(part: dict[str, Any], limits: MediaLimits) -> None:
             raise RefusedError("The source of an image must be of type 'base64' or 'url'", "source.type")
     elif part.get("type") == "input_image" and part.get("file_id") is not None:
         raise RefusedError("Images cannot be given as file_id: this server stores no files", "file_id")
-    elif (url := _url(part.get("image_url"))) is not None:
-        _check_url(url, limits, "image_url")
+    else:
+        _check_url(_url_of(part, "image_url"), limits, "image_url")
 
 
 def _check_url(url: Any, limits: MediaLimits, name: str) -> None:
