@@ -10,7 +10,14 @@ pytestmark = needs_nginx
 
 
 def test_the_caches_of_a_living_server_are_held_and_those_of_a_killed_one_go():
-    with service() as one, service(NIM_CACHE_PATH=str(one.cache), NIM_COMPILE_CACHE_GIB="1") as other:
+    with (
+        service() as one,
+        service(
+            NIM_CACHE_PATH=str(one.cache),
+            NIM_COMPILE_CACHE_GIB="1",
+            NIM_ENGINE_EXECUTABLE=str(one.cache.parent / "vllm"),  # another engine would have another key
+        ) as other,
+    ):
         started = one.start().wait_ready().engine()["environ"]
         mine = Path(started["VLLM_CACHE_ROOT"]).parent
         assert is_held(mine) and started["VLLM_ENABLE_STARTUP_PLAN"] == "1"
