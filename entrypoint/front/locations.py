@@ -48,7 +48,7 @@ def location(route: Route, front: Front, state: State) -> str:
     """One route: the checks in the order in which a client should hear of them, then the answer."""
     lines = [f'set $route "{route.path}";', f'set $allow "{", ".join((*route.methods, "OPTIONS"))}";']
     if route.anthropic:
-        lines.append("set $shape anthropic;")
+        lines.append("set $dialect anthropic;")
     lines.append("if ($request_method = OPTIONS) { rewrite ^ /internal/preflight last; }")
     lines.append(f'if ($request_method !~ "^({"|".join(route.methods)})$") {{ return 405; }}')
     if not route.open:

@@ -3,6 +3,7 @@
 import grp
 import os
 import pwd
+import re
 import resource
 from pathlib import Path
 from string import Template
@@ -35,7 +36,7 @@ def render(front: Front, state: State, *, cpus: int, log_level: str) -> str:
         connections=min(open_files // 2, 16384),
         max_body=front.max_body_mib,
         log_level="warn" if log_level == "DEBUG" else "error",
-        maps=indented(cors.maps(front.cors) + "\n" + _key_maps(front, state), 4),
+        maps=indented("\n".join([cors.maps(front.cors), _key_maps(front, state), _shape_map(front)]), 4),
         listen=indented(_listen(front, state), 8),
         locations=indented(locations(front, state), 8),
         internal=indented(internal(front, state), 8),
@@ -88,6 +89,16 @@ def _key_maps(front: Front, state: State) -> str:
             "}",
         ]
     return "\n".join(lines)
+
+
+def _shape_map(front: Front) -> str:
+    """`$shape` says whose errors a client reads.
+
+    A location says so itself; by the address too, because a body that is too large ends before its location begins.
+    """
+    paths = "|".join(re.escape(route.path) for route in front.routes if route.anthropic)
+    named = f'    "~^({paths})([?]|$)" anthropic;\n' if paths else ""
+    return f"map $request_uri $shape {{\n    default $dialect;\n{named}}}"
 
 
 def _health_server(front: Front, state: State) -> str:

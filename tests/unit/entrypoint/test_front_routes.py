@@ -191,6 +191,21 @@ def test_malformed_and_oversized_requests_are_told_so_in_json(one: Lab):
     assert status(post + b"Transfer-Encoding: gzip\r\nContent-Length: 0\r\n\r\n") == 501
 
 
+@pytest.mark.parametrize("path", ["/v1/messages", "//v1/./messages?beta=true"])
+def test_refusals_of_the_messages_api_have_its_shape(one: Lab, path: str):
+    def told(method: str, *headers: str) -> tuple[int, str]:
+        lines = [f"{method} {path} HTTP/1.1", "Host: x", "Connection: close", *headers]
+        head, _, body = one.raw("\r\n".join([*lines, "", ""]).encode()).partition(b"\r\n\r\n")
+        document = json.loads(body)
+        assert document["type"] == "error", document
+        return int(head.split()[1]), document["error"]["type"]
+
+    assert told("GET") == (405, "invalid_request_error")
+    assert told("POST", "Content-Encoding: gzip", "Content-Length: 0") == (415, "invalid_request_error")
+    if path == "/v1/messages":  # the size is looked at before the location is known; the address then decides
+        assert told("POST", "Content-Length: 99999999") == (413, "request_too_large")
+
+
 def test_a_chunked_body_that_does_not_end_is_cut_at_the_limit():
     with lab(max_body_mib=1) as small:
         chunk = b"10000\r\n" + b" " * 65536 + b"\r\n"
