@@ -20,6 +20,7 @@ from nimctl.core.errors import NimctlError
 from nimctl.core.fetch import snapshots
 from nimctl.core.planning.profiles import offered
 from nimctl.core.recipes import load
+from tests.lib.actions import run
 from tests.lib.checkpoints import safetensors, write_folder
 from tests.lib.fault_hub import TOKEN, FaultHub, Stall
 from tests.lib.mounts import mounted
@@ -54,9 +55,9 @@ def started(cache: Path, *words: str, **environ: str) -> Iterator[subprocess.Pop
 
 
 def download(cache: Path, *words: str, **environ: str) -> tuple[int, str, str]:
-    with started(cache, *words, **environ) as process:
-        out, err = process.communicate(timeout=120)
-        return process.returncode, out, err
+    cache.mkdir(exist_ok=True)
+    ran = run("download-to-cache", *words, NIM_CACHE_PATH=str(cache), **environ)
+    return ran.code, ran.out, ran.err
 
 
 def objects(out: str) -> list[dict]:
