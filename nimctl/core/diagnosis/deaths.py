@@ -28,6 +28,8 @@ _SHARED_MEMORY = re.compile(r"No space left on device.*(/dev/shm|psm_)|Bus error
 _WORKER = re.compile(r"Worker proc (\S+) died unexpectedly(?: \(exit code: (-?\d+|None)\))?")
 # The texts of cudaError_t that no program causes:
 # https://docs.nvidia.com/cuda/cuda-runtime-api/group__CUDART__TYPES.html
+# https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/v1/engine/core_client.py (monitor_engine_cores), v1/utils.py
+_CORE = re.compile(r"engine core exited unexpectedly|Engine core process \S+ died unexpectedly")
 _DEVICE = re.compile(r"uncorrectable (?:ECC error encountered|NVLink error detected)|hardware stack error|GPU is lost")
 _PORT_TAKEN = re.compile(r"bind\(\) to .* failed .*in use")
 _DISK = re.compile(r"No space left on device|\[Errno 28\]")
@@ -106,8 +108,9 @@ def _part(death: Death) -> tuple[str, Exit]:
         if match := _WORKER.search(line):
             code = int(match[2]) if match[2] not in (None, "None") else None
             return match[1], Exit(None, -code) if code is not None and code < 0 else Exit(code, None)
-    if death.part is not None:
-        return death.part, Exit(None, None)
+    part = death.part or ("EngineCore" if _any(_CORE, death.lines) else None)
+    if part is not None:
+        return part, Exit(None, None)
     return "it", death.exit
 
 

@@ -91,6 +91,13 @@ def test_a_worker_whose_end_vllm_did_not_see():
     assert "VllmWorker-1 is gone" in error.cause
 
 
+def test_a_core_that_was_lost_is_named_where_the_server_ends_as_if_nothing_were_wrong():
+    line = "(APIServer pid=7) WARNING 11-22 03:08:14 [core_client.py:821] [shutdown] MPClient: engine core exited "
+    error = classify(Death("engine", Exit(0, None), (line + "unexpectedly; starting cleanup",), serving=True))
+    assert error.message == "the engine ended while serving: EngineCore"
+    assert "EngineCore is gone" in error.cause
+
+
 def test_a_part_that_nobody_saw_end_is_named_all_the_same():
     error = classify(Death("engine", Exit(0, None), ("shutting down",), serving=True, part="EngineCore"))
     assert "EngineCore" in error.message
