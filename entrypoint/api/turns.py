@@ -80,16 +80,25 @@ def check_items(document: Mapping[str, Any]) -> None:
 
 
 def complete_items(document: Mapping[str, Any]) -> bool:
-    """Gives the images in tool results the `detail` that the engine wants and clients leave out; whether it did.
+    """Gives input items what the engine wants and clients leave out; whether it did.
 
-    The engine does so for the images of messages:
+    Images in tool results get a `detail`; the engine does so for the images of messages:
     https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/entrypoints/openai/responses/protocol.py
+    What the model said earlier becomes one text: the engine reads the first part alone, and fails on none and on a
+    refusal: https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/entrypoints/openai/responses/utils.py
     """
     done = False
     for item in entries(document.get("input")):
         for part in entries(item.get("output")):
             if isinstance(part, dict) and part.get("type") == "input_image" and "detail" not in part:
                 part["detail"] = "auto"
+                done = True
+        said = item.get("content")
+        if item.get("type", "message") == "message" and item.get("role") == "assistant" and isinstance(said, list):
+            texts = [part.get("refusal" if part.get("type") == "refusal" else "text") for part in said]
+            plain = len(said) == 1 and said[0].get("type") != "refusal"
+            if not plain and all(isinstance(text, str) for text in texts):
+                item["content"] = [{"type": "output_text", "text": "".join(texts), "annotations": []}]
                 done = True
     return done
 

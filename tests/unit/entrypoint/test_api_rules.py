@@ -122,6 +122,27 @@ def test_what_clients_send_passes_unchanged(path, body):
         assert judge(path, raw, LIMITS).body is raw
 
 
+@pytest.mark.parametrize(
+    ("said", "becomes"),
+    [
+        ([{"type": "refusal", "refusal": "no"}], "no"),
+        ([], ""),
+        ([{"type": "output_text", "text": "a"}, {"type": "output_text", "text": "b"}], "ab"),
+        ([{"type": "output_text", "text": "a"}], None),
+        ([{"type": "input_image", "image_url": PICTURE, "text": 5}, {"type": "output_text", "text": "b"}], None),
+        ("as text", None),
+    ],
+)
+def test_what_the_model_said_earlier_is_one_text_to_the_engine(said, becomes):
+    turns = [{"role": "user", "content": "hi"}, {"type": "message", "role": "assistant", "id": "m", "content": said}]
+    body = json.dumps({"input": turns}).encode()
+    judged = json.loads(judge(RESPONSES, body, LIMITS).body)
+    if becomes is None:
+        assert judged["input"] == turns
+    else:
+        assert judged["input"][1]["content"] == [{"type": "output_text", "text": becomes, "annotations": []}]
+
+
 def test_a_picture_in_a_tool_result_gets_the_detail_that_the_engine_wants():
     shown = {"type": "input_image", "image_url": PICTURE}
     items = [{"type": "function_call_output", "call_id": "c", "output": [shown, {"type": "input_text", "text": "é"}]}]
