@@ -2,8 +2,9 @@
 
 Four rounds through the front of a running demo, each with requests that fit the description and with such that do not:
 
-    as served    the description as it is; most requests end at the model's name or at our rules
-    aimed        the same with the model's true name and few tokens to answer, so that requests reach the engine
+    as served    the description as it is, but with few tokens to answer; most requests end at the model's name or at
+                 our rules
+    aimed        also with the model's true name and something to say, so that requests reach the engine
 
 Bars: no answer of 500 or above, no request without an answer, no engine restart, and a chat is answered afterwards.
 Each request that missed a bar is saved beside the report of its round.
@@ -56,20 +57,24 @@ class Round:
     seconds: float
 
 
-def aimed(document: Mapping[str, Any], model: str) -> dict[str, Any]:
-    """The description, where bodies name the true model, mostly say something and ask for little."""
+def bounded(document: Mapping[str, Any], model: str | None) -> dict[str, Any]:
+    """The description, where bodies ask for little; with `model` they name it and mostly say something."""
     narrowed = copy.deepcopy(dict(document))
     for schema in narrowed["components"]["schemas"].values():
         fields = schema.get("properties", {})
-        if "model" not in fields or not {"messages", "input", "prompt", "tokens"} & fields.keys():
+        said = next((name for name in ("messages", "input", "prompt", "tokens") if name in fields), None)
+        if "model" not in fields or said is None:
             continue
-        asked: dict[str, Any] = {"model": {"type": "string", "enum": [model]}}
-        asked |= {k: {"type": "integer", "minimum": min(1, v), "maximum": v} for k, v in FEW.items() if k in fields}
-        said = next(name for name in ("messages", "input", "prompt", "tokens") if name in fields)
-        if said in SAID:
-            asked[said] = {"anyOf": [{"enum": SAID[said]}, {"enum": SAID[said]}, fields[said]]}
+        wanted = {"max_tokens", "max_output_tokens"} & fields.keys()
+        asked: dict[str, Any] = {}
+        for name in FEW.keys() & fields.keys():
+            asked[name] = {"type": "integer", "minimum": min(1, FEW[name]), "maximum": FEW[name]}
+        if model is not None:
+            wanted |= {"model", said}
+            asked["model"] = {"type": "string", "enum": [model]}
+            if said in SAID:
+                asked[said] = {"anyOf": [{"enum": SAID[said]}, {"enum": SAID[said]}, fields[said]]}
         fields.update(asked)
-        wanted = {"model", said} | ({"max_tokens", "max_output_tokens"} & fields.keys())
         schema["required"] = sorted({*schema.get("required", ()), *wanted})
     return narrowed
 
@@ -143,8 +148,8 @@ def fuzz(url: str, options: argparse.Namespace) -> int:
     missed = 0
     for name in options.rounds:
         path = options.save / f"{name}.openapi.json"
-        served_as = description if name.startswith("served") else aimed(description, models["data"][0]["id"])
-        path.write_text(json.dumps(served_as))
+        model = models["data"][0]["id"] if name.startswith("aimed") else None
+        path.write_text(json.dumps(bounded(description, model)))
         result = play(name, url, path, options)
         missed += bool(result.bad)
         told = ", ".join(f"{count} {kind}" for kind, count in result.answers.items())
