@@ -1,8 +1,10 @@
 """Which hosts pictures may be fetched from: by name before a name is resolved, and by address after it is.
 
 By default every public address, and nothing else. A host that the operator named in NIM_ALLOWED_MEDIA_DOMAINS may be
-a private one too; then no other host is asked. The list of addresses that are not public is IANA's, as Python knows
-it (https://docs.python.org/3/library/ipaddress.html), beside the IPv6 forms in which an IPv4 address hides.
+a private one too; then no other host is asked. What is not public is told here and not left to Python, whose list is
+as old as the interpreter: IANA's special addresses (https://www.iana.org/assignments/iana-ipv4-special-registry ,
+https://www.iana.org/assignments/iana-ipv6-special-registry), the addresses that clouds keep for themselves, and the
+IPv6 forms in which an IPv4 address hides.
 """
 
 import ipaddress
@@ -11,9 +13,10 @@ import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from entrypoint.api.refusals import RefusedError, shown
+from entrypoint.settings.mediahosts import MediaHost, in_ascii, media_hosts
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -25,6 +28,34 @@ _PORTS = (80, 443)
 _FIRST_FREE_PORT = 1024
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # https://www.rfc-editor.org/rfc/rfc6052
 _PUBLIC6 = ipaddress.IPv6Network("2000::/3")  # https://www.iana.org/assignments/ipv6-unicast-address-assignments
+# Whole blocks, with the few anycast addresses in them: nobody serves pictures there.
+_SPECIAL4 = tuple(
+    ipaddress.IPv4Network(block)
+    for block in (
+        *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
+        *("192.0.0.0/24", "192.0.2.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24", "192.168.0.0/16"),
+        *("192.175.48.0/24", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4"),
+    )
+)
+_SPECIAL6 = tuple(
+    ipaddress.IPv6Network(block)
+    for block in ("2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20")
+)
+# Where a machine in a cloud asks for its own keys, but for the link-local address that most have.
+_CLOUDS: frozenset[Address] = frozenset(
+    map(
+        ipaddress.ip_address,
+        (
+            "168.63.129.16",  # https://learn.microsoft.com/azure/virtual-network/what-is-ip-address-168-63-129-16
+            "192.0.0.192",  # Oracle's before 169.254.169.254
+            "100.100.100.200",  # https://www.alibabacloud.com/help/en/ecs/user-guide/view-instance-metadata
+            "fd00:ec2::254",  # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html
+            "fd20:ce::254",  # https://cloud.google.com/compute/docs/metadata/querying-metadata
+        ),
+    )
+)
+# What may stand in a request's first line as it is: https://www.rfc-editor.org/rfc/rfc3986#section-2
+_AS_IT_IS = "".join(map(chr, range(0x21, 0x7F)))
 
 
 class Target(NamedTuple):
@@ -38,26 +69,24 @@ class Target(NamedTuple):
 
 @dataclass(frozen=True)
 class Allowed:
-    """The hosts that pictures may come from. `hosts` are names, addresses, `host:port` or `*.domain`."""
+    """The hosts that pictures may come from: `hosts` where there are any, else every public one; or `nothing`."""
 
-    hosts: tuple[str, ...] = ()
+    hosts: tuple[MediaHost, ...] = ()
     nothing: bool = False
 
     @classmethod
     def read(cls, words: Iterable[str]) -> "Allowed":
-        """As in NIM_ALLOWED_MEDIA_DOMAINS; the word `none` alone allows no URL at all."""
-        hosts = tuple(word.lower().rstrip(".") for word in words)
-        return cls(() if hosts == ("none",) else hosts, hosts == ("none",))
+        """As in NIM_ALLOWED_MEDIA_DOMAINS; the word `none` alone allows no URL at all. Raises ValueError."""
+        hosts = media_hosts(words)
+        return cls((), nothing=True) if hosts is None else cls(hosts)
 
     def names(self, target: Target) -> bool:
         """Whether the operator named this host."""
-        for entry in self.hosts:
-            name, port = _entry(entry)
-            if port not in (None, target.port):
-                continue
-            if name == target.host or (name.startswith("*.") and target.host.endswith(name[1:])):
-                return True
-        return False
+        return any(
+            port in (None, target.port)
+            and (name == target.host or (name.startswith("*.") and target.host.endswith(name[1:])))
+            for name, port in self.hosts
+        )
 
     def permits(self, target: Target, address: Address) -> bool:
         """Whether this address of the host may be connected to."""
@@ -67,18 +96,12 @@ class Allowed:
             return False
         # A name may be of the operator's own network, but nobody means the metadata service unless it is written out.
         return str(address) == target.host or not (
-            address.is_link_local or address.is_unspecified or address.is_multicast or _hidden(address)
+            address.is_link_local
+            or address.is_unspecified
+            or address.is_multicast
+            or address in _CLOUDS
+            or _hidden(address) is not None
         )
-
-
-def _entry(text: str) -> tuple[str, int | None]:
-    if text.startswith("["):
-        name, _, port = text[1:].partition("]")
-        return name, int(port[1:]) if port[1:].isdecimal() else None
-    name, colon, port = text.rpartition(":")
-    if colon and port.isdecimal() and ":" not in name:
-        return name, int(port)
-    return text, None
 
 
 def is_public(address: Address) -> bool:
@@ -86,8 +109,8 @@ def is_public(address: Address) -> bool:
     if isinstance(address, ipaddress.IPv6Address):
         if (inner := _hidden(address)) is not None:
             return address in _NAT64 and is_public(inner)
-        return address in _PUBLIC6 and address.is_global and not address.is_multicast
-    return address.is_global and not address.is_multicast and not address.is_reserved
+        return address in _PUBLIC6 and not any(address in block for block in _SPECIAL6)
+    return address not in _CLOUDS and not any(address in block for block in _SPECIAL4)
 
 
 def _hidden(address: Address) -> ipaddress.IPv4Address | None:
@@ -123,7 +146,7 @@ def target_of(url: str, allowed: Allowed) -> Target:
         "https" if parts.scheme == "https" else "http",
         _host(host, url),
         port if port is not None else 443 if parts.scheme == "https" else 80,
-        (parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
+        quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), safe=_AS_IT_IS),
     )
     named = allowed.names(target)
     if allowed.hosts and not named:
@@ -143,11 +166,7 @@ def _host(host: str, url: str) -> str:
             return str(ipaddress.IPv6Address(host))
         except ValueError:
             raise RefusedError(f"The media URL {shown(url)} names no host") from None
-    try:
-        plain = host if host.isascii() else host.encode("idna").decode("ascii")
-    except UnicodeError:
-        plain = ""
-    plain = plain.lower().removesuffix(".")
+    plain = in_ascii(host)
     if not _HOST.fullmatch(plain):
         raise RefusedError(f"The media URL {shown(url)} names no host")
     return plain

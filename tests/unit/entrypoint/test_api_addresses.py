@@ -20,6 +20,8 @@ PRIVATE = [
     "[fd00:ec2::254]", "[ff02::1]", "[64:ff9b::7f00:1]", "[64:ff9b::a9fe:a9fe]", "[64:ff9b:1::a9fe:a9fe]",
     "[2002:7f00:1::]", "[2002:a9fe:a9fe::1]", "[2001:0:4136:e378:8000:63bf:5601:5601]", "[fec0::1]", "[2001:db8::1]",
     "[0:0:0:0:0:ffff:7f00:0001]", "[::ffff:0:127.0.0.1]",
+    "168.63.129.16", "0xa83f8110", "[64:ff9b::a83f:8110]", "192.0.0.192", "192.0.0.9", "192.88.99.1", "100.100.100.200",
+    "[fd20:ce::254]", "[3fff::1]", "[5f00::1]", "[2001:1::1]", "[2001:20::1]", "[100::1]", "[64:ff9b::c000:c0]",
 ]  # fmt: skip
 
 
@@ -52,6 +54,7 @@ def test_urls_that_are_none_of_ours(url):
 
 
 def test_what_is_kept_of_a_url():
+    assert target_of("http://example.org/ü%20[1].png?q=ä&r=%zz", ANY).path == "/%C3%BC%20[1].png?q=%C3%A4&r=%zz"
     assert target_of("HTTP://EXAMPLE.org.:8080", ANY) == ("http", "example.org", 8080, "/")
     assert target_of("https://bücher.example/a", ANY) == ("https", "xn--bcher-kva.example", 443, "/a")
     assert target_of("http://①②⑦.example/", ANY).host == "127.example"
@@ -60,12 +63,14 @@ def test_what_is_kept_of_a_url():
 
 
 def test_named_hosts_are_the_only_ones_and_may_be_private():
-    allowed = Allowed.read(["Pictures.example", "10.0.0.7:8080", "*.cdn.example", "[fd00::7]:81"])
+    allowed = Allowed.read(["Pictures.example", "10.0.0.7:8080", "*.cdn.example", "[fd00::7]:81", "bücher.example"])
     for url in (
         "http://pictures.example/",
         "http://10.0.0.7:8080/",
         "https://a.b.cdn.example/",
         "http://[fd00::7]:81/",
+        "http://bücher.example/",
+        "http://xn--bcher-kva.example/",
     ):
         target_of(url, allowed)
     for url in ("http://example.org/", "http://10.0.0.7/", "http://cdn.example/", "http://xpictures.example/"):
@@ -94,11 +99,15 @@ def test_a_named_name_may_be_at_home_but_is_never_the_metadata_service(monkeypat
     target = target_of("http://pictures.example/", allowed)
     monkeypatch.setattr(socket, "getaddrinfo", answers("10.1.2.3", "127.0.0.1"))
     assert len(addresses_of(target, allowed)) == 2
-    for bad in ("169.254.169.254", "0.0.0.0", "fe80::1", "::ffff:169.254.169.254"):
+    for bad in (
+        "169.254.169.254", "0.0.0.0", "fe80::1", "::ffff:169.254.169.254", "168.63.129.16", "192.0.0.192",
+        "100.100.100.200", "fd00:ec2::254", "fd20:ce::254",
+    ):  # fmt: skip
         monkeypatch.setattr(socket, "getaddrinfo", answers(bad))
         with pytest.raises(RefusedError):
             addresses_of(target, allowed)
     assert target_of("http://169.254.169.254/", allowed).host == "169.254.169.254"  # written out by the operator
+    target_of("http://168.63.129.16:32526/", Allowed.read(["168.63.129.16"]))
 
 
 def test_a_name_without_address(monkeypatch):
