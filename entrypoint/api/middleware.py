@@ -14,6 +14,8 @@ from entrypoint.api import connector
 from entrypoint.api.addresses import Allowed
 from entrypoint.api.answers import ErrorShaper, Message, Send
 from entrypoint.api.media import MediaLimits
+from entrypoint.api.models import ROUTE as ROUTE_OF_MODELS
+from entrypoint.api.models import OwnRoots
 from entrypoint.api.refusals import Dialect, RefusedError, dialect_of, encoded, error_body
 from entrypoint.api.rules import ROUTES, Limits, judge
 from entrypoint.settings.inside import request_limits
@@ -48,6 +50,8 @@ class RequestRules:
             return
         path = scope.get("path", "")
         dialect = dialect_of(path)
+        if scope.get("method") == "GET" and path == ROUTE_OF_MODELS:
+            send = OwnRoots(send)
         if scope.get("method") != "POST" or path not in ROUTES:
             await self._pass(scope, receive, ErrorShaper(send, dialect), dialect)
             return
