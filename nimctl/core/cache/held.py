@@ -8,13 +8,16 @@ import contextlib
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from nimctl.core.cache.paths import PRIVATE_MODE, open_shared
 
 LOCK = ".in-use"  # its modification time is when the cache was last taken into use
-_TRIES = 3
+# Somebody who looks, or prunes, has it alone for an instant: that is no filesystem without locks.
+_PATIENCE = 0.5
+_PAUSE = 0.005
 
 
 class Hold:
@@ -34,9 +37,10 @@ class Hold:
 def hold(folder: Path) -> Hold:
     """Hold `folder` shared with other servers, and make it where a prune has just taken it away.
 
-    Without locks nothing is held, and nobody is alone.
+    Without locks, or where somebody has it alone for longer than an instant, nothing is held, and nobody is alone.
     """
-    for _ in range(_TRIES):
+    deadline = time.monotonic() + _PATIENCE
+    while True:
         try:
             folder.mkdir(mode=PRIVATE_MODE, exist_ok=True)
             handle = open_shared(folder / LOCK, os.O_RDWR)
@@ -45,12 +49,14 @@ def hold(folder: Path) -> Hold:
         with contextlib.suppress(OSError):
             os.utime(handle)
         alone = _lock(handle, fcntl.LOCK_EX)
-        if not _lock(handle, fcntl.LOCK_SH):  # turns the one into the other, where there was one
-            os.close(handle)
-            break
-        if _is_at(handle, folder / LOCK):
-            return Hold(handle, alone=alone)
+        # Turns the one into the other, where there was one. Between the two another may take it: then we try both anew.
+        shared = _lock(handle, fcntl.LOCK_SH)
+        if shared and _is_at(handle, folder / LOCK):
+            return Hold(handle, alone=bool(alone))
         os.close(handle)
+        if shared is None or time.monotonic() >= deadline:
+            break
+        time.sleep(_PAUSE)
     return Hold(None, alone=False)
 
 
@@ -63,7 +69,7 @@ def alone(folder: Path) -> Iterator[bool]:
         yield False
         return
     try:
-        yield _lock(handle, fcntl.LOCK_EX)
+        yield bool(_lock(handle, fcntl.LOCK_EX))
     finally:
         os.close(handle)
 
@@ -105,9 +111,12 @@ def _is_at(handle: int, path: Path) -> bool:
         return False
 
 
-def _lock(handle: int, kind: int) -> bool:
+def _lock(handle: int, kind: int) -> bool | None:
+    """Whether we have the lock now; None where the filesystem has none."""
     try:
         fcntl.flock(handle, kind | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return False
+    except OSError:
+        return None
     return True

@@ -1,5 +1,6 @@
 """Compile caches: the key, the room they take, what goes first, and the memory plans within."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -8,7 +9,8 @@ from dataclasses import replace
 import pytest
 
 from entrypoint.engine import compiled
-from nimctl.core.cache.held import alone, hold, remove
+from nimctl.core.cache import held
+from nimctl.core.cache.held import alone, hold, is_held, remove
 
 H100 = compiled.Machine("cuda", "0.32.0", ("NVIDIA H100 80GB HBM3",) * 8, "580.95.05", "x86_64 avx2", "torch-2.9")
 
@@ -106,6 +108,23 @@ def test_a_killed_server_lets_go(tmp_path):
     with alone(used) as free:
         assert free
     assert remove(used) and not used.exists()
+
+
+def test_somebody_who_looks_in_that_instant_does_not_leave_a_server_unheld(tmp_path, monkeypatch):
+    mine = cache(tmp_path, "mine", 10, 1)
+    looker = (mine / ".in-use").open("r+")
+    fcntl.flock(looker, fcntl.LOCK_EX)
+    monkeypatch.setattr(held.time, "sleep", lambda _: looker.close())
+    server = hold(mine)
+    assert is_held(mine) and server.alone
+    server.release()
+
+
+def test_who_has_it_alone_for_long_is_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(held, "_PATIENCE", 0.0)
+    mine = cache(tmp_path, "mine", 10, 1)
+    with alone(mine) as free:
+        assert free and not hold(mine).alone
 
 
 def test_sizes_are_noted_and_believed(tmp_path):
