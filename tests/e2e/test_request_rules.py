@@ -13,6 +13,7 @@ from tests.lib.pictures import PNG_HEAD, data_url, png_head
 CHAT, COMPLETIONS, RESPONSES, MESSAGES = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages")
 HI = [{"role": "user", "content": "hi"}]
 SCHEMA = {"type": "object", "properties": {"command": {"type": "string"}}, "required": ["command"]}
+REFUSED = [{"type": "refusal", "refusal": "no"}]
 QUIET = {"chat_template_kwargs": {"thinking": False}, "max_tokens": 8}
 
 
@@ -45,6 +46,7 @@ def picture(url: str) -> dict[str, Any]:
         (CHAT, {"messages": HI, **QUIET, "structured_outputs": {"grammar": "root ::= root"}}, "cannot compile"),
         (CHAT, {"messages": HI, "structured_outputs": {"regex": "("}}, "regex"),
         (CHAT, picture(data_url(PNG_HEAD)), "image"),
+        (CHAT, {"messages": [{"role": "user", "content": [{"image_url": None}]}]}, "no image_url"),
         (CHAT, picture(data_url(png_head(10**5, 10**5))), "100000 x 100000"),
         (CHAT, picture("http://169.254.169.254/latest/meta-data"), "NIM_ALLOWED_MEDIA_DOMAINS"),
         (CHAT, picture("https://assets.ngc.nvidia.com/x.jpg"), "NIM_ALLOWED_MEDIA_DOMAINS"),
@@ -101,6 +103,7 @@ def test_codex(server: Server) -> None:
         "instructions": "You are",
         "input": [
             {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "x"}]},
+            {"type": "message", "role": "assistant", "id": "m", "status": "completed", "content": REFUSED},
             {"type": "reasoning", "summary": [], "encrypted_content": None},
             {"type": "function_call", "call_id": "c", "name": "view", "arguments": "{}"},
             {"type": "function_call_output", "call_id": "c", "output": [shown]},
