@@ -28,11 +28,14 @@ class Serving:
     baseline: Baseline
 
 
-def bring_up(run: Run, front: Front, on_spawn: Callable[[Child], None]) -> Serving | None:
+def bring_up(
+    run: Run, front: Front, on_spawn: Callable[[Child], None], on_up: Callable[[Child | None], None]
+) -> Serving | None:
     """From the cache to the warm-up. None on a node that follows another: it is ready when its leader is.
 
-    `on_spawn` gets the engine as soon as it runs. Runs again for each restart of the engine: GPUs and cache may have
-    changed. Raises NimctlError, and Moot where the engine ends meanwhile or nobody wants it any more.
+    `on_spawn` gets the engine as soon as it runs, `on_up` once it serves. Runs again for each restart of the engine:
+    GPUs and cache may have changed. Raises NimctlError, and Moot where the engine ends meanwhile or nobody wants it any
+    more.
     """
     stage = run.report.stage
     with stage("cache"):
@@ -46,6 +49,7 @@ def bring_up(run: Run, front: Front, on_spawn: Callable[[Child], None]) -> Servi
         snapshots = weights.fetch_weights(run, chosen)
     with stage("engine"):
         name = engine.start_engine(run, found, chosen, snapshots, cache_writable=writable, on_spawn=on_spawn)
+    on_up(run.supervisor.find("engine"))
     with stage("warmup"):
         if not run.members.role.leads:
             warmup.follow_warm_up(run)

@@ -7,7 +7,7 @@ from entrypoint.front import Front, Tls
 from entrypoint.front.counting import RequestCounts, reopen_logs
 from entrypoint.front.renewal import Renewal
 from entrypoint.observability.metrics import Metrics
-from entrypoint.processes.child import Child
+from entrypoint.processes.child import Child, descendants
 from entrypoint.processes.witness import Witness
 from entrypoint.run import Run
 from nimctl import __version__
@@ -26,6 +26,9 @@ class Watch:
         self._requests: RequestCounts | None = None
         self._witness: Witness | None = None
         self._canary: Canary | None = None
+        self._front: Child | None = None
+        self._workers: frozenset[int] = frozenset()
+        self.lost_a_worker = False  # then nginx counts for ever what that worker had begun
         self.metrics = Metrics(run.state.metrics, {"version": __version__})
 
     @property
@@ -34,7 +37,8 @@ class Watch:
         return self._witness.first if self._witness is not None else None
 
     def front_is_up(self, front: Front, child: Child, check_tls: Callable[[Tls], None] | None) -> None:
-        """From here on its keys and certificates are renewed and its requests counted."""
+        """From here on its keys and certificates are renewed, its requests counted, its workers watched."""
+        self._front = child
         self._renewal = Renewal(front, self._run.state, child.pid, check_tls=check_tls)
         self._requests = RequestCounts(self._run.state.request_log, lambda: reopen_logs(child.pid))
 
@@ -43,7 +47,9 @@ class Watch:
         self._witness = Witness(engine.pid) if engine is not None else None
 
     def fly(self, canary: "Canary") -> None:
-        """From here on its answers are looked at."""
+        """From here on its answers are looked at; the one before ends."""
+        if self._canary is not None:
+            self._canary.stop()
         self._canary = canary
 
     def look_away(self) -> None:
@@ -58,6 +64,10 @@ class Watch:
         self._renew()
         requests = self._requests.read() if self._requests is not None else None
         self.metrics.write(self._run.report.current, downloaded=self._run.report.downloaded, requests=requests)
+        if self._front is not None:
+            workers = frozenset(descendants(self._front.pid))
+            self.lost_a_worker = self.lost_a_worker or bool(self._workers - workers)
+            self._workers = workers
         if self._witness is None:
             return False
         lost = self._witness.look()
@@ -69,7 +79,8 @@ class Watch:
         try:
             told = self._renewal.look() if self._renewal is not None else None
         except (NimctlError, OSError) as error:
-            self._run.journal.warning("front", f"a changed file cannot be used, what was read before stays: {error}")
+            why = f"{error.message}: {error.cause}" if isinstance(error, NimctlError) else str(error)
+            self._run.journal.warning("front", f"a changed file cannot be used, what was read before stays: {why}")
         else:
             if told is not None:
                 self._run.journal.info("front", told)

@@ -4,6 +4,8 @@ import json
 import queue
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from entrypoint.observability.journal import Journal
@@ -19,28 +21,27 @@ SCHEMA = "nimctl.crash/1"
 _NVML_SECONDS = 2.0
 
 
-def memory() -> dict[str, Any]:
-    """Bytes of the host's memory and of each GPU's, and how often the kernel killed in our control group."""
-    host = host_memory()
-    return {
-        "host": {"total": host.total, "available": host.available, "oom_kills": oom_kills()},
-        "gpus": _gpus(),
-    }
-
-
-def _gpus() -> list[dict[str, Any]] | None:
-    """Total and free bytes by GPU; None where the driver does not answer in time."""
+def look_at_memory() -> Callable[[], dict[str, Any]]:
+    """Begin to look; what is returned waits for the answer: bytes of the host's memory and of each GPU's, and how often
+    the kernel killed in our control group. `gpus` is None where the driver does not answer in time.
+    """
     answer: queue.SimpleQueue[list[dict[str, Any]]] = queue.SimpleQueue()
+    deadline = time.monotonic() + _NVML_SECONDS
+    host = host_memory()
 
     def look() -> None:
         found = read_inventory().gpus
         answer.put([{"index": g.index, "total": g.memory_total, "free": g.memory_free} for g in found])
 
+    def told() -> dict[str, Any]:
+        gpus = None
+        with suppress(queue.Empty):
+            gpus = answer.get(timeout=max(0.01, deadline - time.monotonic()))
+        memory = {"total": host.total, "available": host.available, "oom_kills": oom_kills()}
+        return {"host": memory, "gpus": gpus}
+
     threading.Thread(target=look, name="crash-gpus", daemon=True).start()
-    try:
-        return answer.get(timeout=_NVML_SECONDS)
-    except queue.Empty:
-        return None
+    return told
 
 
 def record(

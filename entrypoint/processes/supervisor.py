@@ -115,10 +115,36 @@ class Supervisor:
         self._start.start()
 
     def await_start(self, timeout: float) -> bool:
-        """Wait for the end of the start, so that it can put things in order; False where it does not end in time."""
-        if self._start is not None:
-            self._start.join(timeout)
-        return self._start is None or not self._start.is_alive()
+        """Wait for the end of the start; False where it does not end in time, or somebody has asked us to stop."""
+        deadline = time.monotonic() + timeout
+        while self._start is not None and self._start.is_alive():
+            if time.monotonic() >= deadline or self.stop_is_wanted():
+                return False
+            self._start.join(0.05)
+        return True
+
+    def stop_is_wanted(self) -> bool:
+        """Whether a request to stop waits to be answered. Main thread only."""
+        self._read_signals()
+        with self._lock:
+            return any(isinstance(event, Stop) for event in self._events)
+
+    def await_death(self, candidates: Sequence[Child], seconds: float) -> Child | Event | None:
+        """The first of these children that dies within `seconds`, or None. Main thread only.
+
+        What ends the server otherwise (a signal, the end of a group) is returned at once, and stays the next event.
+        """
+        deadline = time.monotonic() + seconds
+        while (remaining := deadline - time.monotonic()) > 0:
+            event = self.next_event(remaining)
+            if isinstance(event, Died):
+                if event.child in candidates:
+                    return event.child
+            elif event is not None and not isinstance(event, (Finished, Sick)):
+                with self._lock:
+                    self._events.appendleft(event)
+                return event
+        return None
 
     def next_event(self, timeout: float) -> Event | None:
         """The next event, or None after `timeout` seconds. Main thread only."""
@@ -188,15 +214,18 @@ class Supervisor:
         self._kill((), timeout)
 
     def kill_others(self, keep: Sequence[int], timeout: float = 10.0) -> None:
-        """Kill everything below us but the processes in `keep` and what is below them, and reap it."""
-        self._kill(keep, timeout)
+        """Kill everything below us but the processes in `keep` and what is below them, and reap it.
 
-    def _kill(self, keep: Sequence[int], timeout: float) -> None:
+        Returns early where somebody asks us to stop: that kills what is left.
+        """
+        self._kill(keep, timeout, patient=False)
+
+    def _kill(self, keep: Sequence[int], timeout: float, *, patient: bool = True) -> None:
         deadline = time.monotonic() + timeout
         for child in self.living():
             if child.pid not in keep:
                 child.signal_group(signal.SIGKILL)
-        while (left := self._below(keep)) and time.monotonic() < deadline:
+        while (left := self._below(keep)) and time.monotonic() < deadline and (patient or not self.stop_is_wanted()):
             for pid in left:
                 try:
                     os.kill(pid, signal.SIGKILL)

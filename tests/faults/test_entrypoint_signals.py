@@ -5,9 +5,11 @@ import json
 import os
 import signal
 import threading
+import time
 
 import pytest
 
+from entrypoint.processes.child import descendants
 from tests.unit.entrypoint.service import Service, exists, needs_nginx, service, until
 
 pytestmark = needs_nginx
@@ -97,6 +99,30 @@ def test_a_second_signal_cuts_the_drain_short():
         one.signal(signal.SIGTERM)
         assert one.code() == 143
         assert "[DONE]" not in stream.text()
+
+
+def test_an_engine_that_ignores_the_signal_is_killed():
+    with service(NIM_DRAIN_SECONDS="1") as one:
+        one.mode("ignores-term").start().wait_ready()
+        pid = one.engine()["pid"]
+        one.signal(signal.SIGTERM)
+        assert one.code() == 143
+        assert not exists(pid)
+
+
+def test_requests_of_a_killed_worker_are_not_waited_for():
+    with service(NIM_DRAIN_SECONDS="3600") as one:
+        one.hold("stream").start().wait_ready()
+        stream = Stream(one)
+        until(lambda: b"first" in stream.received)
+        for worker in descendants(one.nginx()):
+            os.kill(worker, signal.SIGKILL)
+        stream.text()
+        one.release("stream")
+        until(lambda: one.status("/v1/health/ready") == 200 and len(descendants(one.nginx())) > 0)
+        time.sleep(1.5)  # the supervisor looks once a second
+        one.signal(signal.SIGTERM)
+        assert one.code() == 143
 
 
 class Stream:

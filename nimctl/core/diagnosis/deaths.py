@@ -69,7 +69,8 @@ def classify(death: Death) -> NimctlError:
     if found:
         return found
     part, ended = _part(death)
-    line = last_exception(death.lines)
+    # A server that is killed has no last words: what stands among its lines was about something else.
+    line = None if ended.signal == 9 else last_exception(_own_lines(death.lines, part))
     when = "while serving" if death.serving else "while starting"
     killed = ended.signal == 9
     seen = ended != Exit(None, None)
@@ -89,6 +90,14 @@ def classify(death: Death) -> NimctlError:
         fix=fix,
         evidence=_evidence(death.lines),
     )
+
+
+def _own_lines(lines: Sequence[str], part: str) -> Sequence[str]:
+    """Of a part that is lost, what it and its like have written themselves: `(EngineCore pid=12) ...`."""
+    if part == "it":
+        return lines
+    prefix = "(EngineCore" if part.startswith("EngineCore") else "(Worker"
+    return tuple(line for line in lines if line.startswith(prefix))
 
 
 def _told(part: str, ended: Exit) -> str:

@@ -9,6 +9,7 @@ and `asked` (a line for each completion that it was asked for).
 
 import json
 import os
+import signal
 import socketserver
 import subprocess
 import sys
@@ -165,6 +166,8 @@ def main() -> None:
         say_odd_lines()
     if mode() == "hangs":
         time.sleep(3600)
+    if mode() == "ignores-term":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if mode() == "has-children":
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"], start_new_session=True)
         (PLACE / "grandchild").write_text(str(child.pid))

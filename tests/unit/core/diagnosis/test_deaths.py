@@ -117,3 +117,16 @@ def test_only_what_is_beyond_doubt_is_recognised():
     assert recognised(Death("engine", CODE_1, ("RuntimeError: something",))) is None
     found = recognised(Death("engine", CODE_1, ("torch.OutOfMemoryError: CUDA out of memory.",)))
     assert found is not None and found.id == "engine-out-of-memory"
+
+
+def test_one_that_is_killed_has_no_last_words():
+    lines = ("Traceback (most recent call last):", "BrokenPipeError: [Errno 32] Broken pipe")
+    error = classify(Death("engine", KILLED, lines, serving=True))
+    assert error.cause == "it was killed from outside"
+    assert error.evidence == lines[1:], "they are shown all the same"
+
+
+def test_a_lost_core_is_explained_by_its_own_lines():
+    lines = ("(APIServer pid=7) BrokenPipeError: [Errno 32] Broken pipe", "(EngineCore pid=9) RuntimeError: NCCL error")
+    assert classify(Death("engine", Exit(0, None), lines, part="EngineCore")).cause == "RuntimeError: NCCL error"
+    assert "is gone" in classify(Death("engine", Exit(0, None), lines[:1], part="EngineCore")).cause
