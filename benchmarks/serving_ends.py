@@ -7,7 +7,8 @@ The real demo container on the lab's host without GPU, one after the other:
     kills     kill -9 of the API server, the engine core, a worker: each in turn. Bar: the right cause, `live` never
               false, the port never closed, and ready again each time
     front     kill -9 of nginx's worker: it comes back; of its master. Bar: exit code not 0, `front-died`
-    memory    the container's limit is lowered below what the engine holds. Bar: `engine-out-of-memory`, host memory
+    memory    its memory is limited to little more than it holds, and something in it takes more than that.
+              Bar: `engine-out-of-memory`, host memory
     first     kill -9 of PID 1. Bar: the container ends
 
 Orphans are processes of the container that are left on this machine after its end. Bar for all: 0. D, the drain time,
@@ -26,11 +27,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from benchmarks._container import (
+    PYTHON,
     BenchmarkError,
     Host,
     State,
@@ -193,15 +195,26 @@ def front(one: Demo) -> list[str]:
 
 
 def memory(host: Host) -> list[str]:
-    """The limit of host memory falls below what the engine holds."""
+    """Another process of the container takes what is left below the limit of its host memory."""
     with demo(host, "memory") as one:
         one.note_processes()
-        limit = "1200m"
-        host.docker("update", "--memory", limit, "--memory-swap", limit, one.name)
+        limit = next(size for size in range(1200, 20000, 200) if _limited(one, size))
+        hog = f"b = bytearray({4096 - 64} << 20)\nfor i in range(0, len(b), 4096): b[i] = 1"
+        with suppress(BenchmarkError):  # it is killed as well, or the container ends below it
+            host.docker("exec", one.name, PYTHON, "-c", hog)
         one.until(lambda: one.report().get("restarts") or inspect(host, one.name).status != "running")
         error = one.report().get("last_error") or one.failure()
-    print(f"memory: limit {limit}: {error.get('id')}: {error.get('cause')}")
+    print(f"memory: limit {limit} MiB: {error.get('id')}: {error.get('cause')}")
     return wrong(error.get("id") == "engine-out-of-memory", "host memory" in str(error.get("cause")))
+
+
+def _limited(one: Demo, mib: int) -> bool:
+    """Whether the container's memory could be limited to this: the kernel refuses what is in use already."""
+    try:
+        one.host.docker("update", "--memory", f"{mib}m", "--memory-swap", f"{mib}m", one.name)
+    except BenchmarkError:
+        return False
+    return True
 
 
 def first(host: Host) -> list[str]:
