@@ -3,7 +3,8 @@
 The folder is filled in place, as it may be a mount that cannot be renamed: every file gets its name when it is whole,
 and the configuration, without which no engine takes a folder for a model, comes last. A second run goes on where the
 first one ended. `nimctl.manifest.json` says what belongs there, so that a web server that shows the folder is a mirror
-with digests, and an older revision can be told from somebody else's files.
+with digests, and an older revision can be told from somebody else's files. Until the files are there it lies in our own
+folder: it then says whose those are that a first run left.
 """
 
 import contextlib
@@ -28,6 +29,7 @@ from nimctl.core.fetch.transfer.meter import Meter
 Kind = Literal["links", "files"]
 _LAST = "config.json"
 _PARTIAL = ".nimctl-partial"
+_PLANNED = "manifest"  # in there: what is being laid out
 # What people edit is copied, so that a change does not reach the cache; weights of this size are not edited.
 _LINKED_FROM = 64 * 2**20
 _BLOCK = 8 * 2**20
@@ -65,8 +67,8 @@ def lay_out(manifest: Manifest, source: Path, target: Path, kind: Kind, *, on_pr
         private = target / _PARTIAL
         private.mkdir(exist_ok=True)
         with _locked(private):
-            _forget_others(target, manifest)
-            laid = _Layer(manifest, source, target, kind, meter, stop).lay()
+            ours = _take_over(target, manifest)
+            laid = _Layer(manifest, source, target, kind, ours, meter, stop).lay()
             shutil.rmtree(private)
     except OSError as error:
         raise _unwritable(target, error) from error
@@ -75,11 +77,20 @@ def lay_out(manifest: Manifest, source: Path, target: Path, kind: Kind, *, on_pr
 
 
 class _Layer:
-    """One folder that is being filled."""
+    """One folder that is being filled. What is in it under the name of one of `ours` is that file, if it is whole."""
 
-    def __init__(self, manifest: Manifest, source: Path, target: Path, kind: Kind, meter: Meter, stop: Stop) -> None:  # noqa: PLR0917
+    def __init__(  # noqa: PLR0917
+        self,
+        manifest: Manifest,
+        source: Path,
+        target: Path,
+        kind: Kind,
+        ours: frozenset[File],
+        meter: Meter,
+        stop: Stop,
+    ) -> None:
         self._manifest, self._source, self._target = manifest, source, target
-        self._kind, self._meter, self._stop = kind, meter, stop
+        self._kind, self._ours, self._meter, self._stop = kind, ours, meter, stop
         self._private = target / _PARTIAL
         self._counts = dict.fromkeys(("kept", "linked", "cloned", "copied"), 0)
 
@@ -95,7 +106,7 @@ class _Layer:
         for file in todo:
             if file.path != _LAST:
                 self._place(file)
-        self._write_manifest()
+        (self._private / _PLANNED).replace(self._target / MANIFEST)
         for file in todo:
             if file.path == _LAST:
                 self._place(file)
@@ -120,7 +131,7 @@ class _Layer:
         try:
             if self._kind == "links":
                 return place.is_symlink() and place.resolve() == origin
-            return not place.is_symlink() and place.stat().st_size == file.size
+            return file in self._ours and not place.is_symlink() and place.stat().st_size == file.size
         except OSError:
             return False
 
@@ -174,14 +185,6 @@ class _Layer:
                 fix="Repair the cache where there is a network (`nimctl cache verify --repair`), then run it again.",
             )
 
-    def _write_manifest(self) -> None:
-        fresh = self._private / "manifest"
-        with fresh.open("w", encoding="utf-8") as out:
-            out.write(json.dumps(self._manifest.to_json(), indent=1) + "\n")
-            out.flush()
-            os.fsync(out.fileno())
-        fresh.replace(self._target / MANIFEST)
-
 
 def _require_ours(target: Path) -> None:
     names = {entry.name for entry in target.iterdir()} - _NOT_OURS
@@ -189,19 +192,41 @@ def _require_ours(target: Path) -> None:
         raise _foreign(target, f"it holds {', '.join(sorted(names)[:3])}, which is not from here")
 
 
-def _forget_others(target: Path, manifest: Manifest) -> None:
-    """Take away what an earlier revision left, its configuration first: from then on it is no model."""
-    try:
-        before = from_json(json.loads((target / MANIFEST).read_bytes()))
-    except (OSError, ValueError):
-        return
-    if before.files == manifest.files:
-        return
+def _take_over(target: Path, manifest: Manifest) -> frozenset[File]:
+    """Take away what an earlier revision left, its configuration first: from then on it is no model.
+
+    Returns the files that an earlier run may have laid out and that belong here still.
+    """
+    before, wanted = _laid_before(target), frozenset(manifest.files)
+    if before == wanted:
+        _plan(target, manifest)
+        return wanted
     (target / _LAST).unlink(missing_ok=True)
-    kept = set(manifest.files)
-    for file in before.files:
-        if file not in kept or file.digest is None:
-            (target / file.path).unlink(missing_ok=True)
+    ours = frozenset(file for file in before & wanted if file.digest is not None)
+    for file in before - ours:
+        (target / file.path).unlink(missing_ok=True)
+    _plan(target, manifest)
+    (target / MANIFEST).unlink(missing_ok=True)
+    return ours
+
+
+def _laid_before(target: Path) -> frozenset[File]:
+    """What an earlier run began to lay out, else what one did; empty where nobody knows: then nothing is trusted."""
+    for path in (target / _PARTIAL / _PLANNED, target / MANIFEST):
+        with contextlib.suppress(OSError, ValueError):
+            return frozenset(from_json(json.loads(path.read_bytes())).files)
+    return frozenset()
+
+
+def _plan(target: Path, manifest: Manifest) -> None:
+    """Say what is laid out from now on."""
+    fresh = target / _PARTIAL / "fresh"
+    with fresh.open("w", encoding="utf-8") as out:
+        out.write(json.dumps(manifest.to_json(), indent=1) + "\n")
+        out.flush()
+        os.fsync(out.fileno())
+    fresh.replace(target / _PARTIAL / _PLANNED)
+    (target / MANIFEST).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

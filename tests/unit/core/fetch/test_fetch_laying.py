@@ -137,6 +137,44 @@ def test_another_revision_takes_the_place_of_the_one_before(place: Place) -> Non
     assert (laid.kept, place.content) == (1, newer)
 
 
+def of_bytes(*values: int) -> dict[str, bytes]:
+    """A revision whose files have the sizes of every other one's."""
+    return {"config.json": b"{}", **{f"{name}.safetensors": bytes([value]) * 99 for name, value in enumerate(values)}}
+
+
+def interrupt(place: Place, manifest: Manifest, path: str) -> None:
+    """An update that ends where it comes to `path`."""
+    (place.source / path).unlink()
+    with pytest.raises(NimctlError):
+        place.lay(manifest=manifest)
+
+
+def test_an_update_that_was_interrupted_goes_on_where_it_ended(place: Place) -> None:
+    place.lay(manifest=place.write(of_bytes(1, 2, 3)))
+    newer = place.write(of_bytes(4, 5, 6))
+    interrupt(place, newer, "2.safetensors")
+    assert not place.is_model
+    place.write(of_bytes(4, 5, 6))
+    laid = place.lay(manifest=newer)
+    assert (laid.kept, place.content) == (2, of_bytes(4, 5, 6))
+    assert names_in(place.target) == [*(f"{n}.safetensors" for n in range(3)), "config.json", "nimctl.manifest.json"]
+
+
+def test_what_an_interrupted_update_left_is_not_taken_for_a_third_revision(place: Place) -> None:
+    place.lay(manifest=place.write(of_bytes(1, 2, 3)))
+    interrupt(place, place.write(of_bytes(4, 5, 6)), "2.safetensors")
+    place.lay(manifest=place.write(of_bytes(4, 8)))
+    assert place.content == of_bytes(4, 8)
+
+
+def test_of_files_that_nobody_tells_of_the_size_is_not_enough(place: Place) -> None:
+    manifest = place.write(of_bytes(1, 2))
+    place.lay(manifest=manifest)
+    (place.target / "nimctl.manifest.json").write_text("{")
+    (place.target / "1.safetensors").write_bytes(b"x" * 99)
+    assert (place.lay(manifest=manifest).kept, place.content) == (0, of_bytes(1, 2))
+
+
 def test_somebody_elses_folder_is_left_alone(place: Place) -> None:
     place.target.mkdir(parents=True)
     (place.target / "thesis.txt").write_text("done")
