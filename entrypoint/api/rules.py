@@ -50,9 +50,19 @@ def judge(path: str, body: bytes, limits: Limits) -> Judged:
 def _is_constrained(document: Document) -> bool:
     wanted = [document.get("structured_outputs"), document.get("response_format")]
     wanted += [part.get("format") for part in (document.get("text"), document.get("output_config")) if _is_map(part)]
-    tools = [tool.get("function", tool) for tool in turns.entries(document.get("tools")) if _is_map(tool)]
-    forced = bool(tools) and document.get("tool_choice") not in (None, "auto", "none")
-    return forced or any(wanted) or any(_is_map(tool) and tool.get("strict") is True for tool in tools)
+    return any(wanted) or any(_is_compiled(document, tool) for tool in turns.entries(document.get("tools")))
+
+
+def _is_compiled(document: Document, tool: Any) -> bool:
+    """Whether the engine makes a grammar of a tool's schema: where a call is asked for, or the tool is strict.
+
+    https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/tool_parsers/structural_tag_registry.py
+    """
+    choice = document.get("tool_choice")
+    if (choice.get("type") if _is_map(choice) else choice) not in (None, "auto", "none"):
+        return True
+    function = tool.get("function", tool) if _is_map(tool) else None
+    return _is_map(function) and function.get("strict") is True
 
 
 def _is_map(value: Any) -> TypeGuard[dict[str, Any]]:
@@ -65,7 +75,8 @@ def _chat(document: dict[str, Any], limits: Limits) -> None:
     check_media(document, limits.media)
     _constraints(document)
     for number, tool in enumerate(turns.entries(document.get("tools"))):
-        _tool_schema(tool["function"].get("parameters"), f"tools[{number}].function.parameters")
+        where = f"tools[{number}].function.parameters"
+        _tool_schema(tool["function"].get("parameters"), where, _is_compiled(document, tool))
 
 
 def _constraints(document: Document) -> None:
@@ -85,9 +96,9 @@ def _constraints(document: Document) -> None:
         schemas.check_tag(wanted, "response_format")
 
 
-def _tool_schema(schema: Any, where: str) -> None:
+def _tool_schema(schema: Any, where: str, compiled: bool) -> None:
     if schema is not None:
-        schemas.check_schema(schema, where, empty=True)
+        schemas.check_schema(schema, where, empty=True, followed=compiled)
 
 
 def _completion(document: dict[str, Any], limits: Limits) -> None:
@@ -119,7 +130,7 @@ def _response(document: dict[str, Any], limits: Limits) -> None:
             raise RefusedError(f"tools[{number}] must be an object", "tools")
         if tool.get("type") in _HOSTED or (tool.get("type") == "mcp" and tool.get("server_url")):
             raise RefusedError(f"tools[{number}] of the type {tool['type']} is run by OpenAI's servers alone", "tools")
-        _tool_schema(tool.get("parameters"), f"tools[{number}].parameters")
+        _tool_schema(tool.get("parameters"), f"tools[{number}].parameters", _is_compiled(document, tool))
 
 
 def _message(document: dict[str, Any], limits: Limits) -> None:
@@ -130,7 +141,7 @@ def _message(document: dict[str, Any], limits: Limits) -> None:
     if isinstance(wanted, dict):
         schemas.check_schema(wanted.get("schema"), "output_config.format.schema")
     for number, tool in enumerate(turns.entries(document.get("tools"))):
-        _tool_schema(tool["input_schema"], f"tools[{number}].input_schema")
+        _tool_schema(tool["input_schema"], f"tools[{number}].input_schema", _is_compiled(document, tool))
 
 
 def _perhaps_messages(document: dict[str, Any], limits: Limits) -> None:

@@ -32,8 +32,11 @@ _NAMED = frozenset({"properties", "patternProperties", "$defs", "definitions", "
 _COUNT = re.compile(r"\{(\d{0,9})(,?)(\d{0,9})\}")
 
 
-def check_schema(schema: Any, where: str, *, empty: bool = False) -> None:
-    """Refuses a schema that is not one, that says nothing (unless `empty` is fine), or that is hostile."""
+def check_schema(schema: Any, where: str, *, empty: bool = False, followed: bool = True) -> None:
+    """Refuses a schema that is not one, that says nothing (unless `empty` is fine), or that is hostile.
+
+    Where its references are not `followed`, the model only reads it, and they may lead wherever they want.
+    """
     if not isinstance(schema, dict):
         raise RefusedError(f"{where} is not a JSON schema: an object is expected", where)
     if not schema and not empty:
@@ -59,7 +62,7 @@ def check_schema(schema: Any, where: str, *, empty: bool = False) -> None:
         raise RefusedError(f"{where} enumerates {enumerated} values, at most {ENUMERATED} are allowed", where)
     if characters > CHARACTERS:
         raise RefusedError(f"{where} is too large: more than {CHARACTERS} characters", where)
-    _check_references(schema, where)
+    _check_references(schema, where, followed=followed)
 
 
 def _check_node(node: dict[str, Any], where: str, most: int) -> int:
@@ -89,40 +92,43 @@ def _subschemas(root: dict[str, Any]) -> Iterator[dict[str, Any]]:
             for key, value in node.items():
                 if key in _NAMED and isinstance(value, dict):
                     waiting += value.values()
-                elif key not in _LITERAL:
+                elif key not in _LITERAL and not key.startswith("x-"):
                     waiting.append(value)
 
 
-def _check_references(root: dict[str, Any], where: str) -> None:
+def _check_references(root: dict[str, Any], where: str, *, followed: bool) -> None:
     """Refuses a reference out of the schema (it would be ignored), to nothing, and to itself (it has no end)."""
+    ended: set[int] = set()  # from where the way is known: each level is gone through once
     for start in _subschemas(root):
-        node = start
-        seen: set[int] = set()
-        while isinstance(reference := node.get("$ref"), str):
-            seen.add(id(node))
-            target = _pointed(root, reference)
-            if target is None:
-                raise RefusedError(f"{where} refers to {shown(reference)}, which is not in the schema", where)
-            if id(target) in seen:
+        node: Any = start
+        way: set[int] = set()
+        while isinstance(node, dict) and id(node) not in ended:
+            if id(node) in way or any(_pointed(root, part.get("$ref")) is node for part in _parts(node)):
                 raise RefusedError(f"{where} refers to itself without end", where)
-            node = target
-        if any(isinstance(part, dict) and _pointed(root, part.get("$ref")) is node for part in _parts(node)):
-            raise RefusedError(f"{where} refers to itself without end", where)
+            way.add(id(node))
+            reference = node.get("$ref")
+            if not isinstance(reference, str):
+                break
+            node = _pointed(root, reference)
+            if node is None and followed:
+                raise RefusedError(f"{where} refers to {shown(reference)}, which is not in the schema", where)
+        ended |= way
 
 
-def _parts(node: dict[str, Any]) -> list[Any]:
-    """What must hold beside the level itself: all of `allOf`, and a choice that leaves none."""
+def _parts(node: dict[str, Any]) -> list[dict[str, Any]]:
+    """What must hold where the level refers to nothing itself: all of `allOf`, and a choice that leaves none."""
     parts: list[Any] = []
-    for key in ("allOf", "anyOf", "oneOf"):
-        members = node.get(key)
-        if isinstance(members, list) and (key == "allOf" or len(members) == 1):
-            parts += members
-    return parts
+    if not isinstance(node.get("$ref"), str):
+        for key in ("allOf", "anyOf", "oneOf"):
+            members = node.get(key)
+            if isinstance(members, list) and (key == "allOf" or len(members) == 1):
+                parts += members
+    return [part for part in parts if isinstance(part, dict)]
 
 
-def _pointed(root: dict[str, Any], reference: Any) -> dict[str, Any] | None:
+def _pointed(root: dict[str, Any], reference: Any) -> dict[str, Any] | bool | None:
     """What a reference into this schema points at (https://www.rfc-editor.org/rfc/rfc6901); None: nothing."""
-    if not isinstance(reference, str) or not reference.startswith("#"):
+    if not isinstance(reference, str) or not (reference == "#" or reference.startswith("#/")):
         return None
     node: Any = root
     for step in reference[1:].split("/")[1:]:
@@ -133,7 +139,7 @@ def _pointed(root: dict[str, Any], reference: Any) -> dict[str, Any] | None:
             node = node[int(name[:9])]
         else:
             return None
-    return node if isinstance(node, dict) else None
+    return node if isinstance(node, (dict, bool)) else None
 
 
 def check_pattern(pattern: Any, where: str, most: int = PATTERN_COST) -> None:

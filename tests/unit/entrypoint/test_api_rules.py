@@ -24,6 +24,8 @@ SEARCH = {"type": "web_search_20250305", "name": "web_search"}
 HI = [{"role": "user", "content": "hi"}]
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 TOOL = {"type": "function", "function": {"name": "weather", "parameters": SCHEMA}}
+ELSEWHERE = {"function": {"name": "f", "parameters": {"items": {"$ref": "#/components/schemas/X"}}}}
+ELSEWHERE_TOO = {"name": "f", "input_schema": ELSEWHERE["function"]["parameters"]}
 PICTURE = data_url(png_head(64, 64))
 
 # As the OpenAI SDK, LangChain, Claude Code, Codex and curl send them.
@@ -157,6 +159,9 @@ def test_a_picture_in_a_tool_result_gets_the_detail_that_the_engine_wants():
         (CHAT, {"messages": HI}, False), (CHAT, {"messages": HI, "tools": [TOOL]}, False),
         (CHAT, {"messages": HI, "tools": [TOOL], "tool_choice": "required"}, True),
         (CHAT, {"messages": HI, "tools": [{"function": {"name": "f", "strict": True}}]}, True),
+        (CHAT, {"messages": HI, "tools": [ELSEWHERE], "tool_choice": "auto"}, False),
+        (RESPONSES, {"input": "x", "tools": [{"type": "function", **ELSEWHERE["function"]}]}, False),
+        (MESSAGES, {"messages": HI, "tools": [ELSEWHERE_TOO], "tool_choice": {"type": "auto"}}, False),
         (CHAT, {"messages": HI, "structured_outputs": {"regex": "a"}}, True),
         (RESPONSES, {"input": "x", "text": {"verbosity": "low"}}, False),
         (RESPONSES, {"input": "x", "text": {"format": {"type": "json_object"}}}, True),
@@ -244,6 +249,9 @@ BAD = [
     (CHAT, {"messages": HI, "response_format": {"type": "json_schema"}}, "not a JSON schema"),
     (CHAT, {"messages": HI, "response_format": {"type": "structural_tag", "format": {"schema": ENDLESS}}}, "end"),
     (CHAT, {"messages": HI, "tools": [{"function": {"name": "f", "parameters": ENDLESS}}]}, r"tools\[0\]\.function"),
+    (CHAT, {"messages": HI, "tools": [ELSEWHERE], "tool_choice": "required"}, "not in the schema"),
+    (CHAT, {"messages": HI, "tools": [{"function": {**ELSEWHERE["function"], "strict": True}}]}, "not in the schema"),
+    (MESSAGES, {"messages": HI, "tools": [ELSEWHERE_TOO], "tool_choice": {"type": "any"}}, "not in the schema"),
     (RESPONSES, {"input": "x", "text": {"format": {"type": "json_schema", "schema": {}}}}, r"format\.schema is empty"),
     (RESPONSES, {"input": "x", "tools": [{"type": "function", "parameters": ENDLESS}]}, r"tools\[0\]\.parameters"),
     (MESSAGES, {"messages": HI, "output_config": {"format": {"schema": {}}}}, "is empty"),

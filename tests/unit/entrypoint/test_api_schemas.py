@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from entrypoint.api import schemas
 from entrypoint.api.refusals import RefusedError
 from entrypoint.api.schemas import check_constraint, check_pattern, check_schema, check_tag
 
@@ -26,6 +27,8 @@ GOOD = [
     {"const": {"$ref": "http://data.example/"}},
     {"properties": {"$ref": {"type": "string"}, "pattern": {"type": "string"}, "enum": {"type": "string"}}},
     {"$defs": {"a/b~c": {"type": "string"}}, "items": {"$ref": "#/$defs/a~1b~0c"}},
+    {"$defs": {"any": True}, "items": {"$ref": "#/$defs/any"}},
+    {"type": "object", "x-example": {"$ref": "#/data"}},
     nested(30),
 ]
 BAD = [
@@ -38,6 +41,7 @@ BAD = [
     ({"anyOf": [{"$ref": "#"}]}, "without end"),
     ({"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}, "without end"),
     ({"$ref": "http://127.0.0.1/x"}, "not in the schema"), ({"items": {"$ref": "#/nope"}}, "not in the schema"),
+    ({"items": {"$ref": "#/$defs/A%20B"}, "$defs": {"A B": {}}}, "not in the schema"),  # the engine reads no escapes
     ({"items": {"$ref": "#/allOf/99999999999999999999"}, "allOf": [{}]}, "not in the schema"),
     ({"pattern": "((a{100}){100}){100}"}, "counts too far"), ({"patternProperties": {"(" * 51: {}}}, "nests"),
     ({"pattern": "x" * 2049}, "2048 characters"), ({"pattern": "a{129}"}, "counts to 129, at most 128"),
@@ -62,6 +66,28 @@ def test_schemas_that_are_refused(schema, why):
 def test_an_empty_schema_is_fine_for_a_tool():
     check_schema({}, "tools[0].function.parameters", empty=True)
     check_schema({"pattern": "^[a-z]{1,256}$"}, "tools[0].function.parameters", empty=True)  # mostly never compiled
+
+
+@pytest.mark.parametrize(
+    "reference", ["#/components/schemas/X", "https://a.example/s#/$defs/A", "#A", "#/$defs/A%20B", "x"]
+)
+def test_a_schema_that_is_only_read_may_refer_to_what_it_wants_but_not_to_itself(reference):
+    schema = {"$id": "https://a.example/s", "properties": {"a": {"$ref": reference}}}
+    check_schema(schema, "x", empty=True, followed=False)
+    with pytest.raises(RefusedError, match="not in the schema"):
+        check_schema(schema, "x", empty=True)
+    with pytest.raises(RefusedError, match="without end"):
+        check_schema({**schema, "items": {"$ref": "#/items"}}, "x", empty=True, followed=False)
+
+
+def test_a_chain_of_references_is_gone_through_once(monkeypatch):
+    asked = []
+    find = schemas._pointed
+    monkeypatch.setattr(schemas, "_pointed", lambda root, reference: asked.append(reference) or find(root, reference))
+    chain = {f"d{i}": {"$ref": f"#/$defs/d{i + 1}"} for i in range(400)}
+    ends = {"d400": {"allOf": [{"$ref": "#/$defs/d401"} for _ in range(400)]}, "d401": {"type": "string"}}
+    check_schema({"$defs": {**chain, **ends}}, "x")
+    assert len(asked) == 400 + 2 * 400  # each in allOf is asked for as a level of its own, and as a part of another
 
 
 @pytest.mark.parametrize(
