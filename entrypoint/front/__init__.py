@@ -26,21 +26,30 @@ __all__ = ["Front", "Tls", "check_port", "command", "find_nginx", "front_of", "o
 def front_of(settings: Settings, state: State, token: str, *, api: bool = True) -> Front:
     """The front that the settings ask for; `api` is False on a node that follows another.
 
-    Raises `config-invalid` for unreadable keys and TLS without files.
+    Raises `config-invalid` for unreadable keys, TLS without files, and a health port that could not be what it is for.
     """
+    keys = read_keys(settings.api_keys_file) if settings.api_keys_file is not None else None
     tls = None
     if settings.ssl_mode is not None:
         key = _named(settings.ssl_key, "NIM_SSL_KEY_PATH", settings.ssl_mode)
         certificate = _named(settings.ssl_certs, "NIM_SSL_CERTS_PATH", settings.ssl_mode)
         mutual = settings.ssl_mode == "MTLS"
         tls = Tls(key, certificate, _named(settings.ssl_ca, "NIM_SSL_CA_CERTS_PATH", "MTLS") if mutual else None)
+    apart = settings.health_port != settings.port
+    if not apart and (tls is not None or keys is not None):
+        raise NimctlError(
+            "config-invalid",
+            f"NIM_HEALTH_PORT={settings.health_port} is the public port",
+            cause="health and metrics are without TLS and keys there, and the public port is not",
+            fix="Set NIM_HEALTH_PORT to another port than NIM_SERVER_PORT, or unset it.",
+        )
     return Front(
         settings.host,
         settings.port,
         token,
-        health_port=settings.health_port if settings.health_port != settings.port else None,
+        health_port=settings.health_port if apart else None,
         tls=tls,
-        keys=read_keys(settings.api_keys_file) if settings.api_keys_file is not None else None,
+        keys=keys,
         cors=Cors(
             settings.cors_origins,
             settings.cors_methods,

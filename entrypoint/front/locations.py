@@ -62,6 +62,7 @@ def location(route: Route, front: Front, state: State) -> str:
 
 def _guards(front: Front) -> Iterable[str]:
     if front.tls is not None and front.tls.authorities is not None:
+        yield "if ($ssl_client_verify ~ ^FAILED) { return 495; }"
         yield "if ($no_certificate) { return 403; }"
     if front.keys is not None:
         yield "if ($refused) { return 401; }"
@@ -113,8 +114,12 @@ return 200 '{_OK % "ready"}';"""
 
 
 def _metrics(state: State) -> str:
-    """Both texts in one body; that of ours comes first and alone when the engine gives none."""
-    return f"""default_type "text/plain; version=0.0.4; charset=utf-8";
+    """Both texts in one body; that of ours comes first and alone when the engine gives none.
+
+    No line of the log tells of that: it is so during each start, however often somebody asks.
+    """
+    return f"""error_log stderr emerg;
+default_type "text/plain; version=0.0.4; charset=utf-8";
 ssi on;
 ssi_types *;
 ssi_silent_errors on;

@@ -71,9 +71,10 @@ def _listen(front: Front, state: State) -> str:
         "ssl_session_tickets off;",
     ]
     if front.tls.authorities is not None:
-        # Optional here and asked for by every route but health, which probes without a certificate look at.
+        # Optional here, whoever signed it, and judged by every route that is not open: probes that look at health have
+        # none, or one of another authority. nginx itself refuses everywhere those that have expired and the like.
         path = quoted(str(front.tls.authorities), "NIM_SSL_CA_CERTS_PATH")
-        lines += [f"ssl_client_certificate {path};", "ssl_verify_client optional;", "ssl_verify_depth 5;"]
+        lines += [f"ssl_client_certificate {path};", "ssl_verify_client optional_no_ca;", "ssl_verify_depth 5;"]
     return "\n".join(lines)
 
 

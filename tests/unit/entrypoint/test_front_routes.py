@@ -1,6 +1,7 @@
 """What is reachable on the public port, how, and what the rest is told."""
 
 import json
+import socket
 
 import pytest
 
@@ -270,6 +271,10 @@ def test_metrics_are_both_texts_and_ours_alone_without_the_engine():
         one.lose_engine()
         gone = one.get("/v1/metrics")
         assert (gone.status, gone.body) == (200, b'nimctl_restarts_total 1\nx{y="<!--# echo -->"} 1\n')
+        with socket.socket(socket.AF_UNIX) as bound:  # as an engine does first of all, long before it listens
+            bound.bind(str(one.state.engine_socket))
+            assert one.get("/v1/metrics").status == 200
+    assert one.log == [""], "a scraper without an engine alarms nobody"
 
 
 def test_requests_are_counted_by_route_and_code():

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -83,6 +84,19 @@ def test_a_mode_without_its_files_is_refused(tmp_path):
     assert front_of(settings(), State(tmp_path), TOKEN).tls is None
 
 
+def test_a_health_port_that_could_not_be_without_tls_and_keys_is_refused(tmp_path):
+    """NIM's own default for it is the public port, which is no contradiction as long as that is open too."""
+    keys = tmp_path / "keys"
+    keys.write_text("first-key-0123456789\n")
+    files = {"NIM_SSL_KEY_PATH": "/k", "NIM_SSL_CERTS_PATH": "/c"}
+    assert front_of(settings(NIM_HEALTH_PORT="8000"), State(tmp_path), TOKEN).health_port is None
+    for guarded in ({"NIM_SSL_MODE": "TLS", **files}, {"NIM_API_KEYS_FILE": str(keys)}):
+        with pytest.raises(NimctlError, match="config-invalid: NIM_HEALTH_PORT=8000 is the public port"):
+            front_of(settings(NIM_HEALTH_PORT="8000", **guarded), State(tmp_path), TOKEN)
+        assert front_of(settings(NIM_HEALTH_PORT="8001", **guarded), State(tmp_path), TOKEN).health_port == 8001
+        assert front_of(settings(**guarded), State(tmp_path), TOKEN).health_port is None
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what is refused
 @needs_nginx
 def test_tls(authority):
@@ -113,6 +127,13 @@ def test_mutual_tls_lets_in_whom_it_knows_and_shows_health_to_all(authority, tmp
         assert one.get("/v1/models").status == one.get("/v1/metrics").status == one.get("/v1/version").status == 403
         assert one.get("/v1/health/ready").status == 200, "probes have no certificate"
         one.context = authority.client(stranger)
+        for path in ("/v1/models", "/v1/metrics", "/v1/version", "/v1/responses/x"):
+            foreign = one.get(path)
+            assert foreign.status == 403 and "is not accepted" in foreign.json["error"]["message"], path
+        assert one.chat().status == 403
+        assert one.get("/v1/health/live").status == one.get("/v1/health/ready").status == 200, "nor one of ours"
+        assert one.get("/nothing").status == 404
+        one.context = authority.client(authority.issue("expired", days=-1))
         assert one.chat().status == 403
         assert one.asked == []
         one.context = authority.client(authority.issue("client"))
@@ -123,6 +144,37 @@ def test_mutual_tls_lets_in_whom_it_knows_and_shows_health_to_all(authority, tmp
         header = {"X-Nimctl-Warmup": TOKEN}
         assert post_tcp(front.client_host, front.port, "/v1/completions", {}, headers=header, timeout=5).status == 200
         assert one.state.public_socket.is_socket()
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@needs_nginx
+def test_a_foreign_certificate_stays_foreign_on_its_connection_and_when_its_session_goes_on(
+    authority, tmp_path, version
+):
+    """Health first, so that a connection and a session are there which were not refused."""
+    key, certificate = authority.issue("server")
+    (tmp_path / "x").mkdir()
+    stranger = Authority(tmp_path / "x", "stranger").issue("client")
+    with lab(tls=Tls(key, certificate, authority.file), context=authority.client()) as one:
+        for shown, expected in ((stranger, 403), (authority.issue("client"), 200)):
+            context = authority.client(shown)
+            context.minimum_version = context.maximum_version = version
+            session = None
+            for goes_on in (False, True):
+                wire = context.wrap_socket(
+                    socket.create_connection(("127.0.0.1", one.front.port), 20),
+                    server_hostname="localhost",
+                    session=session,
+                )
+                connection = http.client.HTTPSConnection("localhost", one.front.port)
+                connection.sock = wire
+                for path, status in (("/v1/health/live", 200), ("/v1/models", expected)):
+                    assert wire.session_reused == goes_on
+                    connection.request("GET", path)
+                    answer = connection.getresponse()
+                    session = wire.session  # TLS 1.3 brings it with the first answer
+                    assert (answer.status, answer.read()[:1]) == (status, b"{")
+                connection.close()
 
 
 @needs_nginx
@@ -213,6 +265,8 @@ def test_a_server_with_everything_becomes_ready_and_renews_its_keys(authority, t
         assert (status("first-key-0123456789"), status("other-key-0123456789")) == (200, 401)
         keys.write_text("other-key-0123456789\n")
         until(lambda: (status("first-key-0123456789"), status("other-key-0123456789")) == (401, 200), 20)
+        keys.write_text("no good\n")
+        until(lambda: "line 1 is not a key" in one.out + one.err, 20)
         told = one.out + one.err + json.dumps(one.asked()) + json.dumps(one.engine())
         assert "key-0123456789" not in told
         assert one.signal(signal.SIGTERM).code() == 143
