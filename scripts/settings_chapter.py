@@ -1,7 +1,7 @@
 """The chapter of the container's variables, from the tables that it reads them by."""
 
 from entrypoint.settings.replaced import REPLACED
-from entrypoint.settings.variables import ACCESS, ACCESS_FAMILIES, GROUPS
+from entrypoint.settings.variables import ACCESS, ACCESS_FAMILIES, GROUPS, OF_THE_OPERATOR
 from nimctl.core.variables import Variable
 
 _HEAD = """# Settings of the container
@@ -21,6 +21,8 @@ def settings_chapter() -> str:
     for group, variables in GROUPS.items():
         lines += ["", f"## {group}", "", "| variable | value | default | engine argument | meaning |"]
         lines += ["|---|---|---|---|---|", *map(_row, variables)]
+    lines += ["", "## Several machines under NVIDIA's operator", "", "| variable | meaning |", "|---|---|"]
+    lines += [f"| `{name}` | {_cell(help_)} |" for name, help_ in OF_THE_OPERATOR.items()]
     lines += ["", "## Access to the weights", "", "| variable | meaning |", "|---|---|"]
     lines += [f"| `{name}` | {_cell(help_)} |" for name, help_ in ACCESS.items()]
     lines += [f"| `{family}*` | {_cell(help_)} |" for family, help_ in ACCESS_FAMILIES.items()]

@@ -3,11 +3,17 @@
 import shlex
 from pathlib import Path
 
+from entrypoint.settings.mediahosts import NOTHING, media_hosts
 from nimctl.core.variables import Reader, count
 
 
 def _words(value: str) -> tuple[str, ...]:
     return tuple(word for word in value.replace(",", " ").split() if word)
+
+
+def _media_hosts(value: str) -> tuple[str, ...]:
+    hosts = media_hosts(_words(value))
+    return (NOTHING,) if hosts is None else tuple(map(str, hosts))
 
 
 def _arguments(value: str) -> tuple[str, ...]:
@@ -56,6 +62,7 @@ def _header(value: str) -> str:
 
 
 WORDS = Reader("words, separated by commas or blanks", _words)
+MEDIA_HOSTS = Reader("hosts, separated by commas or blanks", _media_hosts)
 ARGUMENTS = Reader("arguments, quoted as in a shell", _arguments)
 PATH = Reader("an absolute path", _path)
 HOST = Reader("an IPv4 or IPv6 address", _host)

@@ -5,7 +5,7 @@ https://docs.nvidia.com/nim/large-language-models/2.0.12/reference/environment-v
 
 from collections.abc import Mapping
 
-from entrypoint.settings.readers import ARGUMENTS, HEADER, HOST, HOST_NAME, PATH, PORT, WORDS, seconds
+from entrypoint.settings.readers import ARGUMENTS, HEADER, HOST, HOST_NAME, MEDIA_HOSTS, PATH, PORT, WORDS, seconds
 from nimctl.core.engine_variables import ADAPTERS, BATCHES, DRAFTS, ENGINE_VARIABLES, PROMPTS
 from nimctl.core.stages import DRAIN_SECONDS
 from nimctl.core.variables import NOT_SWITCH, SWITCH, TEXT, Variable, count, one_of
@@ -102,7 +102,8 @@ _FRONT = (
     Variable("NIM_API_KEYS_FILE", "api_keys_file", PATH, None, "A file of keys; a client needs one."),
     Variable("NIM_MAX_BODY_MIB", "max_body_mib", count(1, 65536), "64", "Most MiB of a request's body."),
     Variable(
-        "NIM_ALLOWED_MEDIA_DOMAINS", "allowed_media_domains", WORDS, "", "Hosts of image URLs; empty: any public one."
+        "NIM_ALLOWED_MEDIA_DOMAINS", "allowed_media_domains", MEDIA_HOSTS, "",
+        "Hosts of image URLs, such as `a.example, *.b.example`; empty: any public one; `none`: no URL.",
     ),
     Variable("NIM_SAGEMAKER_MODE", "sagemaker", SWITCH, "0", "The two routes that SageMaker calls."),
 )  # fmt: skip
@@ -170,7 +171,14 @@ GROUPS: Mapping[str, tuple[Variable, ...]] = {
     "Several machines": _NODES,
 }
 VARIABLES: tuple[Variable, ...] = (*_SERVED, *_ADAPTERS, *_PLACES, *_FRONT, *_TOLD, *_CARE, *_NODES)
-NAMES = frozenset(name for v in (*VARIABLES, *ENGINE_VARIABLES) for name in (v.name, *v.aliases))
+
+# What NVIDIA's operator says besides where several machines may serve: `entrypoint.engine.nodes` holds it against the
+# settings.
+OF_THE_OPERATOR: Mapping[str, str] = {
+    "NIM_MULTI_NODE": "1: a start without the number of machines is refused; 0: alone, unless that number is set.",
+    "NIM_LEADER_ROLE": "1 for rank 0 and 0 for every other one; a start with another rank, or none, is refused.",
+}
+NAMES = frozenset(OF_THE_OPERATOR).union(name for v in (*VARIABLES, *ENGINE_VARIABLES) for name in (v.name, *v.aliases))
 
 # Keys and ways to the sources of weights. `nimctl.core.fetch.from_environment` reads them when the weights are fetched,
 # key files included, and nothing else ever does: of these, only whether they are set is told.

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from entrypoint.settings import ACCESS, ACCESS_FAMILIES, VARIABLES, explain, image_limit, read
+from entrypoint.settings.inside import request_limits
 from nimctl.core.errors import NimctlError
 from nimctl.core.recipes import DEFAULT_MODEL
 
@@ -42,12 +43,29 @@ def test_an_empty_variable_is_not_set():
         ("NIMCTL_STATE_DIR", "relative"),
         ("NIMCTL_STATE_DIR", '/tmp/a";evil'),
         ("NIM_PASSTHROUGH_ARGS", "--a 'open"),
+        ("NIM_ALLOWED_MEDIA_DOMAINS", "https://assets.example/x"),
+        ("NIM_ALLOWED_MEDIA_DOMAINS", "a.example, none"),
     ],
 )
 def test_values_that_do_not_fit_name_their_variable(name, value):
     error = refused({"NIM_RECIPE": "demo", name: value})
     assert error.id == "config-invalid"
     assert f"{name}={value}" in error.message
+
+
+@pytest.mark.parametrize(
+    ("value", "hosts"),
+    [
+        ("", ()),
+        ("None", ("none",)),
+        ("A.example,*.bücher.example:8", ("a.example", "*.xn--bcher-kva.example:8")),
+    ],
+)
+def test_media_hosts_are_kept_as_they_are_compared_also_inside_the_engine(value, hosts):
+    settings = read({"NIM_RECIPE": "demo", "NIM_ALLOWED_MEDIA_DOMAINS": value})
+    assert settings.allowed_media_domains == hosts
+    passed = {"NIM_ALLOWED_MEDIA_DOMAINS": " ".join(settings.allowed_media_domains)}
+    assert request_limits(passed).allowed_media_domains == hosts
 
 
 def test_something_must_be_served():

@@ -88,6 +88,12 @@ def test_what_takes_the_place_of_a_name_exists():
         assert set(named) <= engine_options()
 
 
+def test_what_is_said_to_do_nothing_is_read_nowhere():
+    sources = [path for path in (ROOT / "entrypoint").rglob("*.py") if path.name != "replaced.py"]
+    text = "".join(path.read_text(encoding="utf-8") for path in sources)
+    assert [name for name in REPLACED if f'"{name}"' in text] == []
+
+
 def test_the_engines_own_variables_are_known_without_importing_it():
     assert {"VLLM_LOGGING_LEVEL", "VLLM_CACHE_ROOT"} <= set(engine_names())
     told = read({"NIM_RECIPE": "demo", "VLLM_LOGGING_LEVEL": "INFO", "VLLM_LOGING_LEVEL": "INFO"}).unknown
