@@ -13,7 +13,7 @@ from typing import Any
 from entrypoint.engine import adapters, invocation
 from entrypoint.engine.model import decide_layout, peeked, with_draft
 from entrypoint.engine.nodes import placed, role_of
-from entrypoint.front import documents
+from entrypoint.front import documents, front_of, render, tls
 from entrypoint.observability.journal import Journal
 from entrypoint.settings import Settings, explain
 from entrypoint.stages.hardware import hardware_of
@@ -26,7 +26,8 @@ from nimctl.core.fetch import from_environment
 
 def dry_run(settings: Settings, environ: Mapping[str, str], journal: Journal) -> None:
     """Print the document and its words. Raises what a start would raise before it fetches anything."""
-    role = role_of(settings, environ)
+    role, state = role_of(settings, environ), State(settings.state_dir)
+    check_front(settings, state, api=role.leads)
     hardware, asked = hardware_of(settings, role), invocation.request(settings)
     model = model_for(settings, hardware, asked)
     access = from_environment(environ)
@@ -41,7 +42,7 @@ def dry_run(settings: Settings, environ: Mapping[str, str], journal: Journal) ->
         hardware.device,
         layout,
         snapshot=model.weights,
-        state=State(settings.state_dir),
+        state=state,
         draft=draft.source if draft else None,
         adapters=adapters.options_for(settings.peft_source),
     )
@@ -60,6 +61,14 @@ def dry_run(settings: Settings, environ: Mapping[str, str], journal: Journal) ->
     journal.line(json.dumps(document, indent=2))
     sys.stderr.write(journal.clean(in_words(f"{served.id} ({served.name})", command.options, command.argv)) + "\n")
     sys.stderr.flush()
+
+
+def check_front(settings: Settings, state: State, *, api: bool) -> None:
+    """Read all that the front of a start would, and write nothing. Raises `config-invalid` as that start does."""
+    front = front_of(settings, state, "", api=api)
+    if front.tls is not None:
+        tls.check(front.tls)
+    render(front, state, cpus=1, log_level=settings.log_level)
 
 
 def _name(one: Resolved) -> str:

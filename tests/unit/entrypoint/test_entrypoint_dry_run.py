@@ -2,7 +2,13 @@
 
 import json
 
+import pytest
+
 from entrypoint.__main__ import bug
+from entrypoint.actions.dry_run import dry_run
+from entrypoint.observability.journal import Journal
+from entrypoint.settings import read
+from nimctl.core.errors import NimctlError
 from tests.unit.entrypoint.service import service
 
 
@@ -48,6 +54,32 @@ def test_what_would_fail_fails():
         one.start()
         assert one.code() == 3
         assert "error[gpu-missing]" in one.err
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"NIM_SSL_MODE": "TLS"}, "NIM_SSL_MODE=TLS needs NIM_SSL_KEY_PATH"),
+        (
+            {"NIM_SSL_MODE": "TLS", "NIM_SSL_KEY_PATH": "/no/key", "NIM_SSL_CERTS_PATH": "/no/certificate"},
+            "NIM_SSL_KEY_PATH=/no/key cannot be used",
+        ),
+        ({"NIM_API_KEYS_FILE": "/no/keys"}, "NIM_API_KEYS_FILE=/no/keys cannot be used"),
+        ({"NIM_API_KEYS_FILE": "{keys}", "NIM_HEALTH_PORT": "8000"}, "NIM_HEALTH_PORT=8000 is the public port"),
+        ({"NIM_CORS_ALLOW_ORIGINS": "https://a.example/"}, "NIM_CORS_ALLOW_ORIGINS cannot be used"),
+        ({"NIM_CORS_ALLOW_HEADERS": "A B"}, "NIM_CORS_ALLOW_HEADERS cannot be used"),
+    ],
+    ids=lambda value: next(reversed(value)) if isinstance(value, dict) else "",
+)
+def test_what_the_front_of_a_start_would_refuse_is_refused(tmp_path, wrong, told):
+    keys, state = tmp_path / "keys", tmp_path / "state"
+    keys.write_text("first-key-0123456789\n", encoding="utf-8")
+    environ = {"NIM_RECIPE": "demo", "NIMCTL_STATE_DIR": str(state)}
+    environ |= {name: value.replace("{keys}", str(keys)) for name, value in wrong.items()}
+    with pytest.raises(NimctlError) as caught:
+        dry_run(read(environ), environ, Journal())
+    assert (caught.value.id, caught.value.message) == ("config-invalid", told)
+    assert not state.exists()
 
 
 def test_what_nobody_foresaw_is_called_a_bug():
