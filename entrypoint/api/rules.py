@@ -62,7 +62,7 @@ def _is_compiled(document: Document, tool: Any) -> bool:
     if (choice.get("type") if _is_map(choice) else choice) not in (None, "auto", "none"):
         return True
     function = tool.get("function", tool) if _is_map(tool) else None
-    return _is_map(function) and function.get("strict") is True
+    return _is_map(function) and sizes.as_flag(function.get("strict")) is True
 
 
 def _is_map(value: Any) -> TypeGuard[dict[str, Any]]:

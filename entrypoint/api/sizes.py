@@ -1,6 +1,8 @@
 """Numbers and lists that say how much work a request is: what is absurd, and what would be silently ignored.
 
-The engine's own bounds on `max_tokens`, `logprobs`, token ids and penalties are good and are left to it.
+The engine's own bounds on `max_tokens`, `logprobs`, token ids and penalties are good and are left to it. It takes
+`"16"` for 16 and `"yes"` for true, so values are judged as it reads them
+(https://docs.pydantic.dev/latest/concepts/conversion_table/).
 """
 
 from collections.abc import Mapping
@@ -27,6 +29,10 @@ _LENGTHS = {
     "media_io_kwargs": 1024,
 }
 _TOKENS = ("allowed_token_ids", "stop_token_ids", "logprob_token_ids", "tokens")
+_FLAGS = {
+    **dict.fromkeys(("1", "true", "t", "yes", "y", "on"), True),
+    **dict.fromkeys(("0", "false", "f", "no", "n", "off"), False),
+}
 # The engine looks for every size of pattern after every token.
 _PATTERNS = {"max_pattern_size": 1024, "min_pattern_size": 1024, "min_count": 1_000_000}
 
@@ -60,10 +66,10 @@ def check_ignored(document: Mapping[str, Any], path: str) -> None:
     for name, instead in IGNORED.get(path, {}).items():
         if document.get(name) not in (None, [], {}):
             raise RefusedError(f"{name} is not supported here and would be ignored: use {instead}", name)
-    best_of = document.get("best_of")
-    if best_of is not None and best_of != document.get("n", 1):
+    answers = 1 if document.get("n") is None else as_number(document["n"])
+    if document.get("best_of") is not None and as_number(document["best_of"]) != answers:
         raise RefusedError("best_of is not supported and would be ignored: leave it out, or set n alone", "best_of")
-    if document.get("include_reasoning") is False and document.get("stream") is True:
+    if as_flag(document.get("include_reasoning")) is False and as_flag(document.get("stream")):
         raise RefusedError(
             "include_reasoning=false is not supported for streaming responses: leave one of include_reasoning and "
             "stream out",
@@ -80,18 +86,18 @@ def check_sizes(document: Mapping[str, Any]) -> None:
     _check_lists(document)
     _check_texts(document)
     _check_patterns(document.get("repetition_detection"))
-    penalty = document.get("length_penalty")
-    if isinstance(penalty, (int, float)) and not -10 <= penalty <= 10:
+    penalty = as_number(document.get("length_penalty"))
+    if penalty is not None and not -10 <= penalty <= 10:
         raise RefusedError("length_penalty must be between -10 and 10", "length_penalty")
 
 
 def _check_answers(document: Mapping[str, Any]) -> None:
-    n = document.get("n")
-    if isinstance(n, (int, float)) and n > ANSWERS:
-        raise RefusedError(f"n is {n}, at most {ANSWERS} answers can be asked for at once", "n")
+    n = as_number(document.get("n"))
+    if n is not None and n > ANSWERS:
+        raise RefusedError(f"n is {n:g}, at most {ANSWERS} answers can be asked for at once", "n")
     prompts = document.get("prompt")
     if isinstance(prompts, list) and prompts and not isinstance(prompts[0], int):
-        answers = n if isinstance(n, int) and n > 0 else 1
+        answers = int(n) if n is not None and n > 0 else 1
         if len(prompts) * answers > PROMPTS:
             raise RefusedError(
                 f"The request asks for {len(prompts)} prompts with {answers} answers each, at most {PROMPTS} answers "
@@ -123,6 +129,23 @@ def _check_texts(document: Mapping[str, Any]) -> None:
             raise RefusedError(f"{name} has more than {NAME_CHARACTERS} characters", name)
 
 
+def as_number(value: Any) -> float | None:
+    """The number that the engine reads, also from a text; None where it reads none."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return None
+    return value if isinstance(value, (int, float)) else None
+
+
+def as_flag(value: Any) -> bool | None:
+    """What the engine takes for true or false; None for all else."""
+    if isinstance(value, str):
+        return _FLAGS.get(value.lower())
+    return bool(value) if isinstance(value, (int, float)) and value in (0, 1) else None
+
+
 def are_tokens(values: list[Any]) -> bool:
     """Whether all are whole numbers from 0. The engine would report each that is not, a million one by one."""
     return not values or (set(map(type, values)) == {int} and min(values) >= 0)
@@ -130,6 +153,6 @@ def are_tokens(values: list[Any]) -> bool:
 
 def _check_patterns(detection: Any) -> None:
     for name, most in _PATTERNS.items():
-        value = detection.get(name) if isinstance(detection, dict) else None
-        if isinstance(value, (int, float)) and value > most:
+        value = as_number(detection.get(name)) if isinstance(detection, dict) else None
+        if value is not None and value > most:
             raise RefusedError(f"repetition_detection.{name} is more than {most}", "repetition_detection")

@@ -47,6 +47,8 @@ GOOD = {
         {"messages": HI, "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}}},
         {"messages": HI, "structured_outputs": {"choice": ["yes", "no"]}, "logit_bias": {"5": -100}},
         {"messages": HI, "chat_template_kwargs": {"thinking": False}, "include_reasoning": False, "best_of": 1},
+        {"messages": HI, "n": None, "best_of": 1},
+        {"messages": HI, "n": "2", "best_of": 2, "stream": "true", "include_reasoning": 1, "length_penalty": "1.5"},
         {"messages": [{"role": "user", "content": "\U0001f600 "}, {"role": "assistant", "content": ""}]},
     ],
     COMPLETIONS: [
@@ -238,6 +240,16 @@ BAD = [
     (MESSAGES, says({"type": "document", "source": {}}), "'document', which is not supported"),
     # absurd
     (CHAT, {"messages": HI, "n": 129}, "at most 128"), (COMPLETIONS, {"prompt": ["a"] * 20, "n": 100}, "at most 1024"),
+    # what the engine reads as a number or as true
+    (CHAT, {"messages": HI, "n": "16000"}, "n is 16000"), (CHAT, {"messages": HI, "n": "1_000.0"}, "n is 1000"),
+    (COMPLETIONS, {"prompt": ["a"] * 20, "n": "100"}, "at most 1024"), (CHAT, {"messages": HI, "n": "inf"}, "n is inf"),
+    (COMPLETIONS, {"prompt": ["a"] * 20, "n": 100.0}, "20 prompts with 100 answers"),
+    (CHAT, {"messages": HI, "repetition_detection": {"max_pattern_size": "5000000"}}, "max_pattern_size"),
+    (CHAT, {"messages": HI, "length_penalty": "1e300"}, "length_penalty"),
+    (CHAT, {"messages": HI, "stream": 1, "include_reasoning": 0}, "include_reasoning"),
+    (CHAT, {"messages": HI, "stream": "Yes", "include_reasoning": "off"}, "include_reasoning"),
+    (CHAT, {"messages": HI, "best_of": "3"}, "best_of"), (CHAT, {"messages": HI, "n": 2, "best_of": 1}, "best_of"),
+    (CHAT, {"messages": HI, "tools": [{"function": {**ELSEWHERE["function"], "strict": "true"}}]}, "not in the schema"),
     (CHAT, {"messages": HI, "stop": ["x" * 1025]}, "1024 characters"),
     (CHAT, {"messages": HI, "logit_bias": {str(i): 1 for i in range(5000)}}, "4096"),
     (CHAT, {"messages": HI, "request_id": "x" * 513}, "512 characters"),
