@@ -8,11 +8,16 @@ import os
 import subprocess
 from contextlib import suppress
 
-# Each line is the process id (and group) of a child. The lines end with us: then every group gets a second to end.
+# Each line is the process id (and group) of a child, with a minus before it once that group has ended: its number may
+# be anybody's then. The lines end with us: then every group gets a second to end.
 _SCRIPT = """
 trap '' INT TERM HUP
 pids=
-while read -r pid; do pids="$pids $pid"; done
+while read -r line; do
+    left=
+    for pid in $pids; do [ "-$pid" = "$line" ] || left="$left $pid"; done
+    case $line in -*) pids=$left ;; *) pids="$left $line" ;; esac
+done
 for pid in $pids; do kill -s TERM -- "-$pid" 2>/dev/null; done
 [ -z "$pids" ] || sleep 1
 for pid in $pids; do kill -s KILL -- "-$pid" 2>/dev/null; done
@@ -27,6 +32,7 @@ class Guardian:
 
     def __init__(self) -> None:
         self._pipe: int | None = None
+        self._groups: set[int] = set()
         self.pid: int | None = None
         if os.getpid() == 1:
             return
@@ -49,7 +55,23 @@ class Guardian:
             os.close(read)
 
     def guard(self, group: int) -> None:
-        """Have this process group killed when we are."""
+        """Have this process group killed when we are, and those that have ended until now no more."""
+        ended = {known for known in self._groups if not _is_there(known)}
+        self._groups = self._groups - ended | {group}
+        self._tell(*(-gone for gone in ended), group)
+
+    def _tell(self, *numbers: int) -> None:
         if self._pipe is not None:
             with suppress(OSError):
-                os.write(self._pipe, b"%d\n" % group)
+                os.write(self._pipe, b"".join(b"%d\n" % number for number in numbers))
+
+
+def _is_there(group: int) -> bool:
+    """Whether a process of that group lives, or waits to be reaped."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

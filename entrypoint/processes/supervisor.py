@@ -109,6 +109,8 @@ class Supervisor:
                 function()
             except BaseException as caught:
                 error = caught
+            with self._lock:
+                self._on_close.clear()  # what it began is over with it
             self.post(Finished(error, number))
 
         self._start = threading.Thread(target=body, name="start", daemon=True)
@@ -170,7 +172,7 @@ class Supervisor:
             tell()
 
     def on_close(self, tell: Callable[[], None]) -> None:
-        """Have `tell` called when we are stopping; at once where we are already."""
+        """Have `tell` called when we are stopping before this start has ended; at once where we are already."""
         with self._lock:
             if not self._closed:
                 self._on_close.append(tell)
@@ -267,7 +269,7 @@ class Supervisor:
                     return
                 if pid == 0:
                     return
-                child = self._children.get(pid)
-                if child is not None and child.exit is None:
+                child = self._children.pop(pid, None)
+                if child is not None:
                     child.ended(status)
                     self._events.append(Died(child))
