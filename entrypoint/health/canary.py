@@ -22,6 +22,7 @@ from entrypoint.unixhttp import Abort, Answer, UnreachableError, get_unix, post_
 from nimctl.core.errors import NimctlError
 
 Ask = Callable[[Abort], Answer]
+Look = Callable[[float], str | None]  # takes the seconds that it may wait
 
 # How soon a first bad sign is looked at again: it is not left standing for a whole interval.
 _AGAIN_SECONDS = 5.0
@@ -30,6 +31,10 @@ _SECOND_PATIENCE = 0.25
 # The front gives up after an hour of silence.
 _LONGEST_ANSWER = 4000.0
 _METRICS_SECONDS = 5.0
+_PAUSE = 1.0
+# The part of the patience that one look takes at most, and the pause before it: an engine that answers nothing at all
+# is found as soon as one whose counters stand still.
+_LOOK_SHARE = 0.25
 # A look that comes later than this was not late because of the engine: we were stopped ourselves (`docker pause`).
 _LONGEST_GAP = 2 * _METRICS_SECONDS
 # The share of one core that a computing engine uses. Measured on the demo: 0.8 in a long prompt on a busy machine,
@@ -84,7 +89,7 @@ class Canary:
     def __init__(
         self,
         ask: Ask,
-        counters: Callable[[], str | None],
+        counters: Look,
         baseline: Baseline,
         *,
         interval: float,
@@ -157,9 +162,12 @@ class Canary:
                 over.set()
 
         threading.Thread(target=wait, name="canary-request", daemon=True).start()
+        share = patience * _LOOK_SHARE
         still = Stillness(patience)
-        while not over.wait(min(1.0, patience / 4)):
-            if still.see(self._clock(), self._counters(), self._work() if self._work else None):
+        still.see(self._clock(), None, self._work() if self._work else None)
+        while not over.wait(min(_PAUSE, share)):
+            counters = self._counters(min(_METRICS_SECONDS, share))
+            if still.see(self._clock(), counters, self._work() if self._work else None):
                 abort()
                 return hangs(patience, "a second small request" if again else "a small request")
             if self._stopped.is_set():
@@ -196,12 +204,12 @@ def through(front: Front, baseline: Baseline) -> Ask:
     return ask
 
 
-def counters_at(engine_socket: Path) -> Callable[[], str | None]:
+def counters_at(engine_socket: Path) -> Look:
     """The engine's counters as text: equal texts, no step in between. Empty where it has none (--disable-log-stats)."""
 
-    def look() -> str | None:
+    def look(timeout: float) -> str | None:
         try:
-            answer = get_unix(engine_socket, "/metrics", timeout=_METRICS_SECONDS)
+            answer = get_unix(engine_socket, "/metrics", timeout=timeout)
         except UnreachableError:
             return None
         return b"\n".join(_COUNTERS.findall(answer.body)).decode(errors="replace") if answer.status == 200 else ""

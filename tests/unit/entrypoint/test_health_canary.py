@@ -37,7 +37,7 @@ def canaries():
 class Flight:
     """A canary in the air: what the engine answers, what its counters show, and what was said about it."""
 
-    def __init__(self, answers=(), *, counters=lambda: "same", work=None, timeout=0.02, step=1.0):
+    def __init__(self, answers=(), *, counters=lambda _: "same", work=None, timeout=0.02, step=1.0):
         self.asked, self.sick, self.doubts = [], [], []
         self.silent = threading.Event()
         self._answers = list(answers)
@@ -98,7 +98,7 @@ def test_an_answer_that_tells_nothing_excuses_nobody():
 def test_a_bad_answer_does_not_shorten_the_patience():
     """Only after a silence is the next one enough when it is shorter."""
     looks = []
-    with Flight([NAN, None], counters=lambda: looks.append(0) or "same", timeout=0.1, step=0.005) as flight:
+    with Flight([NAN, None], counters=lambda _: looks.append(0) or "same", timeout=0.1, step=0.005) as flight:
         until(lambda: len(looks) > 10)
         assert flight.sick == []
 
@@ -114,7 +114,7 @@ def test_silence_over_still_counters_is_a_hang():
 def test_silence_under_load_is_no_hang(kind):
     """A queue, an engine without counters, one step that computes for minutes."""
     ticks = iter(range(10**9))
-    counters = {"steps": lambda: str(next(ticks)), "no counters": lambda: "", "work": lambda: "same"}[kind]
+    counters = {"steps": lambda _: str(next(ticks)), "no counters": lambda _: "", "work": lambda _: "same"}[kind]
     looks = []
     work = (lambda: looks.append(0) or float(len(looks))) if kind == "work" else (lambda: looks.append(0) or 0.0)
     with Flight([None], counters=counters, work=work) as flight:
@@ -122,9 +122,36 @@ def test_silence_under_load_is_no_hang(kind):
         assert (flight.sick, flight.doubts, len(flight.asked)) == ([], [], 1)
 
 
+@pytest.mark.parametrize("timeout", [0.02, 3.0, 120.0])
+def test_a_hang_is_found_in_time_where_every_look_at_the_counters_waits_as_long_as_it_may(monkeypatch, timeout):
+    """An engine that is stopped with its API server: the clock only moves with our own waiting."""
+    clock, rounds = Clock(0.0), [0.0]
+
+    class Over(threading.Event):
+        def wait(self, seconds=None):
+            if seconds is None:  # for a thread to begin
+                return super().wait()
+            clock.now += seconds
+            return False
+
+    def counters(seconds):
+        clock.now += seconds
+
+    flight = Flight([None, None], counters=counters, timeout=timeout)
+    flight.canary._clock = clock
+    monkeypatch.setattr(threading, "Event", Over)
+    before = None
+    for _ in range(2):
+        before = flight.canary._round(before)
+        rounds.append(clock.now)
+        assert before.id == "engine-hangs"
+    flight.silent.set()
+    assert rounds == pytest.approx([0.0, timeout, 1.25 * timeout])
+
+
 def test_off_with_an_interval_of_0():
     sick = []
-    Canary(lambda _: NAN, lambda: None, SOUND, interval=0, timeout=1, on_sick=sick.append).start()
+    Canary(lambda _: NAN, lambda _: None, SOUND, interval=0, timeout=1, on_sick=sick.append).start()
     assert not canaries()
 
 
@@ -196,4 +223,4 @@ def test_an_engine_that_does_not_even_tell_its_counters_stands_still():
 
 
 def test_counters_of_an_engine_that_is_gone(tmp_path):
-    assert counters_at(tmp_path / "none.sock")() is None
+    assert counters_at(tmp_path / "none.sock")(5.0) is None
