@@ -146,15 +146,23 @@ def count(folder: Path) -> int:
     return total
 
 
+_waiting: dict[Path, threading.Timer] = {}  # of this process, whose end is theirs
+
+
 def note_size(folder: Path, *, delay: float) -> threading.Thread:
-    """Count `folder` after `delay` seconds, with the least claim to the processor, and note it for `prune`."""
+    """Count `folder` after `delay` seconds, with the least claim to the processor, and note it for `prune`.
+
+    Whoever was still to count it does not any more. It ends with this process.
+    """
 
     def work() -> None:
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)  # of this thread alone, on Linux
             (folder / _SIZE).write_text(str(count(folder)), encoding="ascii")
 
-    timer = threading.Timer(delay, work)
+    if before := _waiting.pop(folder, None):
+        before.cancel()
+    timer = _waiting[folder] = threading.Timer(delay, work)
     timer.daemon = True
     timer.start()
     return timer

@@ -113,9 +113,10 @@ def test_a_killed_server_lets_go(tmp_path):
 def test_somebody_who_looks_in_that_instant_does_not_leave_a_server_unheld(tmp_path, monkeypatch):
     mine = cache(tmp_path, "mine", 10, 1)
     looker = (mine / ".in-use").open("r+")
-    fcntl.flock(looker, fcntl.LOCK_EX)
-    monkeypatch.setattr(held.time, "sleep", lambda _: looker.close())
-    server = hold(mine)
+    with looker:
+        fcntl.flock(looker, fcntl.LOCK_EX)
+        monkeypatch.setattr(held.time, "sleep", lambda _: looker.close())
+        server = hold(mine)
     assert is_held(mine) and server.alone
     server.release()
 
@@ -135,6 +136,14 @@ def test_sizes_are_noted_and_believed(tmp_path):
     assert MIB <= compiled.size_of(mine) < 2 * MIB, "no walk at the next start"
     (mine / ".bytes").write_text("nonsense")
     assert compiled.size_of(mine) < MIB
+
+
+def test_one_at_a_time_waits_to_count(tmp_path):
+    first, second = (compiled.note_size(tmp_path, delay=300) for _ in range(2))
+    first.join(30)
+    assert not first.is_alive() and second.is_alive() and second.daemon
+    second.cancel()
+    second.join(30)
 
 
 def test_a_folder_that_was_pruned_meanwhile_is_made_again(tmp_path):
