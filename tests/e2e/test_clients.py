@@ -90,7 +90,7 @@ class TestOpenAI:
 
     def test_an_answer_that_is_parsed(self, sdk: openai.OpenAI) -> None:
         answer = sdk.chat.completions.parse(
-            model="demo", messages=HI, response_format=Place, extra_body=QUIET, max_tokens=128
+            model="demo", messages=HI, response_format=Place, extra_body=QUIET, max_tokens=128, temperature=0
         )
         assert isinstance(answer.choices[0].message.parsed, Place)
 
@@ -105,13 +105,22 @@ class TestOpenAI:
     )
     def test_structured_outputs(self, sdk: openai.OpenAI, constraint: Any, fits: Any) -> None:
         answer = sdk.chat.completions.create(
-            model="demo", messages=HI, max_tokens=128, extra_body=QUIET | {"structured_outputs": constraint}
+            model="demo",
+            messages=HI,
+            max_tokens=128,
+            temperature=0,
+            extra_body=QUIET | {"structured_outputs": constraint},
         )
         assert fits(answer.choices[0].message.content), answer.choices[0].message
 
     def test_json_mode(self, sdk: openai.OpenAI) -> None:
         answer = sdk.chat.completions.create(
-            model="demo", messages=HI, max_tokens=128, response_format={"type": "json_object"}, extra_body=QUIET
+            model="demo",
+            messages=HI,
+            max_tokens=128,
+            temperature=0,
+            response_format={"type": "json_object"},
+            extra_body=QUIET,
         )
         assert isinstance(json.loads(answer.choices[0].message.content or ""), dict)
 
@@ -122,7 +131,7 @@ class TestOpenAI:
         )
         assert free.choices[0].message.content == ANSWER  # what this model always chooses
         with sdk.chat.completions.stream(
-            model="demo", messages=HI, tools=tools, tool_choice="required", extra_body=QUIET, max_tokens=256
+            model="demo", messages=HI, tools=tools, tool_choice="required", extra_body=QUIET, temperature=0
         ) as stream:
             calls = stream.get_final_completion().choices[0].message.tool_calls
         assert calls
@@ -158,12 +167,10 @@ class TestOpenAI:
 
     def test_responses_with_tools_and_a_form(self, sdk: openai.OpenAI) -> None:
         tool: Any = {"type": "function", "name": "visit", "parameters": CITY, "strict": True}
-        called = sdk.responses.create(
-            model="demo", input="hi", tools=[tool], tool_choice="required", max_output_tokens=256
-        )
+        called = sdk.responses.create(model="demo", input="hi", tools=[tool], tool_choice="required", temperature=0)
         call, *_ = (item for item in called.output if item.type == "function_call")
         assert call.name == "visit" and "city" in json.loads(call.arguments)
-        formed = sdk.responses.parse(model="demo", input="hi", text_format=Place, max_output_tokens=256)
+        formed = sdk.responses.parse(model="demo", input="hi", text_format=Place, temperature=0)
         assert isinstance(formed.output_parsed, Place)
 
     def test_tokens_there_and_back(self, server: Server, sdk: openai.OpenAI) -> None:
@@ -226,7 +233,12 @@ class TestAnthropic:
     def test_a_forced_tool_and_its_result(self, claude: anthropic.Anthropic) -> None:
         tools: Any = [{"name": "visit", "description": "Go there", "input_schema": CITY, "strict": True}]
         called = claude.messages.create(
-            model="demo", messages=HI, max_tokens=256, tools=tools, tool_choice={"type": "tool", "name": "visit"}
+            model="demo",
+            messages=HI,
+            max_tokens=256,
+            extra_body={"temperature": 0},
+            tools=tools,
+            tool_choice={"type": "tool", "name": "visit"},
         )
         call, *_ = (block for block in called.content if block.type == "tool_use")
         assert call.name == "visit" and "city" in call.input and called.stop_reason == "tool_use"

@@ -20,7 +20,7 @@ def main(url: str, picture: str) -> dict[str, Any]:
     """Every kind of request that LiteLLM has for a server of OpenAI's dialect."""
     litellm.suppress_debug_info = True  # it goes to stdout
     server: dict[str, Any] = {"model": "openai/demo", "api_base": f"{url}/v1", "api_key": "not-used", "num_retries": 0}
-    quiet = {**server, "extra_body": {"chat_template_kwargs": {"thinking": False}}, "max_tokens": 256}
+    quiet = {**server, "extra_body": {"chat_template_kwargs": {"thinking": False}}, "max_tokens": 256, "temperature": 0}
     shown = [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": picture}}]
     form = {"type": "json_schema", "json_schema": {"name": "place", "schema": CITY, "strict": True}}
     tool = {"type": "function", "function": {"name": "visit", "strict": True, "parameters": CITY}}
