@@ -14,6 +14,7 @@ from entrypoint.engine import adapters, invocation
 from entrypoint.engine.model import decide_layout, peeked, with_draft
 from entrypoint.engine.nodes import placed, role_of
 from entrypoint.front import documents, front_of, render, tls
+from entrypoint.observability import otel
 from entrypoint.observability.journal import Journal
 from entrypoint.settings import Settings, explain
 from entrypoint.stages.hardware import hardware_of
@@ -28,6 +29,7 @@ def dry_run(settings: Settings, environ: Mapping[str, str], journal: Journal) ->
     """Print the document and its words. Raises what a start would raise before it fetches anything."""
     role, state = role_of(settings, environ), State(settings.state_dir)
     check_front(settings, state, api=role.leads)
+    otel.variables(settings, environ)
     hardware, asked = hardware_of(settings, role), invocation.request(settings)
     model = model_for(settings, hardware, asked)
     access = from_environment(environ)

@@ -68,10 +68,11 @@ def test_what_would_fail_fails():
         ({"NIM_API_KEYS_FILE": "{keys}", "NIM_HEALTH_PORT": "8000"}, "NIM_HEALTH_PORT=8000 is the public port"),
         ({"NIM_CORS_ALLOW_ORIGINS": "https://a.example/"}, "NIM_CORS_ALLOW_ORIGINS cannot be used"),
         ({"NIM_CORS_ALLOW_HEADERS": "A B"}, "NIM_CORS_ALLOW_HEADERS cannot be used"),
+        ({"NIM_ENABLE_OTEL": "1"}, "NIM_ENABLE_OTEL=1 needs an address"),
     ],
     ids=lambda value: next(reversed(value)) if isinstance(value, dict) else "",
 )
-def test_what_the_front_of_a_start_would_refuse_is_refused(tmp_path, wrong, told):
+def test_what_the_first_stages_of_a_start_would_refuse_is_refused(tmp_path, wrong, told):
     keys, state = tmp_path / "keys", tmp_path / "state"
     keys.write_text("first-key-0123456789\n", encoding="utf-8")
     environ = {"NIM_RECIPE": "demo", "NIMCTL_STATE_DIR": str(state)}
