@@ -12,6 +12,7 @@ what is imported at the top of this file is all that is loaded until nginx runs.
 import os
 import sys
 import time
+from contextlib import suppress
 from typing import NoReturn
 
 from entrypoint.actions import table, usage
@@ -26,11 +27,10 @@ from nimctl.core.errors import NimctlError
 from nimctl.core.stages import PROGRESS_SCHEMA
 
 
-def main() -> int:
+def main(journal: Journal) -> int:
     """Read the settings, then serve or explain. The exit code."""
     began = time.monotonic()
     os.umask(0o002)  # the cache is shared with other users through its group
-    journal = Journal()
     report: Report | None = None
     try:
         if action := table.asked(sys.argv[1:]):
@@ -76,15 +76,22 @@ def main() -> int:
         schema = {"schema": PROGRESS_SCHEMA} if action and action.speaks_json else {}  # as its other lines have it
         tell(error, journal, schema)
         return error.exit_code
-    finally:
-        journal.close()
 
 
 def run() -> NoReturn:
-    """Leave at once with `main`'s code: a thread that hangs on a dead network mount must not keep us alive."""
-    code = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    """Leave at once with `main`'s code.
+
+    Neither a thread that hangs on a dead network mount nor one that writes to a pipe which nobody reads keeps us alive.
+    """
+    journal = Journal()
+    try:
+        code = main(journal)
+    finally:
+        written = journal.close()
+    if written:
+        with suppress(OSError):  # nobody is there to read it
+            sys.stdout.flush()
+            sys.stderr.flush()
     os._exit(code)
 
 

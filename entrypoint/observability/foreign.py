@@ -14,26 +14,27 @@ from typing import Any
 
 from nimctl.core.logshape import Record
 
+# Numbers are bounded in all of these: Python refuses to read one of thousands of digits, and any text may come here.
 _LEVELS = "DEBUG|INFO|WARNING|ERROR|CRITICAL"
 _VLLM = re.compile(
-    rf"(?:\((?P<process>[^()]{{1,60}}?) pid=(?P<pid>\d+)\) )?(?P<level>{_LEVELS}) \d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)? "
-    r"\[(?P<file>[^\]\s]+):(?P<line>\d+)\] ?(?P<message>.*)$"
+    rf"(?:\((?P<process>[^()]{{1,60}}?) pid=(?P<pid>\d{{1,9}})\) )?(?P<level>{_LEVELS}) "
+    r"\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)? \[(?P<file>[^\]\s]+):(?P<line>\d{1,9})\] ?(?P<message>.*)$"
 )
 _UVICORN = re.compile(rf"(?P<level>{_LEVELS}|TRACE):\s{{2,}}(?P<message>.*)$")
 _ACCESS = re.compile(r'"[A-Z]+ (?P<path>[^" ?]*)(?:\?[^" ]*)? HTTP/[\d.]+"(?: (?P<code>\d{3}))?')
 _NGINX = re.compile(
-    r"(?:\d{4}/\d\d/\d\d [\d:]{8}|nginx:) \[(?P<level>[a-z]+)\] (?:(?P<pid>\d+)#\d+: )?(?P<message>.*)$"
+    r"(?:\d{4}/\d\d/\d\d [\d:]{8}|nginx:) \[(?P<level>[a-z]+)\] (?:(?P<pid>\d{1,9})#\d+: )?(?P<message>.*)$"
 )
 _NGINX_LEVELS = {"debug": "DEBUG", "info": "INFO", "notice": "INFO", "warn": "WARNING", "error": "ERROR"}
 _QUERY = re.compile(r'\?[^" ]*(?= HTTP/|")')
 _REFERRER = re.compile(r', referrer: "[^"]*"?')
 # c10d, glog and torch: https://github.com/google/glog#severity-levels ; `[rank0]:[W1122 12:00:00.123 file.cpp:12] `
 _GLOG = re.compile(
-    r"(?:\[rank\d+\]:\s?)?\[?(?P<level>[IWEF])\d{4} [\d:.]+ (?:\d+ )?(?P<file>[^\s:]+):(?P<line>\d+)\] ?"
+    r"(?:\[rank\d+\]:\s?)?\[?(?P<level>[IWEF])\d{4} [\d:.]+ (?:\d+ )?(?P<file>[^\s:]+):(?P<line>\d{1,9})\] ?"
     r"(?P<message>.*)$"
 )
 _GLOG_LEVELS = {"I": "INFO", "W": "WARNING", "E": "ERROR", "F": "CRITICAL"}
-_WARNING = re.compile(r"(?:\S*/)?(?P<file>[\w.-]+\.py):(?P<line>\d+): (?P<message>\w*Warning: .*)$")
+_WARNING = re.compile(r"(?:\S*/)?(?P<file>[\w.-]+\.py):(?P<line>\d{1,9}): (?P<message>\w*Warning: .*)$")
 _GENERIC = re.compile(
     rf"\[?\d{{4}}-\d\d-\d\d[T ][\d:.,]+Z?\]?[ ,|\[-]+(?P<level>{_LEVELS})\b[\s\]:|,-]*(?P<message>.*)$"
 )
@@ -44,7 +45,7 @@ _GRAVE = re.compile(
     r"[\w.]*(?:Error|Exception)\b(?::|$)|Fatal Python error|Segmentation fault|Bus error|Killed|Aborted"
     r"|terminate called|\S* ?(?:serve: )?error: "
 )
-_FRAME = re.compile(r'File "(?:[^"]*/)?([^"/]+)", line (\d+)')
+_FRAME = re.compile(r'File "(?:[^"]*/)?([^"/]+)", line (\d{1,9})\b')
 _REQUEST = re.compile(r"\b(?:[Rr]equest(?: id:)?|[Rr]esponse) ((?:chatcmpl|cmpl|resp|msg|req)[-_][\w-]{4,80})")
 _COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[^\[]")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")

@@ -27,6 +27,7 @@ _LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 _MOST_WAITING = 16 * 2**20  # characters that wait for a slow reader
 _SETTLE_SECONDS = 0.1
 _CLOSE_SECONDS = 2.0
+_BLOCK_SECONDS = 1.0  # for the block on stderr, which somebody may not read either
 
 
 class Journal:
@@ -42,6 +43,7 @@ class Journal:
         self._size = self._dropped = 0
         self._writing = False
         self._writer: threading.Thread | None = None
+        self._block: threading.Thread | None = None
         self._readers: list[Reader] = []
 
     def configure(self, *, level: str, secrets: Iterable[Secret], as_json: bool = False, content: bool = False) -> None:
@@ -96,9 +98,16 @@ class Journal:
             return
         evidence = "".join(f"\n    {line}" for line in error.evidence)
         block = f"error[{error.id}] {error.message}\n  cause: {error.cause}\n  fix: {error.fix}{evidence}"
-        sys.stderr.write(self.clean(block) + "\n")
-        sys.stderr.flush()
+        self._write_block(self.clean(block) + "\n")
         self.line(json.dumps(document))
+
+    def _write_block(self, text: str) -> None:
+        if not self._writing:
+            _write_error(text)
+            return
+        self._block = threading.Thread(target=_write_error, args=(text,), name="journal-block", daemon=True)
+        self._block.start()
+        self._block.join(_BLOCK_SECONDS)  # so that it stands before the last line where both streams are one
 
     def reader(self, stage: str) -> Callable[[Line], None]:
         """What takes the output of a program, line by line, and writes it in our shape as said by `stage`."""
@@ -127,15 +136,19 @@ class Journal:
                 self._writer = threading.Thread(target=self._write_on, name="journal", daemon=True)
                 self._writer.start()
 
-    def close(self, seconds: float = _CLOSE_SECONDS) -> None:
-        """Write what waits, for so many seconds at most; later lines are written at once."""
+    def close(self, seconds: float = _CLOSE_SECONDS) -> bool:
+        """Write what waits, for so many seconds at most; later lines are written at once.
+
+        False where that was not enough: then a thread still writes, holds the lock of the stream, and whoever flushes
+        or writes the stream waits for as long as nobody reads it.
+        """
         self._settle()
         with self._wake:
             writer, self._writing = self._writer, False
             self._wake.notify_all()
         if writer is not None:
             writer.join(seconds)
-            self._writer = None
+        return not any(thread is not None and thread.is_alive() for thread in (writer, self._block))
 
     def _settle(self) -> None:
         """Have the readers pass on what they hold back."""
@@ -198,3 +211,9 @@ class Journal:
         message = f"{count} lines of this log were left out: whoever reads it is too slow"
         record = Record("WARNING", time.time(), "log", message)
         return as_json(record) if self._json else as_text(record)
+
+
+def _write_error(text: str) -> None:
+    with suppress(OSError, ValueError):
+        sys.stderr.write(text)
+        sys.stderr.flush()

@@ -23,6 +23,9 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 class Child:
     """A started process: its output goes line by line to `on_line`, and the last lines are kept.
 
+    Whatever breaks in `on_line`, the reading goes on: a pipe that nobody reads fills, and stops the program in its next
+    print. The first time, `on_line` gets a line that tells of it.
+
     Who reaps it tells it so through `ended`; nothing else may wait for it.
     """
 
@@ -35,7 +38,7 @@ class Child:
         self.last_line_at = time.monotonic()
         self._process = process
         self._on_line = on_line
-        self._redrawn = False
+        self._redrawn = self._fault_told = False
         self._reader = threading.Thread(target=self._read, name=f"{name}-output", daemon=True)
         self._reader.start()
 
@@ -55,7 +58,15 @@ class Child:
             self.lines.append(line.text)
             self.line_count += 1
             self.last_line_at = time.monotonic()
+            self._pass_on(line)
+
+    def _pass_on(self, line: Line) -> None:
+        try:
             self._on_line(line)
+        except Exception as error:
+            if not self._fault_told:  # once: a consumer that is broken is told by what of it still works
+                self._fault_told = True
+                self._pass_on(Line(f"{type(error).__name__}: {error}; a line of {self.name} was not dealt with"))
 
     def ended(self, status: int) -> None:
         """Record the wait status of the process, which has been reaped."""

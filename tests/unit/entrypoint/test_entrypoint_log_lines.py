@@ -2,8 +2,12 @@
 
 import io
 import json
+import os
+import subprocess
+import sys
 import threading
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,11 +17,14 @@ from entrypoint.observability import foreign
 from entrypoint.observability.journal import Journal
 from entrypoint.observability.lines import LONGEST_LINE, Line, Splitter
 from entrypoint.observability.reader import SETTLE_SECONDS, Reader
+from entrypoint.processes import child
 from entrypoint.settings import read
 from nimctl.core.logshape import Record, as_json, as_text, said
 from nimctl.core.secret import Secret
 
 NOW = 1772539210.0791
+MANY_DIGITS = "9" * 5000
+ROOT = Path(__file__).parents[3]
 
 
 def lines_of(*chunks: bytes) -> list[Line]:
@@ -118,6 +125,38 @@ SEGFAULT = "Fatal Python error: Segmentation fault"
 def test_each_program_s_line_is_read(line: str, expected: dict[str, object]):
     record, _ = foreign.parse(line, "engine", NOW)
     assert {name: getattr(record, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"INFO 11-22 12:39:36 [a.py:{MANY_DIGITS}] hi",
+        f"(A pid={MANY_DIGITS}) INFO 11-22 12:39:36 [a.py:5] hi",
+        f"2026/11/22 12:39:36 [error] {MANY_DIGITS}#1: hi",
+        f"W1122 12:39:36.1 a.cpp:{MANY_DIGITS}] hi",
+        f"a.py:{MANY_DIGITS}: UserWarning: hi",
+        f'  File "a.py", line {MANY_DIGITS}, in f',
+    ],
+)
+def test_a_number_without_end_is_no_number(line: str):
+    told = foreign.place(foreign.parse(line, "engine", NOW)[0])
+    assert told.message.endswith(("hi", "in f")) and told.line_number is None
+
+
+def test_a_consumer_that_breaks_stops_no_reading_and_is_told(tmp_path: Path):
+    seen: list[str] = []
+
+    def on_line(line: Line) -> None:
+        if line.text.startswith("bad"):
+            raise KeyError("deep inside")
+        seen.append(line.text)
+
+    argv = [sys.executable, "-c", "print('one\\nbad\\nbad again\\ntwo')"]
+    one = child.start("engine", argv, env={}, cwd=tmp_path, on_line=on_line)
+    one.ended(os.waitpid(one.pid, 0)[1])
+    one.finish_output(60)
+    assert seen == ["one", "KeyError: 'deep inside'; a line of engine was not dealt with", "two"]
+    assert list(one.lines) == ["one", "bad", "bad again", "two"]
 
 
 def test_a_request_id_is_found_and_what_was_sent_is_not_repeated():
@@ -302,6 +341,50 @@ def test_a_reader_that_is_slow_holds_nobody_and_learns_what_it_missed():
     lines = stream.getvalue().splitlines()
     assert 100 < len(lines) < 2500
     assert sum("lines of this log were left out" in line for line in lines) == 1
+
+
+SERVER_THAT_ENDS = """
+from entrypoint import __main__ as entry
+from entrypoint.observability.failure import bug, tell
+
+def main(journal):
+    journal.start_writing()
+    for _ in range(200):
+        journal.line("x" * 1000)
+    if {fails}:  # more than what the pipe has left
+        tell(bug(ValueError("no" * 5000)), journal)
+    return 143
+
+entry.main = main
+entry.run()
+"""
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["stop", "failure"])
+def test_a_pipe_that_nobody_reads_does_not_hold_the_end_up(fails: bool):
+    unread, full = os.pipe()
+    try:
+        code = SERVER_THAT_ENDS.format(fails=fails)
+        ended = subprocess.run(
+            [sys.executable, "-E", "-c", code], check=False, stdout=full, stderr=full, cwd=ROOT, timeout=60
+        )
+        assert ended.returncode == 143
+    finally:
+        os.close(unread)
+        os.close(full)
+
+
+def test_a_reader_that_has_gone_changes_no_exit_code():
+    gone, nobody_reads = os.pipe()
+    os.close(gone)
+    try:
+        code = SERVER_THAT_ENDS.format(fails=True)
+        ended = subprocess.run(
+            [sys.executable, "-E", "-c", code], check=False, stdout=nobody_reads, cwd=ROOT, timeout=60
+        )
+        assert ended.returncode == 143
+    finally:
+        os.close(nobody_reads)
 
 
 def test_closing_writes_what_was_held_back_and_later_lines_come_at_once():
