@@ -45,6 +45,8 @@ SAID: dict[str, list[Any]] = {
     "input": ["hi", [{**HI[0], "type": "message"}]],
 }
 FEW = {"max_tokens": 4, "max_completion_tokens": 4, "max_output_tokens": 4, "min_tokens": 0, "n": 2, "best_of": 1}
+# What the demo's engine refuses wherever it is given: with it, no aimed request would get any further.
+CLOSED = ("prompt_embeds", "suffix")
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ def bounded(document: Mapping[str, Any], model: str | None) -> dict[str, Any]:
         for name in FEW.keys() & fields.keys():
             asked[name] = {"type": "integer", "minimum": min(1, FEW[name]), "maximum": FEW[name]}
         if model is not None:
+            for name in CLOSED:
+                fields.pop(name, None)
             wanted |= {"model", said}
             asked["model"] = {"type": "string", "enum": [model]}
             if said in SAID:
