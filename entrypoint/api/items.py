@@ -37,15 +37,15 @@ _PART_TEXTS = {
 _OTHER_PARTS = ("input_image", "input_file", "input_audio")
 
 
-def check_item(item: Any, where: str, *, strange: bool) -> None:
-    """Refuses an item that is none; one of a type that is not known here passes only if `strange` ones may."""
+def check_item(item: Any, where: str, *, strange: bool) -> bool:
+    """Whether an item is of a type known here; of another it passes only if `strange` ones may. Refuses others."""
     if not isinstance(item, dict):
         raise RefusedError(f"{where} must be an object", where)
     kind = item.get("type", "message")
     if not isinstance(kind, str) or (kind not in ITEMS and not strange):
         raise RefusedError(f"{where} is of the type {shown(kind)}, which is not supported", where)
     if kind not in ITEMS:
-        return
+        return False
     for name in ITEMS[kind]:
         if name not in item or (name in _TEXTS and not isinstance(item[name], str)):
             raise RefusedError(f"{where} must have {name}", where)
@@ -57,6 +57,7 @@ def check_item(item: Any, where: str, *, strange: bool) -> None:
             raise RefusedError(f"{where}.{name} must be one of {', '.join(words)}", where)
     for name in ("content", "output", "summary"):
         _check_parts(item.get(name), f"{where}.{name}", text=name != "summary")
+    return True
 
 
 def _check_parts(parts: Any, where: str, *, text: bool) -> None:

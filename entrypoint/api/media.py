@@ -14,6 +14,13 @@ from entrypoint.settings.inside import MOST_PIXELS
 _FORMATS = ("image/gif", "image/jpg", "image/jpeg", "image/png")
 _IMAGES = ("image_url", "input_image", "image")
 _FILMS_AND_SOUNDS = ("video_url", "audio_url")
+# The fields by which the engine knows what a uuid belongs to, whatever the part says of its type. It keeps media under
+# their uuid and not under what they are, so that one client's would be taken for another's:
+# https://docs.vllm.ai/en/v0.32.0/features/multimodal_inputs.html
+_NAMED = frozenset(
+    {"image_url", "image_pil", "image_embeds", "audio_embeds", "video_embeds", "prompt_embeds"}
+    | {"audio_url", "input_audio", "video_url"}
+)
 # Turns and their parts together: the engine's report of a wrong part is a page long.
 PARTS = 10_000
 
@@ -33,8 +40,8 @@ def check_media(document: dict[str, Any], limits: MediaLimits) -> None:
     for part in parts_of(document):
         if part.get("image_pil") is not None or part.get("type") == "image_pil" or _is_only(part, "image_pil"):
             raise RefusedError("Parts of type 'image_pil' cannot be sent: use image_url")
-        if part.get("uuid") is not None and part.get("type") != "text":
-            raise RefusedError("Media cannot be named by uuid alone: send the media and no uuid", "uuid")
+        if part.get("uuid") is not None and not _NAMED.isdisjoint(part):
+            raise RefusedError("Media cannot have a uuid, which others may use too: send the media alone", "uuid")
         for name in _FILMS_AND_SOUNDS:
             if name in part:
                 _check_url(_url_of(part, name), limits, name)

@@ -12,6 +12,8 @@ from entrypoint.api.refusals import RefusedError, shown
 from entrypoint.api.sizes import are_tokens
 
 MESSAGES = 5000
+# Input items of types that are not checked here, each of which the engine may report as thirty.
+STRANGE = 64
 # Blocks that the engine knows: https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/entrypoints/anthropic/protocol.py
 _BLOCKS = frozenset(
     {"text", "image", "tool_use", "tool_result", "tool_reference", "thinking", "redacted_thinking"}
@@ -73,8 +75,9 @@ def check_items(document: Mapping[str, Any]) -> None:
             raise RefusedError("The input is blank: it must say something", "input")
         return
     items = _list_of(items, "input", empty=bool(document.get("previous_response_id")))
+    strange = 0
     for number, item in enumerate(items):
-        check_item(item, f"input[{number}]", strange=number < 64)
+        strange += not check_item(item, f"input[{number}]", strange=strange < STRANGE)
     if items and all(item.get("type", "message") == "message" and not _says(item) for item in items):
         raise RefusedError("The input is blank: it must say something", "input")
 

@@ -48,6 +48,7 @@ GOOD = {
         {"messages": HI, "structured_outputs": {"choice": ["yes", "no"]}, "logit_bias": {"5": -100}},
         {"messages": HI, "chat_template_kwargs": {"thinking": False}, "include_reasoning": False, "best_of": 1},
         {"messages": HI, "n": None, "best_of": 1},
+        {"messages": [{**HI[0], "uuid": "m1"}]},
         {"messages": HI, "n": "2", "best_of": 2, "stream": "true", "include_reasoning": 1, "length_penalty": "1.5"},
         {"messages": [{"role": "user", "content": "\U0001f600 "}, {"role": "assistant", "content": ""}]},
     ],
@@ -124,6 +125,11 @@ GOOD["/v1/messages/count_tokens"] = GOOD[MESSAGES]
 def test_what_clients_send_passes_unchanged(path, body):
     for raw in (json.dumps(body).encode(), json.dumps(body, ensure_ascii=False).encode()):
         assert judge(path, raw, LIMITS).body is raw
+
+
+def test_an_item_of_another_type_may_come_late_in_a_conversation():
+    turns = [{"role": "user", "content": "hi"}] * 64
+    judge(RESPONSES, json.dumps({"input": [*turns, {"type": "web_search_call", "id": "ws_1"}]}).encode(), LIMITS)
 
 
 @pytest.mark.parametrize(
@@ -278,7 +284,10 @@ BAD = [
     (CHAT, picture(data_url(jpeg_head(65_000, 65_000, 90_000), "image/jpg")), "65000 x 65000"),
     (CHAT, picture("http://127.0.0.1/a.png"), "not a public address"), (CHAT, picture("file:///etc/passwd"), "http"),
     (CHAT, picture("http://10.0.0.1/a.mp4", "video_url"), "not a public"), (CHAT, picture("x", "audio_url"), "http"),
-    (CHAT, says({"type": "image_url", "image_url": None, "uuid": "x"}), "uuid"),
+    (CHAT, says({"type": "image_url", "image_url": None, "uuid": "x"}), "Media cannot have a uuid"),
+    (CHAT, says({"type": "image_url", "image_url": {"url": PICTURE}, "uuid": "x"}), "Media cannot have a uuid"),
+    (CHAT, says({"type": "text", "text": "a", "role": "user", "image_url": PICTURE, "uuid": 1}), "cannot have a uuid"),
+    (CHAT, says({"type": "input_audio", "input_audio": None, "uuid": "x"}), "Media cannot have a uuid"),
     (RESPONSES, {"input": "x", "tools": [{"type": "mcp", "server_url": "http://x/"}]}, "type mcp"),
     (RESPONSES, {"input": "x", "tools": [{"type": "file_search"}]}, "OpenAI's servers"),
     (RESPONSES, {"input": "x", "previous_input_messages": [{}]}, "previous_input_messages"),
