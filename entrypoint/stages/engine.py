@@ -110,17 +110,20 @@ def start_engine(
     ahead = prepared.loading.begin(run.journal, lambda words: run.report.progress("engine", detail=words))
     run.supervisor.on_close(lambda: ahead.close("the container stops"))
     run.report.step("engine", timeline.STEPS[0])
-    child = run.supervisor.spawn("engine", command.argv, env=env, cwd=private / "home", on_line=on_line)
-    on_spawn(child)
     name, leads = command.served_names[0], run.members.role.leads
-    loading.await_engine(
-        child,
-        lambda: loading.serves(run.state.engine_socket, name) if leads else run.members.engine_is_up(),
-        stall_seconds=run.settings.stall_seconds,
-        still_wanted=lambda: not run.supervisor.closed,
-        idle=run.members.idle,
-    )
-    ahead.close("the engine serves" if child.exit is None else "the engine ended")
+    try:
+        child = run.supervisor.spawn("engine", command.argv, env=env, cwd=private / "home", on_line=on_line)
+        on_spawn(child)
+        loading.await_engine(
+            child,
+            lambda: loading.serves(run.state.engine_socket, name) if leads else run.members.engine_is_up(),
+            stall_seconds=run.settings.stall_seconds,
+            still_wanted=lambda: not run.supervisor.closed,
+            idle=run.members.idle,
+        )
+        ahead.close("the engine serves" if child.exit is None else "the engine ended")
+    finally:
+        ahead.close("the engine is given up")  # of two reasons the first stays
     if child.exit is not None or run.supervisor.closed:
         raise Moot
     prepared.caches.count()
