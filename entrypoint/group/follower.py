@@ -12,6 +12,7 @@ from entrypoint.engine.nodes import Role
 from entrypoint.group import BEAT, GRACE, SILENCE, Over, Status, wire
 from entrypoint.group.judging import lost, of_node
 from entrypoint.group.peer import Peer, leave
+from entrypoint.observability.failure import bug
 from nimctl.core.errors import NimctlError
 
 _TICK = 0.2
@@ -99,6 +100,16 @@ class Follower:
             leave([peer.socket])
 
     def _run(self) -> None:
+        try:
+            self._follow()
+        except Exception as error:  # without this thread nobody here would hear of the end
+            cause = of_node(self._role.name, bug(error))
+            with self._lock:
+                self._say(wire.encode("failed", error=cause.to_json(), echo=False))
+            self._verdict = cause
+            self._end(cause)
+
+    def _follow(self) -> None:
         since = time.monotonic()
         while not self._left and self._over is None:
             why = self._call() or self._listen()
@@ -151,7 +162,8 @@ class Follower:
             try:
                 if select.select([peer.socket], [], [], _TICK)[0]:
                     for message in peer.receive():
-                        self._understand(message)
+                        if self._over is None:
+                            self._understand(message)
                 self._beat(peer)
             except (OSError, ValueError) as error:
                 why = f"its connection ended without a word ({error}): its container or machine was stopped"

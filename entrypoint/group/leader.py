@@ -12,10 +12,14 @@ from entrypoint.engine.nodes import Role
 from entrypoint.group import BEAT, GRACE, SILENCE, Over, Status, wire
 from entrypoint.group.judging import ECHO, FIRST, LOST, Suspect, cause_of, difference, lost, of_node, refused
 from entrypoint.group.peer import Peer, leave
+from entrypoint.observability.failure import bug
 from nimctl.core.errors import NimctlError
 
 _TICK = 0.2
 _HELLO_SECONDS = 10.0  # for a stranger to say who he is
+# What is told of strangers who do not fit: so much, so often (seconds).
+_LONGEST_WORDS = 1000
+_REFUSALS_APART = 1.0
 
 
 class Leader:
@@ -38,6 +42,7 @@ class Leader:
         self._members: dict[int, Peer] = {}
         self._strangers: list[Peer] = []
         self._refusal = ""
+        self._refused_at = float("-inf")
         self._weights: str | None = None
         self._started = self._left = False
         self._suspects: list[Suspect] = []
@@ -131,6 +136,16 @@ class Leader:
         leave([peer.socket for peer in peers])
 
     def _run(self) -> None:
+        try:
+            self._serve()
+        except Exception as error:  # without this thread no node would ever be told of anything
+            with self._lock:
+                self._suspect(FIRST, of_node("node 0, the leader", bug(error)))
+        finally:
+            self._listener.close()
+            self._selector.close()
+
+    def _serve(self) -> None:
         while not self._left:
             for key, _ in self._selector.select(_TICK):
                 if key.data is None:
@@ -140,8 +155,6 @@ class Leader:
             with self._lock:
                 if not self._left:
                     self._tick(time.monotonic())
-        self._listener.close()
-        self._selector.close()
 
     def _accept(self) -> None:
         with suppress(OSError):
@@ -160,7 +173,8 @@ class Leader:
                 return
             try:
                 for message in peer.receive():
-                    self._understand(peer, message)
+                    if not peer.gone:  # what follows on a refusal is not heard
+                        self._understand(peer, message)
             except wire.WireError as error:
                 self._lose(peer, f"something else than a node of this version talks from {peer.host}: {error}")
             except OSError as error:
@@ -189,17 +203,15 @@ class Leader:
 
     def _welcome(self, peer: Peer, hello: Mapping[str, Any]) -> None:
         rank = hello.get("rank")
-        name = f"node {wire.text(rank)} ({wire.text(hello.get('host')) or peer.host}, {peer.host})"
+        name = f"node {wire.text(rank)[:20]} ({wire.text(hello.get('host'))[:100] or peer.host}, {peer.host})"
         ours = {"nodes": str(self._role.nodes), **self._facts}
         theirs = {"nodes": wire.text(hello.get("nodes")), **wire.facts_of(hello.get("facts"))}
         if hello.get("protocol") != wire.PROTOCOL:
             why: str | None = "it is of another version"
         elif type(rank) is not int or not 0 < rank < self._role.nodes:
             why = f"its rank is {wire.text(rank)}, and ranks of followers are 1 to {self._role.nodes - 1}"
-        elif rank in self._members:
-            why = f"rank {rank} is taken by {self._members[rank].name}"
         else:
-            why = difference(theirs, ours)
+            why = difference(theirs, ours) or self._taken(rank, peer)
         if why is not None or type(rank) is not int:
             self._refuse(peer, name, why or "")
             return
@@ -212,13 +224,26 @@ class Leader:
         if self._verdict is not None:
             peer.send(wire.encode("end", error=self._verdict.to_json()))
 
+    def _taken(self, rank: int, peer: Peer) -> str | None:
+        """Why this rank has no place for `peer`. Who lost us first calls again while we still hold its dead line."""
+        there = self._members.get(rank)
+        if there is None:
+            return None
+        silent = time.monotonic() - there.heard
+        if self._started or there.host != peer.host or silent <= 2 * BEAT:
+            return f"rank {rank} is taken by {there.name}"
+        self._lose(there, f"no sign of life for {silent:.0f} s, and it calls again")
+        return None
+
     def _compare_weights(self, peer: Peer) -> None:
         if None not in (peer.weights, self._weights) and peer.weights != self._weights:
             self._refuse(peer, peer.name, "its weights are other files than the leader's")
 
     def _refuse(self, peer: Peer, name: str, why: str) -> None:
-        self._refusal = f"{name} was refused: {why}"
-        self._on_word(self._refusal)
+        self._refusal = f"{name} was refused: {why}"[:_LONGEST_WORDS]
+        if (now := time.monotonic()) - self._refused_at >= _REFUSALS_APART:  # anybody may call, as often as he likes
+            self._refused_at = now
+            self._on_word(self._refusal)
         with suppress(OSError):
             peer.send(wire.encode("refused", error=refused(name, why).to_json()))
         self._forget(peer)

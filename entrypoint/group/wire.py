@@ -11,6 +11,7 @@ PROTOCOL = 1
 # A hello holds the engine's arguments, an error some lines of a log: nothing honest is longer.
 LONGEST = 65_536
 _LONGEST_TEXT = 4096
+_LONGEST_IDLE = 1e9  # seconds: decades
 
 
 class WireError(Exception):
@@ -55,13 +56,13 @@ def text(value: object) -> str:
 
 def error_of(value: object) -> NimctlError | None:
     """The `to_json` form of an error as the error it was; None for anything else."""
-    if not isinstance(value, Mapping) or value.get("id") not in CATALOGUE:
+    if not isinstance(value, Mapping) or not isinstance(value.get("id"), str) or value["id"] not in CATALOGUE:
         return None
     message, cause, fix = (text(value.get(name)) for name in ("message", "cause", "fix"))
     evidence = value.get("evidence")
     lines = tuple(text(line) for line in evidence[:10]) if isinstance(evidence, list) else ()
     return NimctlError(
-        str(value["id"]),
+        value["id"],
         message or "it failed",
         cause=cause or "it says nothing more",
         fix=fix or "Read its log.",
@@ -84,5 +85,5 @@ def beat(status: Status) -> bytes:
 def status_of(message: Mapping[str, Any]) -> Status:
     """What a sign of life says."""
     idle = message.get("idle")
-    seconds = float(idle) if isinstance(idle, (int, float)) and idle >= 0 else 0.0
+    seconds = float(idle) if isinstance(idle, (int, float)) and 0 <= idle < _LONGEST_IDLE else 0.0
     return Status(text(message.get("stage")), text(message.get("detail")), seconds, message.get("ready") is True)

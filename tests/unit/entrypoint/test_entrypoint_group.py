@@ -304,6 +304,72 @@ def test_strangers_are_shown_the_door_and_change_nothing(lab: Lab) -> None:
     assert not leader.over and not follower.over
 
 
+def hello(rank: int = 1, **more: Any) -> bytes:
+    return wire.encode(
+        "hello", **{"protocol": wire.PROTOCOL, "nodes": 2, "rank": rank, "host": "h", "facts": FACTS, **more}
+    )
+
+
+def calling(lab: Lab) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", lab.port + 1), timeout=PATIENCE)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        hello() + b'{"kind":"beat","idle":1' + b"0" * 400 + b"}\n",
+        hello() + b'{"kind":"beat","idle":NaN}\n',
+        hello() + wire.encode("failed", error={"id": []}),
+        hello(9) + hello(),
+    ],
+    ids=["huge", "no-number", "unhashable", "after-a-refusal"],
+)
+def test_odd_words_do_not_end_the_leaders_hearing(lab: Lab, said: bytes) -> None:
+    leader = lab.node(0).ready()
+    with calling(lab) as odd:
+        odd.sendall(said)
+        assert odd.recv(1000)
+    assert lab.node(1).ready() and until(lambda: leader.started)
+    assert not leader.over
+
+
+@pytest.mark.parametrize("broken", ["leader", "follower"])
+def test_a_side_that_breaks_ends_the_group_with_that(lab: Lab, broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = lab.group()
+
+    def breaks(*_: Any) -> None:
+        raise RuntimeError("a mistake of ours")
+
+    monkeypatch.setattr(nodes[0 if broken == "leader" else 1].side, "_understand", breaks)
+    for node in nodes:
+        error = node.cause()
+        assert error.id == "internal" and error.cause == "a mistake of ours"
+
+
+def test_who_lost_us_first_may_call_again(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leader_module, "BEAT", 0.05)
+    leader = lab.node(0).ready()
+    with calling(lab) as dead:
+        dead.sendall(hello())
+        until(lambda: any("is here" in words for words in leader.words))
+        until(lambda: time.monotonic() - leader.side._members[1].heard > 0.1)  # type: ignore[union-attr]
+        again = lab.node(1).ready()
+        until(lambda: leader.started and again.started)
+    assert any("calls again" in words for words in leader.words) and not again.over
+
+
+def test_many_refusals_are_told_shortly_and_seldom(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leader_module, "_REFUSALS_APART", 3600.0)
+    leader = lab.node(0).ready()
+    for _ in range(20):
+        with calling(lab) as stranger:
+            stranger.sendall(hello(host="h" * 4000, facts={"x" * 4000: "y"}))
+            assert b"refused" in stranger.recv(1000)
+    until(lambda: any("was refused" in words for words in leader.waits))
+    told = [words for words in leader.words if "was refused" in words]
+    assert len(told) == 1 and max(map(len, (*told, *leader.waits))) < 1100
+
+
 def test_a_taken_port_is_told_at_once(lab: Lab) -> None:
     with socket.socket() as taken:
         taken.bind(("0.0.0.0", lab.port + 1))
