@@ -46,7 +46,7 @@ def main(journal: Journal) -> int:
             dry_run(settings, os.environ, journal)
             return 0
         state = open_state(state_dir(os.environ))
-        report = Report(state, __version__)
+        report = Report(state, __version__, clean=journal.clean_document)
         with report.stage("settings", began=began):
             journal.configure(level="INFO", secrets=(), as_json=wants_json_lines(os.environ))
             settings = read(os.environ, sys.argv[1:])

@@ -85,7 +85,7 @@ class Server:
         self._guardian.guard(child.pid)
         from entrypoint.stages.front import await_front, version  # noqa: PLC0415 (while nginx starts)
 
-        await_front(front, child)
+        await_front(front, child, self.journal.tidy)
         self.journal.info("front", f"listening on {front.host} port {front.port}")
         document = version()
         write_atomically(self.state.public / "version.json", json.dumps(document))

@@ -51,25 +51,28 @@ def await_engine(
     *,
     stall_seconds: float,
     still_wanted: Callable[[], bool],
+    tidy: Callable[[str], str],
     idle: Callable[[float], float] = lambda own: own,
 ) -> None:
     """Return once the engine is up, or once it is no longer wanted (it died, or we are told to stop).
 
     Raises `engine-stalled` after `stall_seconds` without a line of output, work of the CPU or reading from storage in
     any of its processes. A load of hours that goes on is no stall; `idle` may know of others who load, and it waits.
+    `tidy` makes a raw line fit to be shown to anybody.
     """
     watch = StallWatch(child.pid, time.monotonic)
     while still_wanted() and child.exit is None:
         if is_up():
             return
         if idle(watch.idle_seconds(child.line_count)) > stall_seconds:
-            last = child.lines[-1] if child.lines else "nothing was written"
+            lines = [tidy(line) for line in tuple(child.lines)[-5:]]
+            last = lines[-1] if lines else "nothing was written"
             raise NimctlError(
                 "engine-stalled",
                 f"the engine made no progress for {stall_seconds:g} s",
                 cause=f"no output, no CPU time and no reading in any of its processes; its last line: {last}",
                 fix="Look at GPU links and storage (`nimctl doctor`); NIM_ENGINE_STALL_SECONDS sets the patience.",
-                evidence=tuple(child.lines)[-5:],
+                evidence=tuple(lines),
             )
         time.sleep(_POLL_SECONDS)
 

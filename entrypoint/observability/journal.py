@@ -92,7 +92,7 @@ class Journal:
         self._settle()
         document = {"event": "failed", "error": error.to_json(), **more}
         if self._json:  # where both streams end in one place, every line must be an object
-            cleaned = json.loads(self.clean(json.dumps(document)))
+            cleaned = self.clean_document(document)
             message = self.clean(f"{error.message}: {error.cause}")
             self._put(as_json(Record("CRITICAL", time.time(), "end", message, more=cleaned)))
             return
@@ -123,6 +123,10 @@ class Journal:
     def clean(self, text: str) -> str:
         """`text` with every known secret masked."""
         return redact(text, self._secrets)
+
+    def clean_document(self, document: dict[str, Any]) -> dict[str, Any]:
+        """A JSON document with every known secret masked."""
+        return dict(json.loads(self.clean(json.dumps(document))))
 
     def tidy(self, line: str) -> str:
         """A raw line of a program as it may be kept and shown: without secrets, and without what requests said."""

@@ -37,8 +37,16 @@ _SENTENCES = {
 class Report:
     """Which stage runs, how far it is, and whether the service is ready. Every method may be called from any thread."""
 
-    def __init__(self, state: State, version: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        state: State,
+        version: str,
+        *,
+        clean: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._state = state
+        self._clean = clean  # makes an error's document fit for the open route
         self._clock = clock
         self._lock = RLock()
         self._written = float("-inf")
@@ -183,6 +191,7 @@ class Report:
 
     def restarting(self, error: dict[str, Any]) -> None:
         """The engine is started again because of this error (its `to_json` form); the front stays."""
+        error = self._clean(error)
         with self._lock:
             self._state.ready.unlink(missing_ok=True)
             kept = NAMES.index("front")
@@ -195,6 +204,7 @@ class Report:
 
     def failed(self, error: dict[str, Any]) -> None:
         """The start or the service ended with this error (its `to_json` form)."""
+        error = self._clean(error)
         with self._lock:
             self._state.ready.unlink(missing_ok=True)
             current = self._report.current

@@ -119,6 +119,7 @@ def start_engine(
             lambda: loading.serves(run.state.engine_socket, name) if leads else run.members.engine_is_up(),
             stall_seconds=run.settings.stall_seconds,
             still_wanted=lambda: not run.supervisor.closed,
+            tidy=run.journal.tidy,
             idle=run.members.idle,
         )
         ahead.close("the engine serves" if child.exit is None else "the engine ended")

@@ -1,6 +1,7 @@
 """The stage `front`: until nginx answers, and what the engine says of its API once it can."""
 
 import time
+from collections.abc import Callable
 from threading import Event, Thread
 from typing import Any
 
@@ -17,8 +18,8 @@ _FRONT_SECONDS = 10.0
 _HEAD_START = 1.0
 
 
-def await_front(front: Front, child: Child) -> None:
-    """Return when the front answers on the public port. Raises `front-died`."""
+def await_front(front: Front, child: Child, tidy: Callable[[str], str]) -> None:
+    """Return when the front answers on the public port; `tidy` makes its lines fit to be shown. Raises `front-died`."""
     deadline = time.monotonic() + _FRONT_SECONDS
     while time.monotonic() < deadline and child.exit is None:
         try:
@@ -27,12 +28,13 @@ def await_front(front: Front, child: Child) -> None:
         except UnreachableError:
             time.sleep(0.005)
     child.finish_output(0.5)
+    lines = [tidy(line) for line in tuple(child.lines) if line][-5:]
     raise NimctlError(
         "front-died",
         "nginx does not answer on the public port",
-        cause=next((line for line in reversed(child.lines) if line), "it wrote nothing"),
+        cause=lines[-1] if lines else "it wrote nothing",
         fix="Read its lines above; NIM_SERVER_HOST must be an address of this machine.",
-        evidence=tuple(child.lines)[-5:],
+        evidence=tuple(lines),
     )
 
 

@@ -4,14 +4,16 @@ import json
 import re
 import struct
 import zlib
+from types import SimpleNamespace
 
 import pytest
 
-from entrypoint.engine.loading import StallWatch, step_of
+from entrypoint.engine.loading import StallWatch, await_engine, step_of
 from entrypoint.health.warmup import picture
 from entrypoint.observability.journal import Journal
 from entrypoint.observability.report import Report
 from entrypoint.processes.child import Usage
+from entrypoint.stages.front import await_front
 from entrypoint.state import open_state
 from nimctl.core.errors import NimctlError
 from nimctl.core.secret import Secret
@@ -192,6 +194,39 @@ def test_a_stall_is_no_output_no_cpu_and_no_reading(clock):
     clock.now = 170.0
     used = Usage(5.0, 2**24)
     assert watch.idle_seconds(1) == 0.0, "reading"
+
+
+KEY = "a-key-of-somebody"
+
+
+def test_what_a_report_shows_of_errors_holds_no_secret(state):
+    journal = Journal()
+    journal.configure(level="INFO", secrets=[Secret(KEY)])
+    report = Report(state, "1.0", clean=journal.clean_document)
+    error = NimctlError("engine-died", f"it said {KEY}", cause=KEY, fix="Look.", evidence=[KEY]).to_json()
+    report.restarting(error)
+    report.failed(error)
+    told = json.loads((state.public / "startup.json").read_text())
+    assert (
+        told["last_error"] == told["error"] == {**error, "message": "it said ***", "cause": "***", "evidence": ["***"]}
+    )
+
+
+def test_what_a_start_that_stalls_or_has_no_front_shows_of_their_lines_is_tidy():
+    journal = Journal()
+    journal.configure(level="INFO", secrets=[Secret(KEY)])
+    lines = [f"got {KEY}", "Error in create_messages: what somebody wrote"]
+    child = SimpleNamespace(pid=0, exit=None, lines=lines, line_count=2, finish_output=lambda seconds: None)
+    with pytest.raises(NimctlError) as stalled:
+        await_engine(
+            child, lambda: False, stall_seconds=0, still_wanted=lambda: True, idle=lambda own: 1.0, tidy=journal.tidy
+        )
+    child.exit = 1
+    with pytest.raises(NimctlError) as unfronted:
+        await_front(None, child, journal.tidy)
+    for caught in (stalled, unfronted):
+        assert caught.value.evidence == ("got ***", "Error in create_messages: ***")
+        assert caught.value.cause.endswith("Error in create_messages: ***")
 
 
 def test_the_picture_is_a_png():
