@@ -1,6 +1,7 @@
 """One picture from the network: what is connected to, and how each way of the other end to misbehave ends."""
 
 import asyncio
+import gc
 import http.server
 import importlib.util
 import ipaddress
@@ -230,6 +231,36 @@ def test_a_resolver_that_hangs_does_not_hold_the_request(monkeypatch):
             asyncio.run(asyncio.wait_for(guarded.async_get_bytes("http://slow.example/"), 20))
     finally:
         freed.set()
+
+
+def test_a_slow_host_holds_no_more_than_its_share(monkeypatch):
+    freed, begun = threading.Event(), []
+
+    def slow(url, *_):
+        begun.append(url)
+        if "slow" in url:
+            assert freed.wait(30)
+        return url.encode()
+
+    async def ask(guarded):
+        asked = [asyncio.create_task(guarded.async_get_bytes(f"http://slow.example/{i}")) for i in range(100)]
+        await asyncio.sleep(0)  # all are waiting before the other host is asked
+        assert await guarded.async_get_bytes("http://other.example/") == b"http://other.example/"
+        assert len(begun) <= 8 + 1
+        asked[-1].cancel()
+        monkeypatch.setattr(connector, "_seconds", lambda _: 0.01)
+        with pytest.raises(ValueError, match=r"slow\.example: too many"):
+            await guarded.async_get_bytes("http://slow.example/late")
+        freed.set()
+        assert len(set(await asyncio.gather(*asked[:-1]))) == 99
+        return await guarded.async_get_bytes("http://slow.example/again")
+
+    monkeypatch.setattr(connector, "_seconds", lambda _: 20)
+    monkeypatch.setattr(connector, "fetch", slow)
+    guarded = connector.GuardedConnection(Allowed(), 100, ValueError)
+    assert asyncio.run(ask(guarded)) == b"http://slow.example/again"
+    gc.collect()
+    assert not guarded._hosts  # a host that nobody asks for is forgotten
 
 
 def test_the_real_engine_still_has_what_we_take_the_place_of():
