@@ -167,7 +167,7 @@ class Canary:
         still.see(self._clock(), None, self._work() if self._work else None)
         while not over.wait(min(_PAUSE, share)):
             counters = self._counters(min(_METRICS_SECONDS, share))
-            if still.see(self._clock(), counters, self._work() if self._work else None):
+            if still.see(self._clock(), counters, self._work() if self._work else None) and not over.is_set():
                 abort()
                 return hangs(patience, "a second small request" if again else "a small request")
             if self._stopped.is_set():
