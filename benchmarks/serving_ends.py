@@ -20,11 +20,13 @@ is 30 s.
 import argparse
 import json
 import os
+import re
 import signal
 import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -49,6 +51,7 @@ from benchmarks._sampling import Sampler
 LIVE, READY, STARTUP = "/v1/health/live", "/v1/health/ready", "/v1/health/startup"
 DRAIN_SECONDS, MARGIN_SECONDS = 30, 2
 STREAMS = 50
+_REQUESTS = re.compile(rb"^vllm:num_requests_(?:running|waiting)\{[^}]*\} ([0-9.]+)$", re.MULTILINE)
 EXIT_SECONDS = 120  # ends a benchmark that hangs; no bar depends on it
 
 
@@ -75,6 +78,14 @@ class Demo:
     def ready(self) -> bool:
         """Whether it says that it is."""
         return ask(self.port, READY, seconds=REQUEST_SECONDS).status == 200
+
+    def requests(self) -> int:
+        """How many the engine answers or has in its queue."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/v1/metrics", timeout=REQUEST_SECONDS) as answer:
+            found = re.findall(
+                rb"^vllm:num_requests_(?:running|waiting)\{[^}]*\} ([0-9.]+)$", answer.read(), re.MULTILINE
+            )
+        return int(sum(map(float, found)))
 
     def note_processes(self) -> None:
         """Remember the container's processes, to look for them after its end."""
@@ -121,9 +132,8 @@ def streams(host: Host) -> list[str]:
     """SIGTERM under load: what is wrong with the end."""
     with demo(host, "streams") as one, ThreadPoolExecutor(STREAMS) as pool:
         flowing = [threading.Event() for _ in range(STREAMS)]
-        running = [pool.submit(stream, one.port, event, 300) for event in flowing]
-        for event in flowing:
-            event.wait(REQUEST_SECONDS)
+        running = [pool.submit(stream, one.port, event) for event in flowing]
+        one.until(lambda: one.requests() == STREAMS, REQUEST_SECONDS)
         one.note_processes()
         left = sum(not job.done() for job in running)
         asked = time.time()
