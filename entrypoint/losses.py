@@ -33,10 +33,11 @@ class Losses:
         restarts = run.settings.engine_restarts if run.members.role.alone else 0
         self._budget = Budget(restarts, run.settings.engine_restart_window)
         self._engine: Child | None = None
+        self._over: set[Child] = set()  # engines that were given up before the kernel told of their end
         self._served = False  # it was ready once
 
     def spawned(self, engine: Child) -> None:
-        """This engine is the one that counts from here on: the end of any other one is old news."""
+        """This engine is the one that counts from here on. The end of one that dies at once may be told before this."""
         self._engine = engine
         self._guardian.guard(engine.pid)
 
@@ -49,7 +50,11 @@ class Losses:
         """A child has ended."""
         if child.name == "front":
             return self.fail(self._cause_of(child), child)
-        return self.engine_died(child) if child is self._engine else None
+        if child in self._over:
+            self._over.discard(child)
+            return None
+        self._engine = None
+        return self.engine_died(child)
 
     def engine_died(self, child: Child) -> int | None:
         """The engine has ended, or its first process has."""
@@ -77,7 +82,9 @@ class Losses:
         self._served = self._served or run.report.current.state == "ready"
         run.report.withdraw()
         self._watch.look_away()
-        self._engine = None
+        if self._engine is not None:
+            self._over.add(self._engine)
+            self._engine = None
         pause = self._budget.pause(error) if self._served else None
         if pause is None:
             return self.fail(error, dead)

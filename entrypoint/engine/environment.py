@@ -56,18 +56,7 @@ def build_environment(
     }
     env.setdefault(PIXELS, str(MOST_PIXELS))
     env |= {
-        "HOME": str(private / "home"),
-        "XDG_CACHE_HOME": str(private / "home/.cache"),
-        "XDG_CONFIG_HOME": str(private / "home/.config"),
-        "VLLM_CACHE_ROOT": str(private / "vllm"),
-        "VLLM_CONFIG_ROOT": str(private / "vllm-config"),
-        "TRITON_CACHE_DIR": str(private / "triton"),
-        "TORCHINDUCTOR_CACHE_DIR": str(private / "inductor"),
-        "TORCH_EXTENSIONS_DIR": str(private / "torch-extensions"),
-        "FLASHINFER_WORKSPACE_BASE": str(private / "flashinfer"),
-        "DG_JIT_CACHE_DIR": str(private / "deep-gemm"),
-        "CUDA_CACHE_PATH": str(private / "cuda"),
-        "NUMBA_CACHE_DIR": str(private / "numba"),
+        **_folders(private),
         # The snapshot is complete and verified: whoever wants the network now wants something that was not asked for.
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
@@ -104,6 +93,24 @@ def build_environment(
         # https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/v1/worker/cpu_worker.py
         env.setdefault("VLLM_CPU_KVCACHE_SPACE", str(max(1, _CPU_CONTEXT_GIB // layout.world_size)))
     return env
+
+
+def _folders(private: Path) -> dict[str, str]:
+    """Wherever the engine and its libraries write what they compile or remember."""
+    return {
+        "HOME": str(private / "home"),
+        "XDG_CACHE_HOME": str(private / "home/.cache"),
+        "XDG_CONFIG_HOME": str(private / "home/.config"),
+        "VLLM_CACHE_ROOT": str(private / "vllm"),
+        "VLLM_CONFIG_ROOT": str(private / "vllm-config"),
+        "TRITON_CACHE_DIR": str(private / "triton"),
+        "TORCHINDUCTOR_CACHE_DIR": str(private / "inductor"),
+        "TORCH_EXTENSIONS_DIR": str(private / "torch-extensions"),
+        "FLASHINFER_WORKSPACE_BASE": str(private / "flashinfer"),
+        "DG_JIT_CACHE_DIR": str(private / "deep-gemm"),
+        "CUDA_CACHE_PATH": str(private / "cuda"),
+        "NUMBA_CACHE_DIR": str(private / "numba"),
+    }
 
 
 def with_own_package(env: Mapping[str, str], package_root: Path) -> dict[str, str]:

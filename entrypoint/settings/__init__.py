@@ -1,6 +1,6 @@
 """The container's settings: one table of variables, read once, each value with the place it came from."""
 
-from entrypoint.settings.reading import explain, image_limit, read, state_dir, wants_json_lines
+from entrypoint.settings.reading import explain, read, state_dir, wants_json_lines
 from entrypoint.settings.values import Settings, Source
 from entrypoint.settings.variables import ACCESS, ACCESS_FAMILIES, LEVELS, VARIABLES
 from nimctl.core.variables import Variable
@@ -14,7 +14,6 @@ __all__ = [
     "Source",
     "Variable",
     "explain",
-    "image_limit",
     "read",
     "state_dir",
     "wants_json_lines",

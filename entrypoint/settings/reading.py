@@ -1,6 +1,5 @@
 """The settings of one start: variables and command line read once, each value with the place it came from."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from importlib import import_module
@@ -68,11 +67,6 @@ def _without_effect(environ: Mapping[str, str]) -> tuple[str, ...]:
         return ()
     said: tuple[str, ...] = import_module("entrypoint.settings.strange").sentences(environ)
     return said
-
-
-def image_limit() -> int:
-    """`NIM_MAX_IMAGES_PER_PROMPT` of this process: for the part of us that runs inside the engine."""
-    return int(_from(os.environ, "max_images"))
 
 
 def state_dir(environ: Mapping[str, str]) -> Path:

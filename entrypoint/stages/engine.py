@@ -84,34 +84,13 @@ def start_engine(
     env = environment.with_own_package({**env, **run.members.environment(env)}, Path(__file__).parents[2])
     run.journal.info("engine", f"starting: {' '.join(command.argv)}")
 
-    foresight = Foresight(
-        planned(
-            profile.model,
-            profile.layout,
-            profile.plan,
-            invocation.request(run.settings, profile.model.runtime),
-            device=hardware.device,
-            environment=env,
-        )
-    )
-
-    write, engine_steps = run.journal.reader("engine"), timeline.EngineSteps()
-
-    def on_line(line: Line) -> None:
-        write(line)
-        foresight.see(line.text)
-        if begun := engine_steps.see(line.text):
-            run.report.step("engine", begun)
-        if step := loading.step_of(line.text):
-            run.report.progress("engine", detail=step)
-            if step == loading.LOADED:
-                ahead.close("the weights are loaded")
-
+    foresight = _foresight(run, hardware, profile, env)
     ahead = prepared.loading.begin(run.journal, lambda words: run.report.progress("engine", detail=words))
     run.supervisor.on_close(lambda: ahead.close("the container stops"))
     run.report.step("engine", timeline.STEPS[0])
     name, leads = command.served_names[0], run.members.role.leads
     try:
+        on_line = _listening(run, foresight, on_loaded=lambda: ahead.close("the weights are loaded"))
         child = run.supervisor.spawn("engine", command.argv, env=env, cwd=private / "home", on_line=on_line)
         on_spawn(child)
         loading.await_engine(
@@ -131,6 +110,30 @@ def start_engine(
     if leads:
         run.report.describe(figures=foresight.tell(run.journal))
     return name
+
+
+def _foresight(run: Run, hardware: Hardware, profile: Profile, env: dict[str, str]) -> Foresight:
+    asked = invocation.request(run.settings, profile.model.runtime)
+    return Foresight(
+        planned(profile.model, profile.layout, profile.plan, asked, device=hardware.device, environment=env)
+    )
+
+
+def _listening(run: Run, foresight: Foresight, on_loaded: Callable[[], None]) -> Callable[[Line], None]:
+    """What becomes of a line of the engine: it is logged, held against the plan, and tells how far the start is."""
+    write, steps = run.journal.reader("engine"), timeline.EngineSteps()
+
+    def on_line(line: Line) -> None:
+        write(line)
+        foresight.see(line.text)
+        if begun := steps.see(line.text):
+            run.report.step("engine", begun)
+        if step := loading.step_of(line.text):
+            run.report.progress("engine", detail=step)
+            if step == loading.LOADED:
+                on_loaded()
+
+    return on_line
 
 
 def await_nodes(run: Run, snapshots: Snapshots) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint.settings import ACCESS, ACCESS_FAMILIES, VARIABLES, explain, image_limit, read
+from entrypoint.settings import ACCESS, ACCESS_FAMILIES, VARIABLES, explain, read
 from entrypoint.settings.inside import request_limits
 from nimctl.core.errors import NimctlError
 from nimctl.core.recipes import DEFAULT_MODEL
@@ -116,11 +116,6 @@ def test_keys_are_collected_only_to_be_masked(tmp_path):
 def test_a_key_file_that_cannot_be_read():
     error = refused({"NIM_RECIPE": "demo", "NGC_API_KEY_FILE": "/no/such/key"})
     assert (error.id, "NGC_API_KEY_FILE" in error.message) == ("config-invalid", True)
-
-
-def test_the_part_inside_the_engine_reads_its_limit(monkeypatch):
-    monkeypatch.setenv("NIM_MAX_IMAGES_PER_PROMPT", "7")
-    assert image_limit() == 7
 
 
 def test_every_variable_is_documented():
