@@ -20,6 +20,9 @@ ROOMS = {
     "nimctl.launch": {"nimctl.launch", "nimctl.core"},
     "nimctl.doctor": {"nimctl.doctor", "nimctl.core", "nimctl.launch.docker"},  # the one who can ask the daemon
     "nimctl.images": {"nimctl.images", "nimctl.core"},
+    "nimctl.trust": {"nimctl.trust", "nimctl.core"},
+    "nimctl.lock": {"nimctl.lock", "nimctl.core"},
+    "nimctl.bundle": {"nimctl.bundle", "nimctl.core"},
     "nimctl.render": {"nimctl.render", "nimctl.core"},
     "nimctl.cli": {"nimctl"},
     "nimctl.__main__": {"nimctl"},
@@ -35,6 +38,10 @@ IMPORTERS = {
     "pynvml": "nimctl.core.gpus",
     "requests": "nimctl.core.fetch.http",
     "obstore": "nimctl.core.fetch.sources.objectstore",
+    "cryptography": "nimctl.trust.keys",
+    "sigstore": "nimctl.trust.keyless",
+    "sigstore_models": "nimctl.trust.keyless",
+    "model_signing": "nimctl.trust.weights",
 }
 
 

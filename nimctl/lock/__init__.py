@@ -1,0 +1,1 @@
+"""The register: what exactly is to run, written down; and what runs, held against it."""
