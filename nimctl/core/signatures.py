@@ -9,6 +9,10 @@ from typing import Literal
 
 Kind = Literal["simple-signing", "sigstore-bundle"]
 
+# Nobody signs an image so often, and no signature is so large; more would only cost whoever judges them time.
+MAX_MATERIALS = 64
+MAX_PAYLOAD = 2**20  # bytes
+
 
 @dataclass(frozen=True)
 class Material:

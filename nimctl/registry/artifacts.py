@@ -1,0 +1,115 @@
+"""The signatures that lie beside an image in its registry, as bytes; nothing is judged here.
+
+Two layouts: cosign's tag `sha256-<hex>.sig`, whose layers are payloads and their annotations signatures
+(https://github.com/sigstore/cosign/blob/main/specs/SIGNATURE_SPEC.md), and sigstore bundles that name the image as
+their subject, listed by the referrers API or, where a registry knows none, under the tag `sha256-<hex>`
+(https://github.com/sigstore/cosign/blob/main/specs/BUNDLE_SPEC.md).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from nimctl.core.errors import NimctlError
+from nimctl.core.image_identity import DIGEST
+from nimctl.core.signatures import MAX_MATERIALS, MAX_PAYLOAD, Material
+from nimctl.registry.login import Login
+from nimctl.registry.reference import Reference
+from nimctl.registry.repository import INDEX, MANIFEST, Repository, open_repository
+
+SIMPLE_SIGNING = "application/vnd.dev.cosign.simplesigning.v1+json"
+SIGNATURE = "dev.cosignproject.cosign/signature"
+BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
+_BUNDLES = (BUNDLE, "application/vnd.dev.sigstore.bundle+json;version=0.3")
+PREDICATE = "dev.sigstore.bundle.predicateType"
+SIGN_PREDICATE = "https://sigstore.dev/cosign/sign/v1"
+_DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+
+
+def signatures_of(reference: Reference, digests: Sequence[str], login: Login | None) -> tuple[Material, ...]:
+    """Every signature beside one of `digests` in the repository of `reference`; empty where there is none.
+
+    At most MAX_MATERIALS, none larger than MAX_PAYLOAD bytes: what is beyond is left out, and can make an image seem
+    unsigned, never signed. Raises what a registry's refusal means, and `image-pull-failed`.
+    """
+    repository = open_repository(reference, login, "pull")
+    found: list[Material] = []
+    for digest in dict.fromkeys(digests):
+        found += _simple(repository, digest, MAX_MATERIALS - len(found))
+        found += _bundles(repository, digest, MAX_MATERIALS - len(found))
+    return tuple(found)
+
+
+def _simple(repository: Repository, digest: str, room: int) -> list[Material]:
+    found = repository.document(f"manifests/{_tag(digest)}.sig", f"{MANIFEST}, {_DOCKER_MANIFEST}")
+    materials: list[Material] = []
+    for layer in _objects(found[1].get("layers")) if found else ():
+        notes = _texts(layer.get("annotations"))
+        if layer.get("mediaType") == SIMPLE_SIGNING and SIGNATURE in notes and len(materials) < room:
+            payload = _bytes(repository, layer)
+            if payload is not None:
+                rest = {name: value for name, value in notes.items() if name != SIGNATURE}
+                materials.append(Material("simple-signing", digest, payload, notes[SIGNATURE], rest))
+    return materials
+
+
+def _bundles(repository: Repository, digest: str, room: int) -> list[Material]:
+    materials: list[Material] = []
+    for entry in _referrers(repository, digest):
+        predicate = _texts(entry.get("annotations")).get(PREDICATE, SIGN_PREDICATE)
+        if entry.get("artifactType") not in _BUNDLES or predicate != SIGN_PREDICATE:
+            continue  # an SBOM, a provenance: no signature
+        if len(materials) >= room:
+            break
+        if (payload := _bundle(repository, entry)) is not None:
+            materials.append(Material("sigstore-bundle", digest, payload))
+    return materials
+
+
+def _referrers(repository: Repository, digest: str) -> list[dict[str, Any]]:
+    """What names `digest` as its subject. A registry without the API answers 404, and some older ones 400 or 405."""
+    answer = repository.ask("GET", f"referrers/{digest}", {"Accept": INDEX})
+    if answer.status == 200:
+        listed = _objects(repository.parsed(answer.body).get("manifests"))
+    else:
+        listed = []
+        if answer.status in (401, 403, 429) or answer.status >= 500:
+            raise repository.refused(answer)
+    # a mirror may have been filled by a client that wrote the tag, whatever its registry can do
+    found = repository.document(f"manifests/{_tag(digest)}", INDEX)
+    listed += _objects(found[1].get("manifests")) if found else []
+    return list({str(entry.get("digest")): entry for entry in listed}.values())
+
+
+def _bundle(repository: Repository, entry: dict[str, Any]) -> bytes | None:
+    digest = str(entry.get("digest"))
+    found = repository.document(f"manifests/{digest}", MANIFEST) if DIGEST.fullmatch(digest) else None
+    layers = _objects(found[1].get("layers")) if found else []
+    return _bytes(repository, layers[0]) if len(layers) == 1 and layers[0].get("mediaType") in _BUNDLES else None
+
+
+def _bytes(repository: Repository, layer: dict[str, Any]) -> bytes | None:
+    """The bytes of a layer; None for one that is too large to be a signature, or is not there."""
+    digest, size = layer.get("digest"), layer.get("size")
+    if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
+        return None
+    if not isinstance(size, int) or not 0 < size <= MAX_PAYLOAD:
+        return None
+    try:
+        data = repository.blob(digest)
+    except NimctlError as error:
+        if error.id == "image-not-found":
+            return None
+        raise
+    return data if len(data) <= MAX_PAYLOAD else None
+
+
+def _tag(digest: str) -> str:
+    return digest.replace(":", "-")
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _texts(value: Any) -> dict[str, str]:
+    return {k: v for k, v in value.items() if isinstance(v, str)} if isinstance(value, dict) else {}
