@@ -125,9 +125,18 @@ def bare_host(home: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def host(home: Path) -> Callable[[str], dict[str, str]]:
-    """The environment of a simulated host of the lab by profile: `host("2xH200")`."""
-    return lambda profile: private_environment(the_lab.environment(profile), home)
+def host(home: Path) -> Callable[..., dict[str, str]]:
+    """The environment of a simulated host of the lab by profile: `host("2xH200")`, `host("none", "containerd")`."""
+    return lambda profile, store="classic": private_environment(the_lab.environment(profile, store), home)
+
+
+@pytest.fixture
+def containerd_store(home: Path) -> dict[str, str]:
+    """The environment of the host `none` whose Docker Engine has containerd's image store, as Docker 29 has by default.
+
+    `lab.docker(..., store="containerd")` talks to the same engine. For tests of both: `host(profile, store)`.
+    """
+    return private_environment(the_lab.environment("none", "containerd"), home)
 
 
 @pytest.fixture

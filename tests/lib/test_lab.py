@@ -53,7 +53,7 @@ def test_on_another_system_it_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_unknown_part_or_profile_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     with pytest.raises(SystemExit):
         command.main(["up", "--only", "engine,fridge"])
-    assert "fridge: the parts are engine, base, registry, gpus" in capsys.readouterr().err
+    assert "fridge: the parts are engine, base, registry, gpus, containerd-store" in capsys.readouterr().err
     with pytest.raises(steps.LabError, match="no host profile is called 3xV100"):
         gpus.switch(paths_in(tmp_path), "3xV100")
 

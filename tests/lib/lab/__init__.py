@@ -1,6 +1,7 @@
 """The lab: everything real that can be real without a GPU. What tests use is here; the rooms are the modules beside it.
 
     engine      a private Docker Engine with buildx and CDI       base_image  Debian 12, the base of every build
+                (and a second, when asked for: store "containerd")
     registry    token authentication and its refusals             gpus        simulated GPUs through NVML and CDI
 
 `scripts/lab` is the same from a shell. The state lies in $NIMCTL_LAB_DIR, else /var/tmp/nimctl-lab.
@@ -11,7 +12,7 @@ import subprocess
 from pathlib import Path
 
 from . import base_image, control, debian, engine, gpus, push, registry
-from .paths import paths
+from .paths import STORES, Store, paths
 from .push import Registry
 from .simulated import simulated_host
 from .steps import LabError
@@ -19,8 +20,8 @@ from .steps import LabError
 BASE_IMAGE = base_image.IMAGE
 
 __all__ = [
-    "BASE_IMAGE", "LabError", "Registry", "available", "docker", "docker_config", "double_environment", "environment",
-    "push_image", "registry_info", "reset_situations", "set_situation", "up",
+    "BASE_IMAGE", "STORES", "LabError", "Registry", "Store", "available", "docker", "docker_config",
+    "double_environment", "environment", "push_image", "registry_info", "reset_situations", "set_situation", "up",
 ]  # fmt: skip
 
 
@@ -34,9 +35,14 @@ def up() -> None:
     control.up(paths())
 
 
-def environment(profile: str) -> dict[str, str]:
-    """Make this machine the host `profile` (`2xH200`, `none`, ...); returns the whole environment of its processes."""
-    return {**_without("LD_LIBRARY_PATH", "NVML_DOUBLE_JSON", "DOCKER_CONTEXT"), **simulated_host(paths(), profile)}
+def environment(profile: str, store: Store = "classic") -> dict[str, str]:
+    """Make this machine the host `profile` (`2xH200`, `none`, ...); returns the whole environment of its processes.
+
+    With the store `containerd` its Docker is the lab's second engine, which this starts (two seconds the first time).
+    """
+    place = paths(store)
+    control.have_store(place)
+    return {**_without("LD_LIBRARY_PATH", "NVML_DOUBLE_JSON", "DOCKER_CONTEXT"), **simulated_host(place, profile)}
 
 
 def double_environment(profile: str, folder: Path) -> dict[str, str]:
@@ -50,11 +56,11 @@ def double_environment(profile: str, folder: Path) -> dict[str, str]:
     return {**own, "LD_LIBRARY_PATH": str(gpus.build(folder)), "NVML_DOUBLE_JSON": str(host)}
 
 
-def docker(*args: str | Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+def docker(*args: str | Path, timeout: float = 300, store: Store = "classic") -> subprocess.CompletedProcess[str]:
     """Run the lab's docker client; never raises for a failure of docker itself."""
-    binary = str(paths().unpacked / "usr/bin/docker")
-    argv = [binary, *map(str, args)]
-    env = engine.client_environment(paths())
+    place = paths(store)
+    argv = [str(place.unpacked / "usr/bin/docker"), *map(str, args)]
+    env = engine.client_environment(place)
     return subprocess.run(argv, env=env, capture_output=True, text=True, timeout=timeout, check=False)
 
 

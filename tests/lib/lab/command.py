@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from . import control, simulated
 from .gpus import NONE
-from .paths import paths
+from .paths import STORES, paths
 from .steps import LabError, say
 
 
@@ -30,10 +30,12 @@ def _run(options: argparse.Namespace) -> int:
         control.down(place, purge=options.purge)
     elif options.verb == "status":
         found = control.status(place)
-        lines = [f"{part:9} {where or '-'}" for part, where in found.items()]
+        lines = [f"{part:16} {where or '-'}" for part, where in found.items()]
         _out(json.dumps(found) if options.json else "\n".join(lines))
         return 0 if found["engine"] else 3
     else:
+        place = place.with_store(options.store)
+        control.have_store(place)
         variables = simulated.simulated_host(place, options.profile)
         _out(json.dumps(variables) if options.json else _exports(variables))
     return 0
@@ -52,9 +54,9 @@ def _exports(variables: dict[str, str]) -> str:
 
 def _parts(text: str) -> list[str]:
     parts = text.split(",")
-    unknown = set(parts) - set(control.PARTS)
+    unknown = set(parts) - set(control.ALL_PARTS)
     if unknown:
-        raise argparse.ArgumentTypeError(f"{', '.join(sorted(unknown))}: the parts are {', '.join(control.PARTS)}")
+        raise argparse.ArgumentTypeError(f"{', '.join(sorted(unknown))}: the parts are {', '.join(control.ALL_PARTS)}")
     return parts
 
 
@@ -64,12 +66,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     verbs = parser.add_subparsers(dest="verb", required=True)
     up = verbs.add_parser("up", help="have it running; run again at will")
-    up.add_argument("--only", type=_parts, default=list(control.PARTS), metavar=",".join(control.PARTS))
+    up.add_argument("--only", type=_parts, default=list(control.PARTS), metavar=",".join(control.ALL_PARTS))
     down = verbs.add_parser("down", help="stop what up started")
     down.add_argument("--purge", action="store_true", help="delete the state folder too")
     status = verbs.add_parser("status", help="what runs; exit code 3 when the engine does not")
     env = verbs.add_parser("env", help='become a simulated host, print its exports: eval "$(scripts/lab env 2xH200)"')
     env.add_argument("profile", nargs="?", default=NONE, help="2xH200, 8xB200, mig, ...; default none: no GPUs")
+    env.add_argument("--store", choices=STORES, default=STORES[0], help="the engine with this image store")
     for verb in (status, env):
         verb.add_argument("--json", action="store_true")
     return parser

@@ -3,10 +3,13 @@
 from collections.abc import Callable, Sequence
 
 from . import base_image, debian, engine, gpus, registry
-from .paths import Paths
+from .paths import STORES, Paths
 from .steps import LabError, locked, say, step
 
 PARTS = ("engine", "base", "registry", "gpus")
+# Started only when asked for: a second engine, whose images lie in containerd's store.
+CONTAINERD_STORE = "containerd-store"
+ALL_PARTS = (*PARTS, CONTAINERD_STORE)
 
 
 def up(paths: Paths, only: Sequence[str] = PARTS) -> None:
@@ -20,16 +23,29 @@ def up(paths: Paths, only: Sequence[str] = PARTS) -> None:
         "base": base_image.ensure_base_image,
         "registry": registry.start_registry,
         "gpus": lambda _: None,
+        CONTAINERD_STORE: lambda paths: _start_with_base(paths.with_store("containerd")),
     }
     with step("up"), locked(paths.state.with_name(f"{paths.state.name}.lock")):
-        paths.make()
+        for store in STORES if CONTAINERD_STORE in only else STORES[:1]:
+            paths.with_store(store).make()
         if set(only) != {"gpus"}:
             debian.unpack_packages(paths)
         gpus.prepare(paths)  # first: dockerd looks for the toolkit's hook when it starts
         needs_engine = "engine" in only or "base" in only
-        for part in PARTS:
+        for part in ALL_PARTS:
             if part in only or (part == "engine" and needs_engine):
                 starts[part](paths)
+
+
+def have_store(paths: Paths) -> None:
+    """Have the engine of `paths.store` running, where that is the one that `up` starts only when asked."""
+    if paths.store == "containerd" and not engine.answers(paths):
+        up(paths.with_store("classic"), [CONTAINERD_STORE])
+
+
+def _start_with_base(paths: Paths) -> None:
+    engine.start_engine(paths)
+    base_image.ensure_base_image(paths)
 
 
 def down(paths: Paths, *, purge: bool = False) -> None:
@@ -38,7 +54,7 @@ def down(paths: Paths, *, purge: bool = False) -> None:
         if not paths.state.exists():
             say("nothing is there")
             return
-        stopped = [registry.stop_registry(paths), engine.stop_engine(paths)]
+        stopped = [registry.stop_registry(paths), *(engine.stop_engine(paths.with_store(store)) for store in STORES)]
         say("stopped" if any(stopped) else "nothing was running")
         if purge:
             engine.remove_state(paths)
@@ -47,11 +63,12 @@ def down(paths: Paths, *, purge: bool = False) -> None:
 
 def status(paths: Paths) -> dict[str, str | None]:
     """Part -> where it can be reached or found, None when it is not there."""
-    running = engine.answers(paths)
+    running, second = engine.answers(paths), paths.with_store("containerd")
     spec = paths.cdi / "nvidia.json"
     return {
         "state": str(paths.state) if paths.state.exists() else None,
         "engine": f"unix://{paths.docker_socket}" if running else None,
+        CONTAINERD_STORE: f"unix://{second.docker_socket}" if engine.answers(second) else None,
         "bridge": paths.bridge if running else None,
         "base": base_image.IMAGE if running and base_image.has_image(paths) else None,
         "registry": registry.info(paths).address if registry.answers(paths) else None,

@@ -30,15 +30,19 @@ def start_engine(paths: Paths) -> None:
     subnet = ensure_bridge(paths)
     _write_configuration(paths, mtu=way_out_mtu(), pool=str(subnet).replace(".0.0/16", ".128.0/17"))
     with step("start containerd"):
-        containerd = paths.run / "containerd.pid"
-        log = paths.logs / "containerd.log"
-        argv: list[str | Path] = [paths.unpacked / "usr/bin/containerd", "--config", paths.run / "containerd.toml"]
+        containerd = paths.engine_run / "containerd.pid"
+        log = paths.engine_logs / "containerd.log"
+        argv: list[str | Path] = [
+            paths.unpacked / "usr/bin/containerd",
+            "--config",
+            paths.engine_run / "containerd.toml",
+        ]
         start_daemon(argv, env=daemon_environment(paths), pid_file=containerd, log=log)
-        _wait_for_socket(paths.run / "containerd.sock", containerd, log, "containerd")
+        _wait_for_socket(paths.engine_run / "containerd.sock", containerd, log, "containerd")
     with step("start dockerd"):
-        dockerd = paths.run / "dockerd.pid"
-        log = paths.logs / "dockerd.log"
-        argv = [paths.unpacked / "usr/sbin/dockerd", "--config-file", paths.run / "daemon.json"]
+        dockerd = paths.engine_run / "dockerd.pid"
+        log = paths.engine_logs / "dockerd.log"
+        argv = [paths.unpacked / "usr/sbin/dockerd", "--config-file", paths.engine_run / "daemon.json"]
         start_daemon(argv, env=daemon_environment(paths), pid_file=dockerd, log=log)
         wait_until(
             lambda: answers(paths), what="dockerd", seconds=60, log=log, alive=lambda: running_pid(dockerd) is not None
@@ -52,11 +56,12 @@ def stop_engine(paths: Paths) -> bool:
         ids = docker(paths, "ps", "-q").split()
         if ids:
             docker(paths, "stop", "-t", "5", *ids, timeout=60)
-    was_running = [stop_daemon(paths.run / name) for name in ("dockerd.pid", "containerd.pid")]
+    was_running = [stop_daemon(paths.engine_run / name) for name in ("dockerd.pid", "containerd.pid")]
     _remove_orphans(paths)
     for leftover in ("docker.sock", "containerd.sock", "containerd.sock.ttrpc", "dockerd.own.pid"):
-        (paths.run / leftover).unlink(missing_ok=True)
-    _unmount_below(paths.state)
+        (paths.engine_run / leftover).unlink(missing_ok=True)
+    for folder in ("docker", "containerd", "run"):
+        _unmount_below(paths.engine_home / folder)
     remove_bridge(paths)
     return any(was_running)
 
@@ -68,9 +73,9 @@ def answers(paths: Paths) -> bool:
 
 def reload(paths: Paths, *, nvidia_runtime: bool) -> None:
     """Make dockerd know the `nvidia` runtime or not, as on a host with or without the container toolkit."""
-    dockerd = paths.run / "dockerd.pid"
+    dockerd = paths.engine_run / "dockerd.pid"
     pid = running_pid(dockerd)
-    file = paths.run / "daemon.json"
+    file = paths.engine_run / "daemon.json"
     config = json.loads(file.read_text())
     if pid is None or ("nvidia" in config["runtimes"]) == nvidia_runtime:
         return
@@ -82,7 +87,7 @@ def reload(paths: Paths, *, nvidia_runtime: bool) -> None:
         info = _get(paths.docker_socket, "/info")
         return info is not None and ("nvidia" in json.loads(info)["Runtimes"]) == nvidia_runtime
 
-    log = paths.logs / "dockerd.log"
+    log = paths.engine_logs / "dockerd.log"
     wait_until(taken_over, what="dockerd", seconds=10, log=log, alive=lambda: running_pid(dockerd) is not None)
 
 
@@ -121,20 +126,20 @@ def _write_client_configuration(folder: Path, paths: Paths) -> None:
 
 
 def _write_configuration(paths: Paths, *, mtu: int, pool: str) -> None:
-    containerd_state = paths.state / "containerd"
-    (paths.run / "containerd.toml").write_text(
+    containerd_state = paths.engine_home / "containerd"
+    (paths.engine_run / "containerd.toml").write_text(
         "version = 2\n"
         f'root = "{containerd_state}"\n'
-        f'state = "{paths.run}/containerd"\n'
+        f'state = "{paths.engine_run}/containerd"\n'
         'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n'
-        f'[grpc]\n  address = "{paths.run}/containerd.sock"\n'
+        f'[grpc]\n  address = "{paths.engine_run}/containerd.sock"\n'
     )
     config = {
         "hosts": [f"unix://{paths.docker_socket}"],
-        "containerd": f"{paths.run}/containerd.sock",
-        "data-root": str(paths.state / "docker"),
-        "exec-root": str(paths.run / "docker"),
-        "pidfile": str(paths.run / "dockerd.own.pid"),
+        "containerd": f"{paths.engine_run}/containerd.sock",
+        "data-root": str(paths.engine_home / "docker"),
+        "exec-root": str(paths.engine_run / "docker"),
+        "pidfile": str(paths.engine_run / "dockerd.own.pid"),
         "bridge": paths.bridge,
         "mtu": mtu,
         "iptables": False,
@@ -142,11 +147,11 @@ def _write_configuration(paths: Paths, *, mtu: int, pool: str) -> None:
         "ip-masq": False,
         "default-address-pools": [{"base": pool, "size": 24}],
         "exec-opts": ["native.cgroupdriver=cgroupfs"],
-        "features": {"cdi": True},
+        "features": {"cdi": True, "containerd-snapshotter": paths.store == "containerd"},
         "cdi-spec-dirs": [str(paths.cdi)],
         "runtimes": _runtimes(paths),
     }
-    (paths.run / "daemon.json").write_text(json.dumps(config, indent=1))
+    (paths.engine_run / "daemon.json").write_text(json.dumps(config, indent=1))
 
 
 def _runtimes(paths: Paths) -> dict[str, dict[str, str]]:
@@ -179,13 +184,13 @@ def _get(unix_socket: Path, path: str) -> bytes | None:
 
 def _remove_orphans(paths: Paths) -> None:
     """Containers and their shims outlive daemons that were killed; nobody else would ever end them."""
-    runc_state = paths.run / "docker/runtime-runc/moby"
+    runc_state = paths.engine_run / "docker/runtime-runc/moby"
     for container in sorted(runc_state.glob("*")):
         runc = paths.unpacked / "usr/sbin/runc"
         run(
             [runc, "--root", runc_state, "delete", "--force", container.name], env=daemon_environment(paths), timeout=30
         )
-    marker = f"{paths.run}/containerd.sock".encode()
+    marker = f"{paths.engine_run}/containerd.sock".encode()
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             words = (process / "cmdline").read_bytes().split(b"\0")

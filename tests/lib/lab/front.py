@@ -72,6 +72,13 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     front: Front
 
+    def handle(self) -> None:
+        # A Go server answers TLS so, and Docker over containerd's store tries plain HTTP only after this answer.
+        if self.rfile.peek(1)[:1] == b"\x16":  # the first byte of every TLS handshake
+            self.wfile.write(b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTPS request to an HTTP server.\n")
+            return
+        super().handle()
+
     def do_GET(self) -> None:
         target = urlsplit(self.path)
         if target.path == "/proxy_auth":

@@ -15,7 +15,7 @@ from typing import Any
 from ..nvml import profiles
 from . import engine
 from .debian import install_on_host
-from .paths import Paths, multiarch
+from .paths import STORES, Paths, multiarch
 from .steps import LabError, locked, run, step
 
 NONE = "none"
@@ -72,8 +72,9 @@ def switch(paths: Paths, profile: str) -> None:
             if not spec.exists() or spec.read_text() != wanted:
                 spec.with_suffix(".new").write_text(wanted)
                 spec.with_suffix(".new").rename(spec)
-        if engine.answers(paths):
-            engine.reload(paths, nvidia_runtime=profile != NONE)
+        for one in map(paths.with_store, STORES):
+            if engine.answers(one):
+                engine.reload(one, nvidia_runtime=profile != NONE)
 
 
 def host_of(profile: str) -> dict[str, Any]:

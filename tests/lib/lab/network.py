@@ -15,7 +15,7 @@ from pathlib import Path
 from .paths import Paths
 from .steps import LabError, run
 
-SUBNETS = ("10.213.0.0/16", "172.29.0.0/16", "10.87.0.0/16")
+SUBNETS = ("10.213.0.0/16", "172.29.0.0/16", "10.87.0.0/16", "10.214.0.0/16", "172.28.0.0/16", "10.88.0.0/16")
 # linux/sockios.h
 _SIOCBRADDBR, _SIOCBRDELBR = 0x89A0, 0x89A1
 _SIOCSIFADDR, _SIOCSIFNETMASK, _SIOCGIFFLAGS, _SIOCSIFFLAGS = 0x8916, 0x891C, 0x8913, 0x8914
@@ -24,7 +24,7 @@ _IFF_UP = 1
 
 def ensure_bridge(paths: Paths) -> ipaddress.IPv4Network:
     """Create the bridge with the first address of a free subnet, and the rules. Returns the lab's /16."""
-    remembered = paths.run / "subnet"
+    remembered = paths.engine_run / "subnet"
     if remembered.exists() and _exists(paths.bridge):
         subnet = ipaddress.IPv4Network(remembered.read_text())
     else:
@@ -40,7 +40,7 @@ def ensure_bridge(paths: Paths) -> ipaddress.IPv4Network:
 
 def remove_bridge(paths: Paths) -> None:
     """Undo ensure_bridge. Does nothing where nothing is."""
-    remembered = paths.run / "subnet"
+    remembered = paths.engine_run / "subnet"
     if remembered.exists() and paths.unpacked.joinpath("usr/sbin").exists():
         for rule in _rules(ipaddress.IPv4Network(remembered.read_text())):
             _iptables(paths, "-D", rule)

@@ -6,8 +6,12 @@ Unix socket paths may not exceed 107 bytes, which is why the folder has a short 
 import hashlib
 import os
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
+
+Store = Literal["classic", "containerd"]
+STORES: tuple[Store, ...] = ("classic", "containerd")
 
 DEFAULT_STATE = Path("/var/tmp/nimctl-lab")
 MULTIARCH = {"x86_64": "x86_64-linux-gnu", "aarch64": "aarch64-linux-gnu"}
@@ -21,9 +25,18 @@ def multiarch() -> str:
 
 @dataclass(frozen=True)
 class Paths:
-    """Every place below the state folder; see the properties for what lies where."""
+    """Every place below the state folder; see the properties for what lies where.
+
+    `store` says which of the two engines is meant: the one with Docker's classic image store, or the one with
+    containerd's. What is the engine's own (`engine_*`, `docker_socket`, `bridge`) differs; all else is shared.
+    """
 
     state: Path
+    store: Store = "classic"
+
+    def with_store(self, store: Store) -> "Paths":
+        """The same lab, meaning the engine with this image store."""
+        return replace(self, store=store)
 
     @property
     def unpacked(self) -> Path:
@@ -40,12 +53,25 @@ class Paths:
         return self.state / "run"
 
     @property
+    def engine_home(self) -> Path:
+        """Where the engine keeps its `docker`, `containerd`, `run` and `log`."""
+        return self.state if self.store == "classic" else self.state / "containerd-store"
+
+    @property
+    def engine_run(self) -> Path:
+        return self.engine_home / "run"
+
+    @property
+    def engine_logs(self) -> Path:
+        return self.engine_home / "log"
+
+    @property
     def logs(self) -> Path:
         return self.state / "log"
 
     @property
     def docker_socket(self) -> Path:
-        return self.run / "docker.sock"
+        return self.engine_run / "docker.sock"
 
     @property
     def docker_config(self) -> Path:
@@ -73,8 +99,8 @@ class Paths:
     def bridge(self) -> str:
         """The network interface of the engine; a lab in another folder has another, so that two can run."""
         if self.state == DEFAULT_STATE:
-            return "nimctl-lab0"
-        return f"nimlab-{hashlib.sha256(bytes(self.state)).hexdigest()[:7]}"
+            return "nimctl-lab0" if self.store == "classic" else "nimctl-lab1"
+        return f"nimlab-{hashlib.sha256(bytes(self.engine_home)).hexdigest()[:7]}"
 
     @property
     def binaries(self) -> tuple[Path, Path]:
@@ -91,10 +117,20 @@ class Paths:
     def make(self) -> None:
         """Create the folders that everything needs. The state folder is root's alone: it holds a signing key."""
         self.state.mkdir(mode=0o755, parents=True, exist_ok=True)
-        for folder in (self.run, self.logs, self.apt, self.unpacked, self.docker_config, self.registry, self.cdi):
+        for folder in (
+            self.run,
+            self.logs,
+            self.engine_run,
+            self.engine_logs,
+            self.apt,
+            self.unpacked,
+            self.docker_config,
+            self.registry,
+            self.cdi,
+        ):
             folder.mkdir(parents=True, exist_ok=True)
 
 
-def paths() -> Paths:
-    """The state folder: `$NIMCTL_LAB_DIR`, else `/var/tmp/nimctl-lab`."""
-    return Paths(Path(os.environ.get("NIMCTL_LAB_DIR") or DEFAULT_STATE))
+def paths(store: Store = "classic") -> Paths:
+    """The state folder: `$NIMCTL_LAB_DIR`, else `/var/tmp/nimctl-lab`; `store` says which engine is meant."""
+    return Paths(Path(os.environ.get("NIMCTL_LAB_DIR") or DEFAULT_STATE), store)
