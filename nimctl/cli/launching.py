@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from nimctl.cli import acquire, host
 from nimctl.cli.config import Config
@@ -226,7 +227,8 @@ def _runtime(prepared: Prepared, out: Output) -> Runtime:
     from nimctl.launch.docker import DockerRuntime
 
     runtime = DockerRuntime.connect()
-    acquire.ensure_image(prepared.choice, "cpu" if prepared.plan.layout_gpus == 0 else "cuda", runtime.engine, out)
+    device: Literal["cuda", "cpu"] = "cpu" if prepared.plan.layout_gpus == 0 else "cuda"
+    acquire.ensure_image(prepared.choice, device, runtime.engine, out, prepared.config)
     return runtime
 
 

@@ -73,11 +73,11 @@ def _image(found: Diagnosis, plan: LaunchPlan, named: str | None, engine: Engine
         if named:
             break
     if named:
-        acquire.pull_image(named, engine, out)
+        acquire.pull_image(named, engine, out, found.config)
         return named, ""
     note = f"{wanted} is not here; {PAGE_IMAGE} of NVIDIA's page stands in for it"
     if engine.inspect_image(PAGE_IMAGE) is None:
-        acquire.pull_image(PAGE_IMAGE, engine, out)
+        acquire.pull_image(PAGE_IMAGE, engine, out, found.config)
     return PAGE_IMAGE, note
 
 

@@ -99,8 +99,5 @@ def _image(target: Target, config: Config, out: Output, *, may_lack_docker: bool
             raise
         out.text(f"no image was pulled: {error.message} ({error.cause})", style="yellow")
         return {"image": choice.reference, "digest": None, "skipped": error.id}
-    if choice.how == "pull" and engine.image_digest(choice.reference) is None:
-        digest = acquire.pull_image(choice.reference, engine, out)
-    else:
-        digest = acquire.ensure_image(choice, device, engine, out)
-    return {"image": choice.reference, "digest": digest}
+    held = acquire.ensure_image(choice, device, engine, out, config)
+    return {"image": choice.reference, "digest": held.digest}

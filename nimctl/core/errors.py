@@ -94,12 +94,16 @@ CATALOGUE: Mapping[str, Entry] = MappingProxyType(
         "key-missing": Entry(4, "An API key is needed and none was given."),
         "key-refused": Entry(4, "The registry refused the key."),
         "terms-not-accepted": Entry(4, "The governing terms of this image or model have not been accepted."),
+        "organisation-wrong": Entry(4, "The key is good, and the image belongs to another organisation or team."),
         "payment-required": Entry(4, "The organisation of the key has no entitlement to this image."),
         # 5: image
         "image-not-found": Entry(5, "The image does not exist in its registry, or this key may not see it."),
         "image-pull-failed": Entry(5, "The registry or the network failed while the image was pulled."),
         "image-build-failed": Entry(5, "The image could not be built."),
+        "image-rate-limited": Entry(5, "The registry refuses further requests for now (429)."),
         "image-incompatible": Entry(5, "The image does not fit this host's architecture or purpose."),
+        "image-tampered": Entry(5, "The bytes of an image are not those its digest promises."),
+        "platform-missing": Entry(5, "The image exists, and not for this host's architecture."),
         # 6: weights
         "weights-missing": Entry(6, "The weights are not where they should be."),
         "weights-unreadable": Entry(6, "A weight file cannot be read by the container's user."),

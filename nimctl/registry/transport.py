@@ -10,11 +10,12 @@ import os
 import ssl
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from urllib.parse import urljoin, urlsplit
+from typing import Any
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 from nimctl import __version__
 from nimctl.core.errors import NimctlError
@@ -22,6 +23,7 @@ from nimctl.registry.reference import is_loopback
 
 TIMEOUT = 15.0  # seconds for every single step: connect, each read
 MAX_REDIRECTS = 5
+_REDIRECTS = (301, 302, 303, 307, 308)
 MAX_BODY = 4 * 2**20  # bytes; no registry accepts larger manifests
 
 # Where docker looks for the CA of a private registry: https://docs.docker.com/engine/security/certificates/
@@ -38,6 +40,29 @@ class Response:
     challenges: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Incoming:
+    """An answer whose body still comes (that of a refusal is in `response` already)."""
+
+    response: Response
+    host: str
+    stream: Any
+
+    def blocks(self, size: int) -> Iterator[bytes]:
+        """The body in blocks of at most `size` bytes. Raises `image-pull-failed` when it ends early."""
+        told = self.response.headers.get("content-length", "")
+        missing = int(told) if told.isdecimal() else None
+        while True:
+            with _translated(self.host):
+                block = self.stream.read(size)
+            if not block:
+                break
+            missing = None if missing is None else missing - len(block)
+            yield block
+        if missing:
+            raise _failure(self.host, f"the connection ended {missing} bytes too early")
+
+
 def send(method: str, url: str, headers: Mapping[str, str] | None = None, *, data: bytes | None = None) -> Response:
     """One request, redirects of GET and HEAD followed: at most 5, never from https to http.
 
@@ -49,26 +74,67 @@ def send(method: str, url: str, headers: Mapping[str, str] | None = None, *, dat
     for _ in range(MAX_REDIRECTS + 1):
         response = _exchange(method, url, carried, data)
         location = response.headers.get("location")
-        if method == "POST" or response.status not in (301, 302, 303, 307, 308) or not location:
+        if method == "POST" or response.status not in _REDIRECTS or not location:
             return response
-        url = urljoin(url, location)
-        target = urlsplit(url)
-        if target.scheme not in ("http", "https") or (origin.scheme == "https" and target.scheme == "http"):
-            raise _failure(origin.netloc, "it redirected from https to an address that is not https")
-        if (target.scheme, target.netloc) != (origin.scheme, origin.netloc):
-            carried = {name: value for name, value in carried.items() if name.lower() != "authorization"}
+        url, carried = _next(origin, url, location, carried)
     raise _failure(origin.netloc, f"it redirected more than {MAX_REDIRECTS} times")
 
 
+@contextlib.contextmanager
+def receive(url: str, headers: Mapping[str, str]) -> Iterator[Incoming]:
+    """A GET whose body is read in blocks; redirects, credentials, proxies and errors as in `send`."""
+    origin, carried = urlsplit(url), dict(headers)
+    for _ in range(MAX_REDIRECTS + 1):
+        with _opened("GET", url, carried, None) as answer:
+            response = _head(answer)
+            location = response.headers.get("location")
+            if response.status not in _REDIRECTS or not location:
+                if response.status >= 400:
+                    with _translated(urlsplit(url).netloc):
+                        response = replace(response, body=answer.read(MAX_BODY))
+                yield Incoming(response, urlsplit(url).netloc, answer)
+                return
+        url, carried = _next(origin, url, location, carried)
+    raise _failure(origin.netloc, f"it redirected more than {MAX_REDIRECTS} times")
+
+
+def _next(origin: SplitResult, url: str, location: str, carried: dict[str, str]) -> tuple[str, dict[str, str]]:
+    """Where a redirect leads, and what is carried there."""
+    url = urljoin(url, location)
+    target = urlsplit(url)
+    if target.scheme not in ("http", "https") or (origin.scheme == "https" and target.scheme == "http"):
+        raise _failure(origin.netloc, "it redirected from https to an address that is not https")
+    if (target.scheme, target.netloc) != (origin.scheme, origin.netloc):
+        carried = {name: value for name, value in carried.items() if name.lower() != "authorization"}
+    return url, carried
+
+
 def _exchange(method: str, url: str, headers: Mapping[str, str], data: bytes | None) -> Response:
-    host = urlsplit(url).netloc
-    try:
+    with _opened(method, url, headers, data) as answer, _translated(urlsplit(url).netloc):
+        body = answer.read(MAX_BODY + 1)
+        if len(body) > MAX_BODY:
+            raise _failure(urlsplit(url).netloc, f"its answer is larger than {MAX_BODY} bytes")
+        return replace(_head(answer), body=body)
+
+
+@contextlib.contextmanager
+def _opened(method: str, url: str, headers: Mapping[str, str], data: bytes | None) -> Iterator[Any]:
+    with _translated(urlsplit(url).netloc):
         request = urllib.request.Request(url, data, {"User-Agent": f"nimctl/{__version__}", **headers}, method=method)  # noqa: S310 (send checks the scheme)
-        with contextlib.closing(_opener(url).open(request, timeout=TIMEOUT)) as answer:
-            body = answer.read(MAX_BODY + 1)
-            lines = {name.lower(): value for name, value in answer.headers.items()}
-            challenges = tuple(answer.headers.get_all("WWW-Authenticate") or ())
-            status = int(answer.status)
+        answer = _opener(url).open(request, timeout=TIMEOUT)
+    with contextlib.closing(answer):
+        yield answer
+
+
+def _head(answer: Any) -> Response:
+    lines = {name.lower(): value for name, value in answer.headers.items()}
+    return Response(int(answer.status), lines, b"", tuple(answer.headers.get_all("WWW-Authenticate") or ()))
+
+
+@contextlib.contextmanager
+def _translated(host: str) -> Iterator[None]:
+    try:
+        yield
     except urllib.error.URLError as error:
         raise _failure(host, _words(error.reason)) from None
     except (OSError, http.client.HTTPException) as error:
@@ -78,9 +144,6 @@ def _exchange(method: str, url: str, headers: Mapping[str, str], data: bytes | N
         raise _failure(
             host, "the request could not be written: an address or a header holds forbidden characters"
         ) from None
-    if len(body) > MAX_BODY:
-        raise _failure(host, f"its answer is larger than {MAX_BODY} bytes")
-    return Response(status, lines, body, challenges)
 
 
 def _opener(url: str) -> urllib.request.OpenerDirector:

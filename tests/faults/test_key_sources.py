@@ -2,18 +2,22 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from nimctl.cli import acquire, key
+from nimctl.cli.config import load
 from nimctl.core.errors import NimctlError
+from nimctl.core.image_identity import ImageIdentity
 from nimctl.core.secret import Secret
 from nimctl.registry import credentials, denial
 from nimctl.registry.login import Login
 from nimctl.render import Output
 from tests.conftest import Nimctl
-from tests.lib.little_registry import DIGEST, USER, Answer, little_registry
+from tests.lib.little_registry import USER, Answer, little_registry
+from tests.lib.remote_images import Shelf, digest, make_image
 
 NIM = "kimi-k2.5-turbo"
 
@@ -21,11 +25,17 @@ NIM = "kimi-k2.5-turbo"
 class Engine:
     """Remembers what it was asked to pull."""
 
-    def __init__(self) -> None:
-        self.pulled: list[tuple[str, str, Login | None]] = []
+    platform = "linux/amd64"
 
-    def pull(self, reference: str, digest: str, login: Login | None, *, on_event: Any) -> None:
-        self.pulled.append((reference, digest, login))
+    def __init__(self) -> None:
+        self.pulled: list[tuple[str, str | None, Login | None]] = []
+
+    def inspect_image(self, reference: str) -> None:
+        return None
+
+    def pull(self, identity: ImageIdentity, login: Login | None, **_: Any) -> Any:
+        self.pulled.append((identity.reference, identity.digest, login))
+        return SimpleNamespace(id=identity.config)
 
 
 @pytest.fixture
@@ -38,6 +48,9 @@ def nvidia(monkeypatch, tmp_path):
         registry.token = lambda asked: registry.good_token(asked) if asked.authorization else Answer(401)
         monkeypatch.setattr(credentials, "NVIDIA", registry.address)
         monkeypatch.setattr(denial, "NVIDIA", registry.address)
+        shelf = Shelf()
+        shelf.put("1.7.0-variant", make_image())
+        registry.content = shelf.content
         yield registry
 
 
@@ -46,8 +59,9 @@ def test_a_pull_without_a_login_uses_the_key_of_the_environment(nvidia, monkeypa
     (tmp_path / "key").write_text(nvidia.key)
     monkeypatch.setenv(variable, str(tmp_path / "key") if variable.endswith("_FILE") else nvidia.key)
     engine, reference = Engine(), f"{nvidia.address}/nim/moonshotai/kimi-k2.5:1.7.0-variant"
-    assert acquire.pull_image(reference, engine, Output.choose("pull")) == DIGEST  # type: ignore[arg-type]
-    assert engine.pulled == [(reference, DIGEST, Login(USER, Secret(nvidia.key)))]
+    held = acquire.pull_image(reference, engine, Output.choose("pull"), load({}))  # type: ignore[arg-type]
+    assert held.id == digest(make_image().config)
+    assert engine.pulled == [(reference, digest(make_image().manifest), Login(USER, Secret(nvidia.key)))]
     told = capsys.readouterr().out
     assert "pulling with the NGC key of the environment" in told and nvidia.key not in told
     assert not (tmp_path / "docker").exists(), "a key that was only lent is not stored"
@@ -55,7 +69,7 @@ def test_a_pull_without_a_login_uses_the_key_of_the_environment(nvidia, monkeypa
 
 def test_a_pull_without_login_and_key_says_what_is_missing(nvidia):
     with pytest.raises(NimctlError) as caught:
-        acquire.pull_image(f"{nvidia.address}/nim/a/b:1", Engine(), Output.choose("pull"))  # type: ignore[arg-type]
+        acquire.pull_image(f"{nvidia.address}/nim/a/b:1", Engine(), Output.choose("pull"), load({}))  # type: ignore[arg-type]
     assert caught.value.id == "key-missing"
     assert "NGC_API_KEY is not set" in caught.value.cause and "export NGC_API_KEY" in caught.value.fix
 

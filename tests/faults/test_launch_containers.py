@@ -20,6 +20,8 @@ from nimctl.launch.model import GpuRequest, LaunchPlan, SecretMount
 from nimctl.launch.plan import docker_run_line
 from nimctl.launch.progress import Policy, follow
 from nimctl.launch.runtime import RunHandle
+from nimctl.registry.reference import parse
+from nimctl.registry.resolving import resolve_image
 from tests.lib import lab
 from tests.unit.launch.launch_hosts import plan
 
@@ -352,18 +354,23 @@ def test_running_once(docker_env: dict[str, str]) -> None:
         engine.close()
 
 
-def test_pulling_exactly_a_digest_and_naming_it(docker_env: dict[str, str]) -> None:
+def test_pulling_exactly_one_image_and_naming_it(docker_env: dict[str, str]) -> None:
     digest = lab.push_image("open/launch:1")
     reference = f"{lab.registry_info().address}/open/launch:1"
     engine = Engine.connect(20)
     try:
-        assert engine.pull(reference, digest) == digest
-        assert engine.image_digest(reference) == digest
+        remote = resolve_image(parse(reference), None, engine.platform)
+        image = engine.pull(remote.identity)
+        assert image.id in remote.identity.digests
+        assert remote.identity.digest == digest == image.digest(reference)
+        named = engine.inspect_image(reference)
+        assert named is not None and named.id == image.id
+        nowhere = replace(remote.identity, manifest=f"sha256:{'0' * 64}")
         with pytest.raises(NimctlError) as caught:
-            engine.pull(f"{lab.registry_info().address}/open/launch:no-such-tag")
+            engine.pull(nowhere)
         assert caught.value.id == "image-not-found"
         with pytest.raises(NimctlError) as caught:
-            engine.pull(f"{lab.registry_info().address}/nim/secret:1")
+            engine.pull(replace(nowhere, reference=f"{lab.registry_info().address}/nim/secret:1"))
         assert caught.value.id in ("key-refused", "image-not-found")
     finally:
         with_image = engine.inspect_image(reference)

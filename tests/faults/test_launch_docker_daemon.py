@@ -12,6 +12,7 @@ import pytest
 
 from nimctl.core.errors import NimctlError
 from nimctl.core.facts import DockerFacts
+from nimctl.core.image_identity import ImageIdentity
 from nimctl.core.plain import from_plain, to_plain
 from nimctl.launch.docker import DockerRuntime, Engine, describe_daemon
 from tests.lib.users import as_user, needs_root, open_folder
@@ -376,6 +377,9 @@ def pulling(*events: object, then: Callable[[socket.socket], None] = lambda _: N
     return behave
 
 
+IDENTITY = ImageIdentity(
+    "r.example/x:1", f"sha256:{'1' * 64}", f"sha256:{'1' * 64}", f"sha256:{'2' * 64}", "linux/amd64"
+)
 DOWNLOADING = {"id": "a", "status": "Downloading", "progressDetail": {"current": 5, "total": 10}}
 
 
@@ -398,7 +402,7 @@ def test_an_error_in_the_stream_of_a_pull(
         closing(Engine.connect()) as engine,
         pytest.raises(NimctlError) as caught,
     ):
-        engine.pull("r.example/x:1")
+        engine.pull(IDENTITY)
     assert (caught.value.id, caught.value.exit_code) == (error_id, code)
 
 
@@ -407,7 +411,7 @@ def test_a_pull_that_falls_silent_ends_and_keeps_what_it_saw(tmp_path: Path, mon
     seen: list[int | None] = []
     with daemon(tmp_path, monkeypatch, pulling(DOWNLOADING, then=lambda _: end.wait(30))):
         with closing(Engine.connect()) as engine, pytest.raises(NimctlError) as caught:
-            engine.pull("r.example/x:1", on_event=lambda p: seen.append(p.done), silence=0.5)
+            engine.pull(IDENTITY, on_event=lambda p: seen.append(p.done), silence=0.5)
         end.set()
     assert caught.value.id == "image-pull-failed"
     assert seen == [5]
@@ -419,5 +423,5 @@ def test_a_daemon_that_dies_in_a_pull(tmp_path: Path, monkeypatch: pytest.Monkey
         closing(Engine.connect()) as engine,
         pytest.raises(NimctlError) as caught,
     ):
-        engine.pull("r.example/x:1", silence=10)
+        engine.pull(IDENTITY, silence=10)
     assert caught.value.id in ("image-pull-failed", "docker-unreachable")

@@ -58,6 +58,8 @@ class LittleRegistry:
     manifest: Callable[[Seen], Answer] | None = None
     seen: list[Seen] = field(default_factory=list)
     closing: threading.Event = field(default_factory=threading.Event)
+    # what `manifests/<key>` and `blobs/<key>` hold: media type and bytes
+    content: dict[str, tuple[str, bytes]] = field(default_factory=dict)
 
     @property
     def address(self) -> str:
@@ -75,6 +77,8 @@ class LittleRegistry:
             return (self.token or self.good_token)(request)
         if "/manifests/" in path:
             return (self.manifest or self.good_manifest)(request)
+        if "/blobs/" in path:
+            return self.good_manifest(request)
         return Answer(404)
 
     def good_ping(self, request: Seen) -> Answer:
@@ -93,7 +97,14 @@ class LittleRegistry:
     def good_manifest(self, request: Seen) -> Answer:
         if request.authorization != f"Bearer {TOKEN}":
             return self.good_ping(request)
-        return Answer(200, MANIFEST, {"Docker-Content-Digest": DIGEST})
+        if not self.content:
+            return Answer(200, MANIFEST, {"Docker-Content-Digest": DIGEST})
+        found = self.content.get(urlsplit(request.path).path.rpartition("/")[2])
+        if found is None:
+            return Answer(404, errors("MANIFEST_UNKNOWN", "manifest unknown"))
+        kind, body = found
+        digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
+        return Answer(200, body, {"Content-Type": kind, "Docker-Content-Digest": digest})
 
 
 @contextmanager

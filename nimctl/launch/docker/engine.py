@@ -1,5 +1,6 @@
 """Docker's API as this project uses it: typed answers, our errors, no model of its own."""
 
+import platform
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -10,6 +11,7 @@ from typing import Any, Protocol
 from nimctl.core.docker_state import docker_error
 from nimctl.core.errors import NimctlError
 from nimctl.core.facts import DockerFacts
+from nimctl.core.image_identity import ImageIdentity
 from nimctl.core.secret import Secret, redact
 from nimctl.launch.docker.client import open_client
 from nimctl.launch.docker.daemon import describe_daemon
@@ -19,6 +21,9 @@ from nimctl.launch.docker.pull import PullProgress, advance
 # Seconds. Creating and starting a container can take long on a busy disk; a pull must show some event in its time.
 CALL_TIMEOUT = 60.0
 PULL_SILENCE = 300.0
+# The kernel's names of architectures, which `docker info` gives, and those of images:
+# https://github.com/containerd/platforms/blob/main/database.go
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 class Login(Protocol):
@@ -43,11 +48,27 @@ class ImageInfo:
     architecture: str | None
     user: str | None
     labels: Mapping[str, str]
+    system: str | None = None
 
-    def identity(self, reference: str) -> str:
-        """What identifies it under this name: its registry digest, else its id."""
+    def digest(self, reference: str) -> str | None:
+        """Its digest in the registry of `reference`, of an index or of a manifest; None where it came from nowhere."""
         repository = split_reference(reference)[0]
-        return next((d.split("@")[1] for d in self.digests if d.split("@")[0] == repository), self.id)
+        return next((d.split("@")[1] for d in self.digests if d.split("@")[0] == repository), None)
+
+    def name(self, reference: str) -> str:
+        """What identifies it under this name: its registry digest, else its id."""
+        return self.digest(reference) or self.id
+
+    def identity(self, reference: str) -> ImageIdentity:
+        """What is known of it here. Whether its digest is that of an index or of a manifest, nobody says.
+
+        Its id is the digest of the configuration, but in containerd's store that of the index or manifest itself:
+        https://docs.docker.com/engine/storage/containerd/
+        """
+        digest = self.digest(reference)
+        config = None if any(known.endswith(f"@{self.id}") for known in self.digests) else self.id
+        platform = f"{self.system or 'linux'}/{self.architecture or 'unknown'}"
+        return ImageIdentity(reference, digest or (None if config else self.id), None, config, platform)
 
 
 @dataclass(frozen=True)
@@ -65,6 +86,12 @@ class Engine:
             raise error
         with _asking("opening a connection to docker"):
             return cls(open_client(CALL_TIMEOUT), facts)
+
+    @property
+    def platform(self) -> str:
+        """The platform of its containers, as images name it: `linux/amd64`."""
+        architecture = self.facts.architecture or platform.machine()
+        return f"linux/{_ARCHITECTURES.get(architecture, architecture)}"
 
     def close(self) -> None:
         """Hang up."""
@@ -87,29 +114,31 @@ class Engine:
             architecture=found.get("Architecture"),
             user=config.get("User") or None,
             labels=config.get("Labels") or {},
+            system=found.get("Os"),
         )
 
     def image_digest(self, reference: str) -> str | None:
         """What identifies the image on this host: its registry digest, else its id; None when it is not here."""
         image = self.inspect_image(reference)
-        return image.identity(reference) if image else None
+        return image.name(reference) if image else None
 
     def pull(
         self,
-        reference: str,
-        digest: str | None = None,
+        identity: ImageIdentity,
         login: Login | None = None,
         *,
         on_event: Callable[[PullProgress], None] = lambda _: None,
         silence: float = PULL_SILENCE,
-    ) -> str:
-        """Pull the image, exactly `digest` when given, and name it `reference`. Returns its digest.
+    ) -> ImageInfo:
+        """Pull exactly this image, see that it is the one, and only then give it the name of `identity.reference`.
 
-        Raises `image-not-found`, `key-refused`, `terms-not-accepted`, `disk-full`, `image-incompatible`, and
-        `image-pull-failed` for the rest, also when nothing is heard for `silence` seconds.
+        The manifest of the platform is asked for and not the index above it: the classic store refuses a second
+        platform under the digest of one index, and engines of 2025 stumbled over the attestations in indexes.
+        Raises `image-not-found`, `key-refused`, `terms-not-accepted`, `disk-full`, `image-incompatible`,
+        `image-tampered`, and `image-pull-failed` for the rest, also when nothing is heard for `silence` seconds.
         """
-        repository, tag = split_reference(reference)
-        exact = f"{repository}@{digest}" if digest else reference
+        repository, _ = split_reference(identity.reference)
+        exact = f"{repository}@{identity.manifest or identity.digest}"
         doing = Doing(f"pulling {exact}", "pull")
         progress = PullProgress()
         for event in self._pull_events(exact, login, doing, silence):
@@ -118,10 +147,27 @@ class Engine:
                 raise failure(error_id, f"pulling {exact} failed", str(error))
             progress = advance(progress, event)
             on_event(progress)
-        if digest and tag:
-            with _asking(f"naming {exact} {reference}"):
-                self.api.tag(exact, repository, tag, force=True)
-        return digest or progress.digest or self.image_digest(reference) or ""
+        return self.named(identity, exact)
+
+    def named(self, identity: ImageIdentity, exact: str) -> ImageInfo:
+        """The image that docker calls `exact`, named `identity.reference`, if it is that image.
+
+        Raises `image-tampered` where it is another one, which is not named.
+        """
+        image = self.inspect_image(exact)
+        if image is None or image.id not in identity.digests:
+            raise NimctlError(
+                "image-tampered",
+                f"docker holds another image than {exact}",
+                cause=f"its id is {image.id if image else 'none'}, and the registry promised {identity.config}",
+                fix="The name was not given to it. Remove it (`docker image rm`), check the daemon's mirrors "
+                "(registry-mirrors in daemon.json), and pull again.",
+            )
+        repository, tag = split_reference(identity.reference)
+        if tag and not tag.startswith("sha256:"):
+            with _asking(f"naming {exact} {identity.reference}"):
+                self.api.tag(image.id, repository, tag, force=True)
+        return image
 
     def _pull_events(self, reference: str, login: Login | None, doing: Doing, silence: float) -> Iterator[Any]:
         """The events, read by a thread, because docker-py waits for them without any limit of time."""

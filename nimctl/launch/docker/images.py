@@ -17,4 +17,4 @@ def look_at_image(reference: str, timeout: float = 3.0) -> ImageFacts:
         return ImageFacts(reference)
     if found is None:
         return ImageFacts(reference, present=False)
-    return ImageFacts(reference, True, found.identity(reference), found.architecture)
+    return ImageFacts(reference, True, found.name(reference), found.architecture)
