@@ -9,9 +9,11 @@
 
 import os
 import subprocess
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from . import base_image, control, debian, engine, gpus, push, registry
+from . import base_image, control, debian, engine, faults, gpus, push, registry
+from .faults import Served
 from .paths import STORES, Store, paths
 from .push import Registry
 from .simulated import simulated_host
@@ -20,8 +22,9 @@ from .steps import LabError
 BASE_IMAGE = base_image.IMAGE
 
 __all__ = [
-    "BASE_IMAGE", "STORES", "LabError", "Registry", "Store", "available", "docker", "docker_config",
-    "double_environment", "environment", "push_image", "registry_info", "reset_situations", "set_situation", "up",
+    "BASE_IMAGE", "STORES", "LabError", "Registry", "Served", "Store", "available", "docker", "docker_config",
+    "double_environment", "environment", "fault", "push_image", "push_index", "registry_down", "registry_info",
+    "reset_situations", "rotten_blob", "served", "set_situation", "swapped_tag", "up",
 ]  # fmt: skip
 
 
@@ -74,6 +77,11 @@ def push_image(repository_and_tag: str, files: dict[str, bytes] | None = None) -
     return push.push_image(registry.info(paths()), repository_and_tag, files)
 
 
+def push_index(repository_and_tag: str, platforms: dict[str, str]) -> str:
+    """Push an index of images that lie in the repository already; returns its digest. See push.py."""
+    return push.push_index(registry.info(paths()), repository_and_tag, platforms)
+
+
 def set_situation(pattern: str, situation: str) -> None:
     """Make repositories answer with a situation of registry.py from now on; undo with reset_situations."""
     registry.set_situation(paths(), pattern, situation)
@@ -81,6 +89,33 @@ def set_situation(pattern: str, situation: str) -> None:
 
 def reset_situations() -> None:
     registry.reset_situations(paths())
+
+
+def fault(
+    repository: str, *, blob: str = "*", times: int | None = None, after: int = 0, **what: int
+) -> AbstractContextManager[None]:
+    """While it is open, blobs go wrong: `cut=N`, `stall=N`, `rate=R`, `flip=OFFSET`, `status=CODE`. See faults.py."""
+    return faults.fault(paths(), repository, blob=blob, times=times, after=after, **what)
+
+
+def swapped_tag(repository: str, tag: str, digest: str, *, after: int = 0) -> AbstractContextManager[None]:
+    """While it is open, the tag means another manifest, from the (`after` + 1)-th request on."""
+    return faults.swapped_tag(paths(), repository, tag, digest, after=after)
+
+
+def rotten_blob(digest: str, offset: int = 0) -> AbstractContextManager[None]:
+    """While it is open, one bit of this blob is another on the registry's disk."""
+    return faults.rotten_blob(paths(), digest, offset)
+
+
+def registry_down() -> AbstractContextManager[None]:
+    """While it is open, nobody listens at the registry's address."""
+    return faults.registry_down(paths())
+
+
+def served(repository: str) -> Served:
+    """Requests and bytes of this repository so far; subtract an earlier look from a later one."""
+    return faults.served(paths(), repository)
 
 
 def docker_config(folder: Path, *, key: str | None = None) -> Path:

@@ -25,7 +25,7 @@ def up(paths: Paths, only: Sequence[str] = PARTS) -> None:
         "gpus": lambda _: None,
         CONTAINERD_STORE: lambda paths: _start_with_base(paths.with_store("containerd")),
     }
-    with step("up"), locked(paths.state.with_name(f"{paths.state.name}.lock")):
+    with step("up"), locked(paths.lock):
         for store in STORES if CONTAINERD_STORE in only else STORES[:1]:
             paths.with_store(store).make()
         if set(only) != {"gpus"}:
@@ -50,7 +50,7 @@ def _start_with_base(paths: Paths) -> None:
 
 def down(paths: Paths, *, purge: bool = False) -> None:
     """Stop everything that up started, by its id; with purge delete the state folder as well."""
-    with step("down"), locked(paths.state.with_name(f"{paths.state.name}.lock")):
+    with step("down"), locked(paths.lock):
         if not paths.state.exists():
             say("nothing is there")
             return

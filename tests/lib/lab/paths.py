@@ -53,6 +53,11 @@ class Paths:
         return self.state / "run"
 
     @property
+    def lock(self) -> Path:
+        """Held by who starts or stops parts of the lab. Beside the folder, which may be deleted."""
+        return self.state.with_name(f"{self.state.name}.lock")
+
+    @property
     def engine_home(self) -> Path:
         """Where the engine keeps its `docker`, `containerd`, `run` and `log`."""
         return self.state if self.store == "classic" else self.state / "containerd-store"

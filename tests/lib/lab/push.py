@@ -46,6 +46,21 @@ def push_image(registry: Registry, repository_and_tag: str, files: dict[str, byt
     return _digest(manifest)
 
 
+def push_index(registry: Registry, repository_and_tag: str, platforms: dict[str, str]) -> str:
+    """Push an index of images that lie in the repository: platform (`linux/ppc64le`) -> digest. Returns its digest."""
+    repository, _, tag = repository_and_tag.rpartition(":")
+    client, media, entries = _Client(registry, repository), "application/vnd.oci.image", []
+    for name, digest in platforms.items():
+        size = int(
+            client.call("HEAD", f"manifests/{digest}", b"", {"Accept": f"{media}.manifest.v1+json"})["Content-Length"]
+        )
+        where = dict(zip(("os", "architecture", "variant"), name.split("/"), strict=False))
+        entries.append({"mediaType": f"{media}.manifest.v1+json", "digest": digest, "size": size, "platform": where})
+    index = json.dumps({"schemaVersion": 2, "mediaType": f"{media}.index.v1+json", "manifests": entries}).encode()
+    client.call("PUT", f"manifests/{tag}", index, {"Content-Type": f"{media}.index.v1+json"})
+    return _digest(index)
+
+
 class _Client:
     """Pushes as the registry's own user: situations are about pulling, so a push is never refused to the key."""
 

@@ -5,11 +5,16 @@ Who may pull what is in `registry/config.json` of the state folder, read again a
 
     key            the password of user $oauthtoken
     repositories   [pattern, situation] in order, first match counts; `set_situation` writes it
+    faults         what goes wrong with blobs and tags; faults.py writes them
 
 Situations: `open` (anyone may pull) · `key` (only with the key) · `payment-required` (402) · `terms` (403, DENIED) ·
-`rate-limited` (429) · `unavailable` (503). A wrong key is a 401 everywhere, an unknown image 404.
+`organisation` (the same 403, which is all that nvcr.io says) · `hidden` (a token without rights, as Docker Hub gives) ·
+`rate-limited` (429, Retry-After) · `unavailable` (503) · `slow` (no answer) · `unknown-kind` (a strange media type) ·
+`renewed` (every second token has expired) · `late`, `early` (all have, or are not valid yet). A wrong key is a 401
+everywhere, an unknown image 404. Who logs in as front.IDENTITY_USER gets an identity token.
 """
 
+import contextlib
 import hashlib
 import http.client
 import json
@@ -17,6 +22,7 @@ import os
 import secrets
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +30,19 @@ from . import engine
 from .debian import install_on_host
 from .paths import Paths
 from .push import USER, Registry, push_image
-from .steps import run, running_pid, start_daemon, step, stop_daemon, wait_until
+from .steps import locked, run, running_pid, start_daemon, step, stop_daemon, wait_until
 
 PORT = 5055  # tried first, so that image names stay the same between runs
 FRONT = Path(__file__).with_name("front.py")
 # By name, so that a test can be read without a set-up; `nim/` is what nvcr.io does.
 REPOSITORIES = [["open/*", "open"], ["unpaid/*", "payment-required"], ["terms/*", "terms"], ["busy/*", "rate-limited"],
-                ["down/*", "unavailable"], ["*", "key"]]  # fmt: skip
+                ["down/*", "unavailable"], ["private/*", "organisation"], ["hidden/*", "hidden"], ["slow/*", "slow"],
+                ["odd/*", "unknown-kind"], ["renewed/*", "renewed"], ["late/*", "late"], ["early/*", "early"],
+                ["*", "key"]]  # fmt: skip
 PUBLISHED = (
     "nim/moonshotai/kimi-k2.5:1.7.0-variant",
     "nim/moonshotai/kimi-k2.5-turbo:1.0.0",
-    *(f"{folder}/tiny:1" for folder in ("open", "unpaid", "terms", "busy", "down")),
+    *(f"{folder}/tiny:1" for folder in ("open", "unpaid", "terms", "busy", "down", "hidden", "renewed")),
 )
 
 
@@ -88,13 +96,23 @@ def answers(paths: Paths) -> bool:
 
 def set_situation(paths: Paths, pattern: str, situation: str) -> None:
     """Make repositories of this fnmatch pattern answer so from the next request on. The newest rule counts."""
-    config = _config(paths)
-    rules = [rule for rule in config["repositories"] if rule[0] != pattern]
-    _write_config(paths, {**config, "repositories": [[pattern, situation], *rules]})
+    with configuration(paths) as config:
+        rules = [rule for rule in config["repositories"] if rule[0] != pattern]
+        config["repositories"] = [[pattern, situation], *rules]
 
 
 def reset_situations(paths: Paths) -> None:
-    _write_config(paths, {**_config(paths), "repositories": REPOSITORIES})
+    with configuration(paths) as config:
+        config["repositories"] = REPOSITORIES
+
+
+@contextlib.contextmanager
+def configuration(paths: Paths) -> Iterator[dict[str, Any]]:
+    """The front's configuration, to be changed; what is made of it is written at the end, and nobody else meanwhile."""
+    with locked(paths.registry / "config.lock"):
+        config = _config(paths)
+        yield config
+        _write_config(paths, config)
 
 
 def docker_config(paths: Paths, folder: Path, *, key: str | None = None) -> Path:
@@ -148,6 +166,7 @@ def _new_config(paths: Paths) -> dict[str, Any]:
         "signing_key": str(paths.registry / "token.key"),
         "certificate": str(paths.registry / "token.crt"),
         "repositories": REPOSITORIES,
+        "faults": [],
     }
 
 
