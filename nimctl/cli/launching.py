@@ -23,6 +23,7 @@ from nimctl.doctor import runner
 from nimctl.doctor.model import Needs
 from nimctl.launch import handover, progress
 from nimctl.launch import plan as planning
+from nimctl.launch.model import ExactImage
 from nimctl.launch.runtime import RunHandle, Runtime
 from nimctl.render import Output
 
@@ -49,6 +50,21 @@ class Prepared:
         if self.plan.runtime == "process":
             return planning.process_line(self.plan)
         return planning.docker_run_line(self.plan)
+
+    def with_known_image(self) -> Prepared:
+        """The same with the image that is on this host, so that the command starts exactly it; asks the daemon only."""
+        if self.choice is None:
+            return self
+        from nimctl.launch.docker import Engine
+
+        try:
+            engine = Engine.connect()
+            found = engine.inspect_image(self.choice.reference)
+            engine.close()
+        except NimctlError:  # a plan is for looking at, also where no daemon answers
+            return self
+        exact = ExactImage(found.id, found.identity(self.choice.reference)) if found else None
+        return replace(self, plan=replace(self.plan, exact=exact))
 
 
 @dataclass(frozen=True)
@@ -192,12 +208,12 @@ class Started:
 
 def start(prepared: Prepared, out: Output) -> Started:
     """Bring the image and the cache folder into place and start; Ctrl-C leaves nothing behind."""
-    runtime = _runtime(prepared, out)
+    runtime, exact = _runtime(prepared, out)
     make_cache(prepared.config.cache, out)
     secrets = {n: key for n in prepared.plan.secret_names if (key := handover.secret(n, os.environ))}
     for note in prepared.notes:
         out.text(note, style="dim")
-    handle = runtime.start(prepared.plan, secrets)
+    handle = runtime.start(replace(prepared.plan, exact=exact), secrets)
     for note in handle.notes:
         out.text(note, style="yellow")
     return Started(runtime, handle)
@@ -219,17 +235,18 @@ def make_cache(folder: Path, out: Output) -> None:
         out.text(f"cache {folder} made for you alone; to share it with others: sudo nimctl cache init {folder}")
 
 
-def _runtime(prepared: Prepared, out: Output) -> Runtime:
+def _runtime(prepared: Prepared, out: Output) -> tuple[Runtime, ExactImage | None]:
+    """Where it runs, and the image on this host that the container is made of, whatever becomes of its tag."""
     from nimctl.launch.process import ProcessRuntime
 
     if prepared.choice is None:
-        return ProcessRuntime()
+        return ProcessRuntime(), None
     from nimctl.launch.docker import DockerRuntime
 
     runtime = DockerRuntime.connect()
     device: Literal["cuda", "cpu"] = "cpu" if prepared.plan.layout_gpus == 0 else "cuda"
-    acquire.ensure_image(prepared.choice, device, runtime.engine, out, prepared.config)
-    return runtime
+    held = acquire.ensure_image(prepared.choice, device, runtime.engine, out, prepared.config)
+    return runtime, ExactImage(held.id, held.identity)
 
 
 def wait(started: Started, out: Output) -> StartupReport:

@@ -63,7 +63,7 @@ def run(
     )
     prepared = launching.prepare(asked, config, out)
     if dry_run:
-        _show_plan(prepared, out)
+        _show_plan(prepared.with_known_image(), out)
         return
     launching.check(prepared, out, force=force)
     started = launching.start(prepared, out)

@@ -102,6 +102,7 @@ CATALOGUE: Mapping[str, Entry] = MappingProxyType(
         "image-build-failed": Entry(5, "The image could not be built."),
         "image-rate-limited": Entry(5, "The registry refuses further requests for now (429)."),
         "image-incompatible": Entry(5, "The image does not fit this host's architecture or purpose."),
+        "digest-changed": Entry(5, "The tag stands for another image than before."),
         "image-tampered": Entry(5, "The bytes of an image are not those its digest promises."),
         "platform-missing": Entry(5, "The image exists, and not for this host's architecture."),
         # 6: weights
@@ -147,6 +148,9 @@ CATALOGUE: Mapping[str, Entry] = MappingProxyType(
         "port-in-use": Entry(9, "The port asked for is already taken."),
         "name-in-use": Entry(9, "A run of this name exists already."),
         "cache-unreachable": Entry(9, "The cache folder does not answer in time (a dead network mount?)."),
+        "bundle-damaged": Entry(9, "A file of the bundle is missing, or its bytes are not those that were packed."),
+        "bundle-incomplete": Entry(9, "The bundle was not packed to its end, or a part of it was not carried over."),
+        "bundle-invalid": Entry(9, "The folder is no bundle, or one of a kind this version does not know."),
         "credentials-unwritable": Entry(9, "Docker's configuration file cannot be read or written."),
         # stopped
         "interrupted": Entry(130, "Stopped by Ctrl-C; what was started has been stopped again."),

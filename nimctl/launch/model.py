@@ -9,12 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from nimctl.core.image_identity import ImageIdentity
 from nimctl.core.injection import Mode
 from nimctl.core.layout import Layout
 from nimctl.core.recipes import Recipe
 from nimctl.core.secret import Secret
 
 SCHEMA = "nimctl.launch-plan/1"
+IMAGE_LABEL = "io.nimctl.image"
+LOCK_LABEL = "io.nimctl.lock"
 
 RuntimeName = Literal["docker", "process"]
 Kind = Literal["ours", "nim"]
@@ -132,12 +135,34 @@ class Security:
 
 
 @dataclass(frozen=True)
+class ExactImage:
+    """The image that a container is made of: `id` is what the daemon calls it, and a tag can be moved under no id."""
+
+    id: str
+    identity: ImageIdentity
+
+    @property
+    def name(self) -> str:
+        """What `docker run` takes for exactly this image: `repository@sha256:...`, else the id."""
+        return pinned(self.identity.reference, self.identity.digest) or self.id
+
+
+def pinned(reference: str, digest: str | None) -> str | None:
+    """`reference` with the digest in place of its tag; None without a digest."""
+    if digest is None:
+        return None
+    folder, slash, name = reference.partition("@")[0].rpartition("/")
+    return f"{folder}{slash}{name.partition(':')[0]}@{digest}"
+
+
+@dataclass(frozen=True)
 class LaunchPlan:
     """Everything a start needs, as data.
 
     `user` is None when the image's own user is kept; `layout` when the image decides it by itself; `stop_timeout` is
     in seconds and covers the drain. `argv` goes to the image's entrypoint. `settings` explains values by name. A
-    note is one sentence for the user behind an id to search for (`key-in-environment: ...`).
+    note is one sentence for the user behind an id to search for (`key-in-environment: ...`). `image` is for people; a
+    container is made of `exact`, which is known once the image is on this host.
     """
 
     name: str
@@ -159,7 +184,13 @@ class LaunchPlan:
     layout: Layout | None
     notes: tuple[str, ...]
     settings: Mapping[str, Value]
+    exact: ExactImage | None = None
     schema: str = SCHEMA
+
+    @property
+    def container_labels(self) -> Mapping[str, str]:
+        """The labels of its container: one made of an id would not tell under which name people know the image."""
+        return {**self.labels, IMAGE_LABEL: self.image} if self.exact and self.image else self.labels
 
     @property
     def secret_names(self) -> tuple[str, ...]:

@@ -42,8 +42,8 @@ def docker_run_line(plan: LaunchPlan) -> str:
     ip = f"[{plan.port.host_ip}]" if ":" in plan.port.host_ip else plan.port.host_ip
     flags.append(f"-p {shlex.quote(f'{ip}:{plan.port.host}:{plan.port.container}')}")
     flags.append(f"--stop-timeout {plan.stop_timeout}")
-    flags += [f"--label {shlex.quote(f'{k}={v}')}" for k, v in plan.labels.items()]
-    flags.append(shlex.join([plan.image or "", *plan.argv]))
+    flags += [f"--label {shlex.quote(f'{k}={v}')}" for k, v in plan.container_labels.items()]
+    flags.append(shlex.join([plan.exact.name if plan.exact else plan.image or "", *plan.argv]))
     return " \\\n  ".join(flags)
 
 

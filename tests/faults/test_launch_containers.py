@@ -16,7 +16,7 @@ from nimctl.core.errors import NimctlError
 from nimctl.core.secret import Secret
 from nimctl.launch.docker import DockerRuntime, Engine
 from nimctl.launch.docker.once import run_once
-from nimctl.launch.model import GpuRequest, LaunchPlan, SecretMount
+from nimctl.launch.model import ExactImage, GpuRequest, LaunchPlan, SecretMount
 from nimctl.launch.plan import docker_run_line
 from nimctl.launch.progress import Policy, follow
 from nimctl.launch.runtime import RunHandle
@@ -412,3 +412,39 @@ def test_simulated_gpus_arrive_in_the_container(
         if run := runtime.find("launch-test"):
             runtime.stop(run, timeout=0)
         runtime.engine.close()
+
+
+def exact(runtime: DockerRuntime, reference: str, config: str | None = None) -> ExactImage:
+    """The image that has this name now; `config` is what a registry promised of it, if not what it is."""
+    found = runtime.engine.inspect_image(reference)
+    assert found is not None
+    return ExactImage(found.id, replace(found.identity(reference), **({"config": config} if config else {})))
+
+
+def test_a_tag_that_moves_between_check_and_start_starts_nothing_else(
+    runtime: DockerRuntime, make: Callable[..., LaunchPlan]
+) -> None:
+    tag, api = "nimctl-lab/launch-moves", runtime.engine.api
+    api.tag(lab.BASE_IMAGE, tag, "1", force=True)
+    wanted = exact(runtime, f"{tag}:1")
+    other = api.create_container_from_config({"Image": lab.BASE_IMAGE, "Cmd": ["true"]}, None)["Id"]
+    moved = api.commit(other, tag, "1")["Id"]  # the name stands for another image now
+    try:
+        assert exact(runtime, f"{tag}:1").id == moved != wanted.id
+        run = runtime.start(replace(make(), image=f"{tag}:1", exact=wanted), {})
+        assert inspect(runtime, run)["Image"] == wanted.id
+        assert [one.image for one in runtime.list_runs() if one.id == run.id] == [f"{tag}:1"]
+    finally:
+        api.remove_container(other)
+        api.remove_image(f"{tag}:1")
+
+
+def test_an_image_that_is_not_what_was_promised_is_never_started(
+    runtime: DockerRuntime, make: Callable[..., LaunchPlan], tmp_path: Path
+) -> None:
+    promised = exact(runtime, lab.BASE_IMAGE, config="sha256:" + "0" * 64)
+    promised = replace(promised, identity=replace(promised.identity, digest=None, manifest=None))
+    error = refused(runtime, replace(make("touch /opt/nim/.cache/started"), exact=promised))
+    assert error.id == "image-tampered"
+    assert runtime.find("launch-test") is None
+    assert not (tmp_path / "cache" / "started").exists()

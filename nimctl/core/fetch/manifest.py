@@ -1,6 +1,7 @@
 """What a checkpoint consists of: path, size and digest of every file at one immutable revision."""
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -92,3 +93,9 @@ def revision_of(files: tuple[File, ...]) -> str:
     """A revision for a source that has none of its own: 40 hexadecimal digits (like a commit) of the content."""
     lines = sorted(f"{f.path} {f.size} {f.digest}\n" for f in files)
     return hashlib.sha256("".join(lines).encode()).hexdigest()[:40]
+
+
+def content_digest(files: Iterable[File]) -> str:
+    """One SHA-256, as 64 hexadecimal digits, for path, size and digest of every file, in whatever order they come."""
+    lines = sorted(f"{f.path}\0{f.size}\0{f.digest or ''}\n" for f in files)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()

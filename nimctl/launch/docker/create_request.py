@@ -16,14 +16,14 @@ def container_body(plan: LaunchPlan, secrets: Mapping[str, Secret]) -> dict[str,
     """The request that creates the container. It holds a key's value only for images that read no key files."""
     port = f"{plan.port.container}/tcp"
     body: dict[str, Any] = {
-        "Image": plan.image,
+        "Image": plan.exact.id if plan.exact else plan.image,
         "Cmd": list(plan.argv) or None,
         "Env": [
             *(f"{s.name}={secrets[s.name].reveal()}" for s in plan.secrets if s.source is None and s.name in secrets),
             *gpu_environment(plan.gpu, plan.env),
             *(f"{e.name}={_text(e)}" for e in plan.env),
         ],
-        "Labels": dict(plan.labels),
+        "Labels": dict(plan.container_labels),
         "ExposedPorts": {port: {}},
         "StopTimeout": plan.stop_timeout,
         "HostConfig": {

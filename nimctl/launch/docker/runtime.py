@@ -10,7 +10,7 @@ from nimctl.core.secret import Secret
 from nimctl.launch import secrets as staging
 from nimctl.launch.docker.create_request import container_body
 from nimctl.launch.docker.engine import Engine
-from nimctl.launch.model import Kind, LaunchPlan
+from nimctl.launch.model import IMAGE_LABEL, ExactImage, Kind, LaunchPlan
 from nimctl.launch.runtime import ContainerState, RunHandle, Status, check_secrets, name_taken, port_taken
 
 LABEL = "io.nimctl.run"
@@ -31,8 +31,9 @@ class DockerRuntime:
     def start(self, plan: LaunchPlan, secrets: Mapping[str, Secret]) -> RunHandle:
         """Create and start the plan's container. A dead run of the same name is removed first, and that is noted.
 
-        Raises `name-in-use`, `port-in-use`, `image-not-found`, `key-missing`, `gpu-runtime-missing` and others; a
-        container that was created and cannot start is removed again.
+        The container is made of `plan.exact`, and the daemon must say so before it starts. Raises `name-in-use`,
+        `port-in-use`, `image-not-found`, `key-missing`, `gpu-runtime-missing`, `digest-changed`, `image-tampered` and
+        others; a container that was created and cannot start is removed again.
         """
         check_secrets(plan, secrets)
         notes = self._make_way(plan.name)
@@ -40,6 +41,7 @@ class DockerRuntime:
         try:
             with staging.keys_for(plan, secrets, f"docker {self.engine.facts.endpoint}", self._names):
                 container = self.engine.create(plan.name, container_body(plan, secrets))
+                self._require_image(container, plan)
                 self.engine.start(container)
         except BaseException as error:  # Ctrl-C too: nothing half-made may stay
             if container is not None:
@@ -47,7 +49,17 @@ class DockerRuntime:
             if isinstance(error, NimctlError) and error.id == "port-in-use":
                 raise port_taken(plan.port.host_ip, plan.port.host, error.cause) from error
             raise
-        return _handle({"Id": container, "Image": plan.image, "Labels": plan.labels}, plan.stop_timeout, notes)
+        return _handle(
+            {"Id": container, "Image": plan.image, "Labels": plan.container_labels}, plan.stop_timeout, notes
+        )
+
+    def _require_image(self, container: str, plan: LaunchPlan) -> None:
+        """Refuse (`digest-changed`, `image-tampered`) a container of another image than the one that was decided on."""
+        if plan.exact is None:
+            return
+        made_of = str((self.engine.inspect(container) or {}).get("Image") or "")
+        if problem := image_problem(plan.exact, made_of):
+            raise problem
 
     def _make_way(self, name: str) -> tuple[str, ...]:
         other = self.engine.inspect(name)
@@ -101,6 +113,26 @@ class DockerRuntime:
         return _state(ended).exit_code if ended else None
 
 
+def image_problem(exact: ExactImage, made_of: str) -> NimctlError | None:
+    """What is wrong with a container that was to be made of `exact` and is made of `made_of`, an id. Pure."""
+    reference, digests = exact.identity.reference, exact.identity.digests
+    if made_of != exact.id:
+        return NimctlError(
+            "digest-changed",
+            f"the container was made of another image than {reference}",
+            cause=f"it was to be {exact.id}, and the daemon says {made_of or 'nothing'}",
+            fix="Nothing was started. Run the same command again; if it stays, look for who changes images here.",
+        )
+    if digests and made_of not in digests:
+        return NimctlError(
+            "image-tampered",
+            f"the image on this host is not {reference}",
+            cause=f"it is {made_of}, and the registry promised {' / '.join(digests)}",
+            fix=f"Nothing was started. Remove it (`docker rmi {made_of}`) and run the same command again.",
+        )
+    return None
+
+
 def _remove_keys(labels: Mapping[str, str]) -> None:
     if folder := labels.get("io.nimctl.secrets"):
         staging.remove(Path(folder))
@@ -117,7 +149,7 @@ def _handle(summary: Mapping[str, Any], stop_timeout: int = 45, notes: tuple[str
         recipe=labels.get("io.nimctl.recipe", ""),
         host=labels.get("io.nimctl.host", "127.0.0.1"),
         port=int(port) if port.isdigit() else 0,
-        image=summary.get("Image"),
+        image=labels.get(IMAGE_LABEL) or summary.get("Image"),
         served_names=tuple(filter(None, labels.get("io.nimctl.served", "").split(","))),
         layout=labels.get("io.nimctl.layout") or None,
         stop_timeout=stop_timeout,
