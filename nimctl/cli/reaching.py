@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import Literal, TypeVar
+from platform import machine
+from typing import Literal
 from urllib.parse import urlsplit
 
 from nimctl.cli.config import Config
 from nimctl.cli.target import ImageChoice, Target, device_for, image_for
 from nimctl.core import keys
+from nimctl.core.bounded import within
 from nimctl.core.errors import NimctlError
 from nimctl.core.facts import ImageAccess
 from nimctl.core.secret import redact
 from nimctl.doctor.observe.credentials import kind_of
 from nimctl.doctor.observe.reach import Destination, is_offline
 from nimctl.registry.reference import DOCKER_HUB, Reference, is_loopback, parse
-
-T = TypeVar("T")
 
 NVIDIA = "nvcr.io"
 # Where the layers of an image lie, beside its registry. NVIDIA's, which gives its tokens itself, redirects there, and
@@ -29,6 +28,8 @@ _LAYERS = {NVIDIA: "https://layers.nvcr.io", DOCKER_HUB: "https://production.clo
 _HUB_FILES = "https://us.aws.cdn.hf.co"
 # What NVIDIA's containers ask: https://docs.nvidia.com/nim/large-language-models/latest/deploy-behind-proxy.html
 _NGC_FILES = "https://xfiles.ngc.nvidia.com"
+# This machine's architecture, where images call it otherwise than the kernel does.
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _PRESENT_WITHIN = 0.4  # seconds for the look whether the image is here; a daemon that is slower is not waited for
 _COMPLETE_WITHIN = 1.0  # seconds for the look into the cache, which may lie on a mount that is dead
 
@@ -60,7 +61,7 @@ def image_access(
         choice = image_for(target, device_for(config, target.recipe), config)
         if choice.how != "pull" or _is_here(choice.reference, min(seconds, _PRESENT_WITHIN)):
             return None
-        return _within(seconds, lambda: _asked(choice.reference, environment), f"no answer about {choice.reference}")
+        return within(seconds, lambda: _asked(choice.reference, environment), f"no answer about {choice.reference}")
 
     return ask
 
@@ -72,19 +73,24 @@ def _asked(text: str, environment: Mapping[str, str]) -> ImageAccess:
     try:
         wanted = parse(text)
         login, from_key = credentials.stored_or_key(wanted.registry, credentials.config_folder(), environment)
-        if login is not None:
-            shown = keys.NGC if from_key else "docker-login"
-        return ImageAccess(text, shown, digest=entitlement.resolve_digest(wanted, login))
     except NimctlError as error:
-        return ImageAccess(
-            text,
-            shown,
-            id=error.id,
-            message=redact(error.message),
-            cause=redact(error.cause),
-            fix=redact(error.fix),
-            evidence=tuple(redact(line) for line in error.evidence),
-        )
+        return _refused(text, shown, error)
+    if login is not None:
+        shown = keys.NGC if from_key else "docker-login"
+    found = entitlement.probe(wanted, login, f"linux/{_ARCHITECTURES.get(machine(), machine())}")
+    return _refused(text, shown, found.error) if found.error else ImageAccess(text, shown, digest=found.digest)
+
+
+def _refused(text: str, shown: str, error: NimctlError) -> ImageAccess:
+    return ImageAccess(
+        text,
+        shown,
+        id=error.id,
+        message=redact(error.message),
+        cause=redact(error.cause),
+        fix=redact(error.fix),
+        evidence=tuple(redact(line) for line in error.evidence),
+    )
 
 
 def _images(target: Target, config: Config) -> list[ImageChoice]:
@@ -150,7 +156,7 @@ def _complete(target: Target, config: Config, environment: Mapping[str, str]) ->
         return True
 
     try:
-        return _within(_COMPLETE_WITHIN, look, "the cache does not answer")
+        return within(_COMPLETE_WITHIN, look, "the cache does not answer")
     except TimeoutError:
         return False
 
@@ -201,27 +207,6 @@ def _is_here(reference: str, seconds: float) -> bool:
     from nimctl.launch.docker import look_at_image
 
     try:
-        return _within(seconds, lambda: look_at_image(reference, seconds).present is True, "Docker does not answer")
+        return within(seconds, lambda: look_at_image(reference, seconds).present is True, "Docker does not answer")
     except TimeoutError:
         return False
-
-
-def _within(seconds: float, look: Callable[[], T], late: str) -> T:
-    """What `look` returns or raises. Raises TimeoutError with `late` after that time, and leaves the look behind."""
-    done = threading.Event()
-    found: list[T] = []
-    raised: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            found.append(look())
-        except BaseException as error:  # it is raised again below
-            raised.append(error)
-        done.set()
-
-    threading.Thread(target=run, name="doctor-asking", daemon=True).start()
-    if not done.wait(max(0.0, seconds)):
-        raise TimeoutError(f"{late} within {seconds:.1f} s")
-    if raised:
-        raise raised[0]
-    return found[0]

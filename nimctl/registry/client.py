@@ -49,11 +49,11 @@ def connect(registry: str) -> Endpoint:
         return _endpoint(registry, f"https://{host}", send("GET", f"https://{host}/v2/"))
     try:
         answer = send("GET", f"http://{host}/v2/")
-        if answer.status != 400:  # what TLS servers answer to plain HTTP
-            return _endpoint(registry, f"http://{host}", answer)
     except NimctlError:
-        pass
-    return _endpoint(registry, f"https://{host}", send("GET", f"https://{host}/v2/"))
+        answer = None
+    if answer is None or answer.status == 400:  # what TLS servers answer to plain HTTP
+        return _endpoint(registry, f"https://{host}", send("GET", f"https://{host}/v2/"))
+    return _endpoint(registry, f"http://{host}", answer)
 
 
 def _endpoint(registry: str, base: str, answer: Response) -> Endpoint:

@@ -13,6 +13,8 @@ NVIDIA = "nvcr.io"
 KEYS_PAGE = "https://org.ngc.nvidia.com/setup/api-keys"
 
 _TERMS = re.compile(r"\bterms\b|\beula\b|licen[cs]e agreement|\baccept(ed|ance)?\b", re.IGNORECASE)
+# Organisations of NVIDIA's catalogue, which everybody may see; every other first part of a path is a private one.
+_CATALOGUE = ("nim", "nvidia")
 _SHOWN = 300
 
 
@@ -26,7 +28,7 @@ def denial(
     if response.status in (401, 402, 403):
         if credentials is None:
             return _key_missing(registry, reference, evidence)
-        if reference and (denied := _not_entitled(reference, response.status, said)):
+        if reference and (denied := _not_entitled(reference, response, said)):
             error_id, cause, fix = denied
             return NimctlError(error_id, what, cause=cause, fix=fix, evidence=evidence)
         cause, fix = _key_refused(registry, response.status)
@@ -39,6 +41,8 @@ def denial(
             fix="Check the name and the tag.",
             evidence=evidence,
         )
+    if response.status == 429:
+        return _rate_limited(registry, response, credentials, evidence)
     return _out_of_order(registry, response.status, evidence)
 
 
@@ -49,6 +53,17 @@ def terms_page(reference: Reference) -> str:
     org, *teams, name = reference.repository.split("/")
     team = f"/teams/{teams[0]}" if teams else ""
     return f"https://catalog.ngc.nvidia.com/orgs/{org}{team}/containers/{name}"
+
+
+def challenge_error(response: Response) -> str:
+    """What the challenge of a 401 says beside how to log in: `invalid_token`, `insufficient_scope`; else empty.
+
+    https://datatracker.ietf.org/doc/html/rfc6750#section-3.1
+    """
+    for line in response.challenges:
+        if found := re.search(r'\berror="?(\w+)', line):
+            return found[1]
+    return ""
 
 
 def _is_nvidias(reference: Reference) -> bool:
@@ -70,23 +85,36 @@ def _key_missing(registry: str, reference: Reference | None, evidence: list[str]
     )
 
 
-def _not_entitled(reference: Reference, status: int, said: str) -> tuple[str, str, str] | None:
-    """Id, cause and fix where the key is good and the organisation behind it may not have the image; None otherwise."""
-    if status == 402:
+def _not_entitled(reference: Reference, response: Response, said: str) -> tuple[str, str, str] | None:
+    """Id, cause and fix where the key is good and gives no right to the image; None where the key itself is refused.
+
+    NVIDIA's registry says no more than "Access Denied" (https://github.com/NVlabs/alpasim/issues/44), so that the path
+    decides which of both causes is named first. Docker Hub and others give a token without rights, and then refuse it.
+    """
+    again = f"log in with a key of an organisation that may: `nimctl login {reference.registry}`."
+    if response.status == 402:
         return (
             "payment-required",
             "the organisation of the key has no entitlement to this image (payment required)",
             "Join the NVIDIA Developer Program or get an NVIDIA AI Enterprise licence, or log in with a key of an "
             f"organisation that has one: `nimctl login {reference.registry}`.",
         )
-    # NVIDIA's registry says no more than "Access Denied".
-    if status == 403 and (_is_nvidias(reference) or _TERMS.search(said)):
+    organisation = reference.repository.partition("/")[0]
+    listed = _is_nvidias(reference) and organisation in _CATALOGUE
+    if response.status == 403 and (listed or _TERMS.search(said)):
         return (
             "terms-not-accepted",
             "the terms of this image have not been accepted, or the key belongs to another organisation or lacks the "
             "service NGC Catalog",
             f"Open {terms_page(reference)} and accept the terms in the organisation of the key; else log in with "
             f"another key: `nimctl login {reference.registry}`.",
+        )
+    if response.status == 403 or challenge_error(response) == "insufficient_scope":
+        return (
+            "organisation-wrong",
+            f"the key is good, and gives no access to the images of {organisation}: it was made in another "
+            "organisation or team, or without the right to pull",
+            f"Have a member of {organisation} invite you, then make the key there; or {again}",
         )
     return None
 
@@ -100,13 +128,29 @@ def _key_refused(registry: str, status: int) -> tuple[str, str]:
     return "the key is wrong, expired or revoked", f"Check the key, {again}"
 
 
+def _rate_limited(registry: str, response: Response, credentials: Login | None, evidence: list[str]) -> NimctlError:
+    wait = _retry_after(response)
+    higher = "" if credentials else f" Who logs in has a limit of his own: `nimctl login {registry}`."
+    return NimctlError(
+        "image-rate-limited",
+        f"{registry} refuses further requests for now",
+        cause=f"too many requests were made {'with this login' if credentials else 'from this address'}"
+        + (f"; it asks to wait {wait}" if wait else ", and it does not say for how long"),
+        fix=f"Wait {wait or 'some minutes (Docker Hub counts over six hours)'}, then try again.{higher}",
+        evidence=evidence,
+    )
+
+
+def _retry_after(response: Response) -> str:
+    """Retry-After in words, empty without one: seconds, or a date, https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3."""
+    told = response.headers.get("retry-after", "").strip()
+    if told.isascii() and told.isdecimal():
+        return f"{int(told[:9])} s"
+    return f"until {told}" if re.fullmatch(r"[A-Z][a-z]{2}, [0-9A-Za-z: ]{16,24} GMT", told) else ""
+
+
 def _out_of_order(registry: str, status: int, evidence: list[str]) -> NimctlError:
-    if status == 429:
-        cause, fix = (
-            "too many requests were made from this address or with this key",
-            "Wait a while; log in for a higher limit.",
-        )
-    elif status >= 500:
+    if status >= 500:
         cause, fix = f"the registry is out of order (status {status})", "Try again later; its status page may say more."
     else:
         cause, fix = (

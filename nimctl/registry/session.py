@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from nimctl.registry.client import authorization, connect
 from nimctl.registry.denial import denial
 from nimctl.registry.login import Login
 from nimctl.registry.reference import Reference
+from nimctl.registry.stale import is_stale, stale
 from nimctl.registry.transport import Response, send
 
 
@@ -27,9 +29,20 @@ class Session:
         """The answer of any status, redirects followed. Raises `image-pull-failed` when none comes."""
         return send(method, self.url(path), {**self.headers, "Accept": accept})
 
+    def ask_again(self, path: str, accept: str = "*/*", *, method: str = "GET") -> Response:
+        """As `ask`, and once more with a fresh token where this one is not taken. Raises `clock-wrong` if that is not."""
+        answer = self.ask(path, accept, method=method)
+        if not is_stale(answer, self.headers):
+            return answer
+        fresh = enter(self.reference, self.login)
+        answer = fresh.ask(path, accept, method=method)
+        if is_stale(answer, fresh.headers):
+            raise stale(self.reference.registry, answer, fresh.headers, datetime.now(UTC))
+        return answer
+
     def get(self, path: str, accept: str = "*/*") -> Response:
         """The answer of status 200. Raises what a refusal means: `key-*`, `terms-*`, `image-not-found` and others."""
-        answer = self.ask(path, accept)
+        answer = self.ask_again(path, accept)
         if answer.status != 200:
             raise denial(self.reference.registry, answer, self.login, self.reference)
         return answer

@@ -88,7 +88,7 @@ def test_a_token_service_that_gives_no_token(registry, tmp_path, body):
     assert "token" in failure(registry.address, tmp_path, registry.key).message
 
 
-@pytest.mark.parametrize("status", [404, 429, 500, 503])
+@pytest.mark.parametrize("status", [404, 500, 503])
 def test_a_token_service_that_is_out_of_order(registry, tmp_path, status):
     registry.token = lambda _: Answer(status, b"<b>sorry</b>")
     error = failure(registry.address, tmp_path, registry.key)

@@ -63,12 +63,12 @@ def test_what_is_no_registry_or_user_is_not_asked(tmp_path, name, user):
     ("image", "status", "body", "error_id"),
     [
         ("nim/a/b:1", 403, errors("DENIED", "Access Denied"), "terms-not-accepted"),
-        ("other/b:1", 403, errors("DENIED", "Access Denied"), "key-refused"),
+        ("other/b:1", 403, errors("DENIED", "Access Denied"), "organisation-wrong"),
         ("other/b:1", 403, errors("DENIED", "You must accept the license agreement"), "terms-not-accepted"),
         ("nim/a/b:1", 402, errors("PAYMENT_REQUIRED", "Payment Required"), "payment-required"),
         ("nim/a/b:1", 401, errors("UNAUTHORIZED", "authentication required"), "key-refused"),
         ("nim/a/b:1", 404, errors("MANIFEST_UNKNOWN", "manifest unknown"), "image-not-found"),
-        ("nim/a/b:1", 429, errors("TOOMANYREQUESTS", "slow down"), "image-pull-failed"),
+        ("nim/a/b:1", 429, errors("TOOMANYREQUESTS", "slow down"), "image-rate-limited"),
         ("nim/a/b:1", 503, b"<html><h1>Sorry</h1></html>", "image-pull-failed"),
         ("nim/a/b:1", 418, b"", "image-pull-failed"),
     ],
@@ -139,7 +139,7 @@ class TestRealRegistry:
         [
             ("terms", "terms-not-accepted"),
             ("payment-required", "payment-required"),
-            ("rate-limited", "image-pull-failed"),
+            ("rate-limited", "image-rate-limited"),
             ("unavailable", "image-pull-failed"),
         ],
     )

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 MANIFEST = b'{"schemaVersion": 2, "manifests": []}'
+MEDIA_TYPE = "application/vnd.oci.image.manifest.v1+json"
 DIGEST = f"sha256:{hashlib.sha256(MANIFEST).hexdigest()}"
 USER = "$oauthtoken"
 TOKEN = "token-of-the-little-registry"
@@ -98,7 +99,7 @@ class LittleRegistry:
         if request.authorization != f"Bearer {TOKEN}":
             return self.good_ping(request)
         if not self.content:
-            return Answer(200, MANIFEST, {"Docker-Content-Digest": DIGEST})
+            return Answer(200, MANIFEST, {"Docker-Content-Digest": DIGEST, "Content-Type": MEDIA_TYPE})
         found = self.content.get(urlsplit(request.path).path.rpartition("/")[2])
         if found is None:
             return Answer(404, errors("MANIFEST_UNKNOWN", "manifest unknown"))

@@ -62,8 +62,8 @@ class ImageAccess:
     """What the registry said when it was asked for the manifest of `reference`, without a pull.
 
     `id` is None when it was granted (then `digest` is what a pull would get), else the error's id: key-missing,
-    key-refused, terms-not-accepted, payment-required, image-not-found, image-pull-failed, or whatever stopped the look
-    for a login. `credentials` says which were shown: docker-login, NGC_API_KEY, none.
+    key-refused, organisation-wrong, terms-not-accepted, payment-required, image-not-found, platform-missing,
+    image-rate-limited, image-pull-failed, or whatever stopped the look for a login. `credentials` says which were shown: docker-login, NGC_API_KEY, none.
     """
 
     reference: str

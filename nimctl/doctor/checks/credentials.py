@@ -105,7 +105,7 @@ def judge_key_file(facts: HostFacts, needs: Needs) -> list[Finding]:
 
 def judge_image_access(facts: HostFacts, needs: Needs) -> list[Finding]:
     """The registry gives the image to this key: it is asked for the manifest, and nothing is pulled. A refusal means
-    terms that nobody accepted, a key of another organisation or a missing entitlement, and would come after minutes
+    terms that nobody accepted, a key of another organisation, a missing entitlement or an image for other processors
     (https://docs.nvidia.com/ngc/latest/ngc-catalog-user-guide.html#accepting-terms-before-downloading).
     """
     access = facts.credentials.image
@@ -214,11 +214,16 @@ CHECKS = (
         "the registry gives the image to this key",
         judge_image_access,
         (
+            "clock-wrong",
+            "image-incompatible",
             "image-not-found",
             "image-pull-failed",
+            "image-rate-limited",
             "key-missing",
             "key-refused",
+            "organisation-wrong",
             "payment-required",
+            "platform-missing",
             "terms-not-accepted",
         ),
     ),

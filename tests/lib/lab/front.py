@@ -175,8 +175,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def _shift(self, repository: str, situation: str) -> int:
         if situation == "renewed":  # every second token is good
-            self.ledger.add(repository, "tokens")
-            return SHIFTS[situation] if self.ledger.document()[repository]["tokens"] % 2 else 0
+            counted = f"tokens of {repository}"
+            self.ledger.add(counted, "given")
+            return SHIFTS[situation] if self.ledger.document()[counted]["given"] % 2 else 0
         return SHIFTS.get(situation, 0)
 
     def _accepted(self, header: str) -> str:
