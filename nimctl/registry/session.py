@@ -30,7 +30,7 @@ class Session:
         return send(method, self.url(path), {**self.headers, "Accept": accept})
 
     def ask_again(self, path: str, accept: str = "*/*", *, method: str = "GET") -> Response:
-        """As `ask`, and once more with a fresh token where this one is not taken. Raises `clock-wrong` if that is not."""
+        """As `ask`, and once more with a fresh token where this one is not taken. Raises `clock-wrong`."""
         answer = self.ask(path, accept, method=method)
         if not is_stale(answer, self.headers):
             return answer

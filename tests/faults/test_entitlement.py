@@ -158,6 +158,13 @@ def test_the_whole_of_it_is_bounded(registry):
     assert "within 0.3 s" in found.error.cause
 
 
+@pytest.fixture(scope="module")
+def published() -> None:
+    digest = lab.push_image("nim/entitled/two:1")
+    lab.push_index("nim/entitled/two:index", {HERE: digest, "linux/arm64/v8": digest})
+    lab.push_index("nim/entitled/two:foreign", {ELSEWHERE: digest})
+
+
 @pytest.mark.lab
 class TestRealRegistry:
     """What docker-registry and its token authentication answer; repositories behave by their names."""
@@ -192,12 +199,6 @@ class TestRealRegistry:
         found = probe(parse(f"{registry.address}/{image}"), _login(registry, key), HERE, seconds=1)
         assert (found.verdict, found.error is None) == (verdict, verdict in ("granted", "keyless"))
         assert (lab.served(repository) - before).blobs == 0
-
-    @pytest.fixture(scope="class")
-    def published(self):
-        digest = lab.push_image("nim/entitled/two:1")
-        lab.push_index("nim/entitled/two:index", {HERE: digest, "linux/arm64/v8": digest})
-        lab.push_index("nim/entitled/two:foreign", {ELSEWHERE: digest})
 
 
 def _login(registry: lab.Registry, key: str | None) -> Login | None:
