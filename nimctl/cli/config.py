@@ -25,7 +25,10 @@ DEFAULTS: Mapping[str, str | int | None] = {
     "images.registry": None,
     "images.cuda": None,
     "images.cpu": None,
+    "verify": "warn",
 }
+# Whom to trust (nimctl.trust.policy reads it): a list of rules, which no variable and no flag can hold.
+_TRUST = "trust"
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class Config:
     """All settings of one invocation."""
 
     settings: Mapping[str, Setting]
+    trust: tuple[tuple[Path, Any], ...] = ()  # what `trust` of each file holds, the user's own file first
 
     def text(self, key: str) -> str | None:
         """The value of `key` as text, None when unset."""
@@ -73,16 +77,36 @@ class Config:
 def load(flags: Mapping[str, Any]) -> Config:
     """The settings for these flags (None: not given), this environment and these files."""
     settings = {key: Setting(value, "default") for key, value in DEFAULTS.items()}
+    trust: list[tuple[Path, Any]] = []
     home = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
     for path in (Path(home) / "nimctl" / "config.yaml", Path("nimctl.yaml")):
         if path.is_file():
-            settings |= {key: Setting(value, str(path)) for key, value in _flatten(read_yaml(path) or {}, path).items()}
+            data = read_yaml(path) or {}
+            if isinstance(data, Mapping):
+                data = dict(data)
+                trust.append((path.absolute(), data.pop(_TRUST, None)))
+            found = {key: Setting(value, str(path)) for key, value in _flatten(data, path).items()}
+            settings |= _no_weaker(settings, found)
     for key in DEFAULTS:
         variable = f"NIMCTL_{key.upper().replace('.', '_')}"
         if value := os.environ.get(variable):
             settings[key] = Setting(value, variable)
     settings |= {key: Setting(value, f"--{key}") for key, value in flags.items() if value is not None}
-    return Config(settings)
+    return Config(settings, tuple(trust))
+
+
+def _no_weaker(known: Mapping[str, Setting], found: dict[str, Setting]) -> dict[str, Setting]:
+    """`found` without a `verify` that asks for less than the user's own file does: a project may only ask for more.
+
+    A variable or a flag, which the user sets knowingly, can still ask for less.
+    """
+    strictness = ("off", "warn", "require")
+    before, after = known["verify"], found.get("verify")
+    if after is None or before.origin == "default" or not {before.value, after.value} <= set(strictness):
+        return found
+    if strictness.index(after.value) < strictness.index(before.value):
+        return {key: setting for key, setting in found.items() if key != "verify"}
+    return found
 
 
 def _flatten(data: Any, path: Path) -> dict[str, Any]:
@@ -94,9 +118,11 @@ def _flatten(data: Any, path: Path) -> dict[str, Any]:
             flat |= {f"{key}.{inner}": v for inner, v in value.items()}
         else:
             flat[str(key)] = value
+    if flat.get("verify") is False:  # how YAML reads a bare `off`
+        flat["verify"] = "off"
     for key, value in flat.items():
         if key not in DEFAULTS:
-            raise _invalid(path, f"unknown key {key!r}; known: {', '.join(DEFAULTS)}")
+            raise _invalid(path, f"unknown key {key!r}; known: {', '.join((*DEFAULTS, _TRUST))}")
         if not isinstance(value, (str, int, type(None))) or isinstance(value, bool):
             raise _invalid(path, f"{key} must be text or a number")
     return flat

@@ -24,6 +24,14 @@ Gpus = Annotated[
     str | None,
     typer.Option(help="all, a number, indices like 0,3, device=UUID, or none for the CPU.", show_default=False),
 ]
+Verify = Annotated[
+    str | None,
+    typer.Option(
+        metavar="off|warn|require",
+        help="What an image or weights without a good signature mean [default: warn].",
+        show_default=False,
+    ),
+]
 Cache = Annotated[
     Path | None,
     typer.Option(help="Folder for weights and compile caches [default: ~/.cache/nim].", show_default=False),

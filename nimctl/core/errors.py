@@ -44,6 +44,7 @@ CATALOGUE: Mapping[str, Entry] = MappingProxyType(
         "gpu-spec-invalid": Entry(2, "`--gpus` asks for GPUs that do not exist or cannot be parsed."),
         "config-invalid": Entry(2, "A configuration file or a `NIMCTL_*` or `NIM_*` variable holds a wrong value."),
         "node-refused": Entry(2, "The leader of the group refuses this node: its rank is taken, or it differs."),
+        "trust-invalid": Entry(2, "The configuration of trust, or a key file in it, cannot be used."),
         "run-unknown": Entry(2, "No run has this name."),
         "facts-invalid": Entry(2, "The file given to `--facts` is not a host facts document."),
         # 3: the host is not ready
@@ -101,6 +102,8 @@ CATALOGUE: Mapping[str, Entry] = MappingProxyType(
         "image-pull-failed": Entry(5, "The registry or the network failed while the image was pulled."),
         "image-build-failed": Entry(5, "The image could not be built."),
         "image-rate-limited": Entry(5, "The registry refuses further requests for now (429)."),
+        "signature-missing": Entry(5, "The image or the weights carry no signature, and one is required."),
+        "signature-invalid": Entry(5, "No signature is of a trusted key or identity for exactly these bytes."),
         "image-incompatible": Entry(5, "The image does not fit this host's architecture or purpose."),
         "digest-changed": Entry(5, "The tag stands for another image than before."),
         "image-tampered": Entry(5, "The bytes of an image are not those its digest promises."),

@@ -3,15 +3,19 @@
 `registry` finds them, `bundle` carries them, `trust` judges them.
 """
 
-from collections.abc import Mapping
+import json
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 Kind = Literal["simple-signing", "sigstore-bundle"]
 
 # Nobody signs an image so often, and no signature is so large; more would only cost whoever judges them time.
 MAX_MATERIALS = 64
 MAX_PAYLOAD = 2**20  # bytes
+_NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z._\-]*")
 
 
 @dataclass(frozen=True)
@@ -31,3 +35,61 @@ class Material:
     payload: bytes
     signature: str = ""
     annotations: Mapping[str, str] = field(default_factory=dict)
+
+
+_LIST = "signatures.json"
+_SCHEMA = "nimctl.signatures/1"
+
+
+def write_materials(folder: Path, materials: Sequence[Material]) -> tuple[Path, ...]:
+    """Write signatures as plain files: each payload as it came, and `signatures.json` that says what they are.
+
+    Returns the files, the list last. What lies there under other names stays. Raises OSError.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    written, entries = [], []
+    for number, material in enumerate(materials[:MAX_MATERIALS], 1):
+        path = folder / f"{number:02}.{'sigstore' if material.kind == 'sigstore-bundle' else 'payload'}.json"
+        path.write_bytes(material.payload)
+        written.append(path)
+        entries.append(
+            {
+                "kind": material.kind,
+                "subject": material.subject,
+                "payload": path.name,
+                "signature": material.signature,
+                "annotations": dict(material.annotations),
+            }
+        )
+    path = folder / _LIST
+    path.write_text(json.dumps({"schema": _SCHEMA, "signatures": entries}, indent=1) + "\n", encoding="utf-8")
+    return (*written, path)
+
+
+def read_materials(folder: Path) -> tuple[Material, ...]:
+    """The signatures that `write_materials` left in `folder`.
+
+    Raises FileNotFoundError where there is no list, and ValueError for one that is damaged, in words for people.
+    """
+    path = folder / _LIST
+    if path.stat().st_size > MAX_MATERIALS * MAX_PAYLOAD:
+        raise ValueError(f"{path} is too large")
+    try:
+        document = json.loads(path.read_bytes())
+        if document["schema"] != _SCHEMA:
+            raise ValueError(f"{path} is of the kind {document['schema']!r}, not {_SCHEMA}")
+        return tuple(_material(folder, entry) for entry in document["signatures"][:MAX_MATERIALS])
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path} is no list of signatures ({type(error).__name__})") from None
+
+
+def _material(folder: Path, entry: Mapping[str, Any]) -> Material:
+    kind, name = entry["kind"], entry["payload"]
+    texts = (entry["subject"], entry["signature"], *entry["annotations"].values())
+    if kind not in get_args(Kind) or not _NAME.fullmatch(name) or not all(isinstance(t, str) for t in texts):
+        raise ValueError(f"{folder / _LIST} names something that is no signature")
+    with (folder / name).open("rb") as file:
+        payload = file.read(MAX_PAYLOAD + 1)
+    if len(payload) > MAX_PAYLOAD:
+        raise ValueError(f"{folder / name} is too large for a signature")
+    return Material(kind, entry["subject"], payload, entry["signature"], dict(entry["annotations"]))

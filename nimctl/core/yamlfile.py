@@ -1,5 +1,6 @@
 """Reading YAML files. The only importer of PyYAML."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,6 +30,25 @@ def read_yaml(path: Path) -> Any:
             cause=" ".join(str(error).split()),
             fix="Correct the line that is named.",
         ) from error
+
+
+def line_of(path: Path, place: Sequence[str | int]) -> int:
+    """The line, from 1, of the value at `place` (names and positions); of the nearest part above where it has none.
+
+    `path` is a file that `read_yaml` has read.
+    """
+    node = yaml.compose(path.read_text(encoding="utf-8"), Loader=_LOADER)
+    line = 1
+    for step in place:
+        pairs = node.value if isinstance(node, (yaml.MappingNode, yaml.SequenceNode)) else []
+        if isinstance(node, yaml.MappingNode):
+            found = next(((key, value) for key, value in pairs if key.value == str(step)), None)
+        else:
+            found = (pairs[step], pairs[step]) if isinstance(step, int) and step < len(pairs) else None
+        if found is None:
+            break
+        line, node = found[0].start_mark.line + 1, found[1]
+    return line
 
 
 def read_table(path: Path, kind: type[T], schema: str) -> T:

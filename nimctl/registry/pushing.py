@@ -12,11 +12,13 @@ from typing import Any
 from urllib.parse import urlencode
 
 from nimctl.core.errors import NimctlError
+from nimctl.core.signatures import Material
+from nimctl.registry.artifacts import BUNDLE, PREDICATE, SIGN_PREDICATE, SIGNATURE, SIMPLE_SIGNING
 from nimctl.registry.login import Login
 from nimctl.registry.reference import Reference
 from nimctl.registry.repository import EMPTY, INDEX, MANIFEST, Repository, digest_of, open_repository
 
-__all__ = ["Layer", "Subject", "push_artifact", "push_blob", "push_manifest", "subject_of"]
+__all__ = ["Layer", "Subject", "push_artifact", "push_blob", "push_manifest", "push_signature", "subject_of"]
 
 _ANY_IMAGE = ", ".join(
     (
@@ -132,9 +134,51 @@ def push_artifact(
     digest, listed = push_manifest(repository, manifest, tag)
     if belongs_to and not listed:
         entry = {"mediaType": MANIFEST, "digest": digest, "size": len(_encoded(manifest))}
-        about = {name: manifest[name] for name in ("artifactType", "annotations") if name in manifest}
+        about: dict[str, Any] = {name: manifest[name] for name in ("artifactType", "annotations") if name in manifest}
         _list(repository, belongs_to.digest, {**entry, **about})
     return digest
+
+
+def push_signature(reference: Reference, login: Login | None, material: Material) -> str:
+    """Push one signature beside its image, where cosign looks for its kind. Returns its manifest's digest.
+
+    Signatures that are there already stay. Raises as `push_artifact` does.
+    """
+    if material.kind == "sigstore-bundle":
+        title = f"{digest_of(material.payload).replace(':', '-')}.sigstore.json"
+        return push_artifact(
+            reference,
+            login,
+            artifact_type=BUNDLE,
+            layers=[Layer(BUNDLE, material.payload, {"org.opencontainers.image.title": title})],
+            subject=material.subject,
+            annotations={"dev.sigstore.bundle.content": "dsse-envelope", PREDICATE: SIGN_PREDICATE},
+        )
+    repository = open_repository(reference, login, "pull,push")
+    subject_of(repository, material.subject)
+    tag = f"{material.subject.replace(':', '-')}.sig"
+    layer = Layer(SIMPLE_SIGNING, material.payload, {SIGNATURE: material.signature, **material.annotations})
+    found = repository.document(f"manifests/{tag}", MANIFEST)
+    listed = found[1].get("layers") if found else None
+    layers = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+    layers.append(layer.descriptor())
+    config = _signature_config([str(each.get("digest")) for each in layers])
+    push_blob(repository, layer.data)
+    push_blob(repository, config.data)
+    manifest = {"schemaVersion": 2, "mediaType": MANIFEST, "config": config.descriptor(), "layers": layers}
+    return push_manifest(repository, manifest, tag)[0]
+
+
+def _signature_config(digests: Sequence[str]) -> Layer:
+    """The configuration that cosign gives the image of its signatures: some registries refuse an image without one."""
+    document = {
+        "architecture": "",
+        "os": "",
+        "created": "0001-01-01T00:00:00Z",
+        "config": {},
+        "rootfs": {"type": "layers", "diff_ids": list(digests)},
+    }
+    return Layer("application/vnd.oci.image.config.v1+json", _encoded(document))
 
 
 def _list(repository: Repository, subject: str, entry: Mapping[str, Any]) -> None:

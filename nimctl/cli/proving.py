@@ -1,0 +1,151 @@
+"""Is what starts what somebody trusted has signed? Called between resolving and pulling, and for what is here already.
+
+The bytes of good signatures are kept, never the verdict: a start checks them again, offline, in a moment. See
+docs/images/trust.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nimctl.cli.kept_signatures import keep, kept
+from nimctl.cli.proof import Proof, by_rule, settled, without_rule
+from nimctl.core.errors import NimctlError
+from nimctl.core.signatures import Material, read_materials
+
+if (
+    TYPE_CHECKING
+):  # the libraries that check signatures cost start-up time; they are imported where a rule asks for them
+    from nimctl.cli.config import Config
+    from nimctl.core.image_identity import ImageIdentity
+    from nimctl.registry.login import Login
+    from nimctl.render import Output
+    from nimctl.trust.judging import Judgement
+    from nimctl.trust.policy import Policy, Rule, Rules
+
+
+def prove_image(
+    identity: ImageIdentity,
+    login: Login | None,
+    config: Config,
+    out: Output,
+    *,
+    index: bytes | None = None,
+    built: bool = False,
+    fresh: bool = True,
+    folder: Path | None = None,
+) -> Proof:
+    """The proof for an image, as `verify` of the configuration asks for it.
+
+    `index` are the bytes of the index that names its manifest, where there is one. `built`: this host built it.
+    `fresh`: it is being brought here now; for one that is here already, the signatures that were kept then are looked
+    at, and the registry is asked only where there are none. `folder` holds the signatures instead of the registry.
+    Raises `signature-missing` and `signature-invalid` where a good signature is required, `trust-invalid` for rules and
+    key files that cannot be used, and without a rule where one is required.
+    """
+    from nimctl.trust.policy import read_policy
+
+    policy = read_policy(config.settings["verify"].value, config.origin("verify"))
+    name = image_name(identity.reference)
+    made = partial(Proof, identity.reference, name, "images", policy)
+    settle = partial(settled, out=out, loud=fresh)
+    if policy == "off":
+        return made("off", "nothing was checked, as verify is off")
+    if built and identity.digest is None:
+        return made("built-here", "it was built on this host")
+    rule = rules_of(config).for_image(name)
+    if rule is None:
+        return settle(without_rule(identity.reference, name, "images", policy))
+    try:
+        materials, index = _materials(identity, login, index, policy, fresh=fresh, folder=folder)
+    except NimctlError as error:
+        if policy == "require":
+            raise
+        why = f"its signatures could not be looked for: {error.message} ({error.cause})"
+        return settle(made("unknown", why, rule=rule.where))
+    judged = judge_image(identity, materials, rule, index=index)
+    if judged.verdict in ("good", "none") and folder is None:
+        keep(identity, materials, index)
+    return settle(by_rule(made, judged, rule))
+
+
+def judge_image(
+    identity: ImageIdentity, materials: Sequence[Material], rule: Rule, *, index: bytes | None = None
+) -> Judgement:
+    """The verdict of a rule about these signatures; nothing is fetched. Raises `trust-invalid` for its key files."""
+    from nimctl.trust.judging import Expected, judge, proving_digests
+    from nimctl.trust.keys import read_public
+
+    documents = {identity.digest: index} if identity.digest and index else {}
+    expected = Expected(proving_digests(identity, documents), rule.expected(image_name(identity.reference)))
+    keys = [read_public(path) for path in rule.keys]
+    checks = []
+    if rule.keyless:
+        from nimctl.trust.keyless import open_bundle
+
+        checks = [
+            partial(open_bundle, identity=who.identity, issuer=who.issuer, trusted_root=who.trusted_root)
+            for who in rule.keyless
+        ]
+    return judge(materials, expected, keys, checks)
+
+
+def rules_of(config: Config) -> Rules:
+    """The rules of all configuration files, the user's own first. Raises `trust-invalid`."""
+    from nimctl.core.yamlfile import line_of
+    from nimctl.trust.policy import joined, read_rules
+
+    def place_in(path: Path) -> Callable[[Sequence[str | int]], int]:
+        return lambda place: line_of(path, ("trust", *place))
+
+    return joined(read_rules(data, path, place_in(path)) for path, data in config.trust if data is not None)
+
+
+def image_name(reference: str) -> str:
+    """`registry/repository` of an image reference, as rules name images."""
+    from nimctl.registry.reference import parse
+
+    parsed = parse(reference)
+    return f"{parsed.registry}/{parsed.repository}"
+
+
+def signatures_beside(identity: ImageIdentity, login: Login | None) -> tuple[Material, ...]:
+    """All signatures of an image in its registry. Raises what a registry's refusal means, and `image-pull-failed`."""
+    from nimctl.registry.artifacts import signatures_of
+    from nimctl.registry.reference import parse
+
+    digests = [digest for digest in (identity.digest, identity.manifest) if digest]
+    return signatures_of(parse(identity.reference), digests, login) if digests else ()
+
+
+def read_folder(folder: Path) -> tuple[Material, ...]:
+    """The signatures in a folder, as a bundle carries them. Raises `signature-missing` where it holds none."""
+    try:
+        return read_materials(folder)
+    except (OSError, ValueError) as error:
+        raise NimctlError(
+            "signature-missing",
+            f"{folder} holds no signatures",
+            cause=str(getattr(error, "strerror", None) or error),
+            fix="Name the folder of signatures of a bundle.",
+        ) from None
+
+
+def _materials(
+    identity: ImageIdentity,
+    login: Login | None,
+    index: bytes | None,
+    policy: Policy,
+    *,
+    fresh: bool,
+    folder: Path | None,
+) -> tuple[tuple[Material, ...], bytes | None]:
+    if folder is not None:
+        return read_folder(folder), index
+    known = kept(identity)
+    if known is not None and not fresh and (known[0] or policy != "require"):
+        return known
+    return signatures_beside(identity, login), index

@@ -1,0 +1,127 @@
+"""Are the weights of a model what somebody trusted has signed? Hashed once, and again only after a change."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nimctl.cli.kept_signatures import state_folder
+from nimctl.cli.proof import Proof, by_rule, settled, without_rule
+from nimctl.cli.proving import rules_of
+
+if (
+    TYPE_CHECKING
+):  # the libraries that check signatures cost start-up time; they are imported where a rule asks for them
+    from nimctl.cli.config import Config
+    from nimctl.render import Output
+    from nimctl.trust.judging import Judgement
+    from nimctl.trust.policy import Rule
+
+
+def prove_weights(
+    uri: str, folder: Path, config: Config, out: Output, *, signature: Path | None = None, rule: Rule | None = None
+) -> Proof:
+    """The proof for the weights of `uri` that lie in `folder`, hashed once and again only after a change.
+
+    `signature` and `rule` outweigh what the configuration says. Raises as `prove_image` does, and `interrupted`.
+    """
+    from nimctl.trust.policy import read_policy
+
+    policy = read_policy(config.settings["verify"].value, config.origin("verify"))
+    name = weights_name(uri)
+    made = partial(Proof, uri, name, "weights", policy)
+    if policy == "off":
+        return made("off", "nothing was checked, as verify is off")
+    rule = rule or rules_of(config).for_weights(name)
+    if rule is None:
+        return settled(without_rule(uri, name, "weights", policy), out=out, loud=False)
+    judged = judge_weights(folder, rule, out, signature=signature)
+    return settled(by_rule(made, judged, rule), out=out, loud=True)
+
+
+def weights_name(uri: str) -> str:
+    """The address of weights without its revision, as rules name them."""
+    scheme, mark, rest = uri.partition("://")
+    if not mark or scheme not in ("hf", "ngc"):
+        return uri
+    return f"{scheme}://{rest.partition('?')[0].partition('@')[0].partition(':')[0]}"
+
+
+def judge_weights(folder: Path, rule: Rule, out: Output, *, signature: Path | None = None) -> Judgement:
+    """The verdict of a rule about a snapshot. Raises `trust-invalid` for its key files, and `interrupted`."""
+    from nimctl.cli.stopping import stoppable
+    from nimctl.trust import weights
+    from nimctl.trust.judging import Judgement, RefusedError
+
+    path = signature or folder / (rule.signature or weights.SIGNATURE)
+    if not path.is_file():
+        return Judgement("none", f"there is no signature {path}")
+    try:
+        promise = weights.read_promise(path, rule)
+        before = weights.state_of(folder, path)
+        memory = _Memory.of(folder, path, rule, before)
+        if memory.holds():
+            return Judgement(
+                "good", f"signed by {promise.by}; unchanged since its files were hashed", by=promise.by, seen=1
+            )
+        total = sum(size for _, _, size, _, _ in before)
+        done: dict[str, int] = {}
+        with stoppable() as (stop, going), out.transfer(f"verifying the signature of {folder}") as view:
+
+            def on_bytes(count: int, file: Any) -> None:
+                going()
+                done[file.path] = count
+                view.update(sum(done.values()), total, file.path)
+
+            found = weights.compare(folder, path, promise, on_bytes=on_bytes, stop=stop)
+        judged = weights.judgement(found, promise.by)
+        if judged.verdict == "good" and weights.state_of(folder, path) == before:
+            memory.remember()
+    except RefusedError as error:
+        return Judgement(error.verdict, str(error), seen=1)
+    except OSError as error:
+        return Judgement("unknown", f"{error.filename or folder} cannot be read: {error.strerror}", seen=1)
+    return judged
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """That a snapshot was found good: bound to every file's state, the signature's bytes and whom the rule trusts."""
+
+    path: Path
+    content: str
+
+    @staticmethod
+    def of(folder: Path, signature: Path, rule: Rule, state: Sequence[tuple[Any, ...]]) -> _Memory:
+        trusted = {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in (*rule.keys, *rule.certs)}
+        who = [(each.identity, each.issuer, str(each.trusted_root)) for each in rule.keyless]
+        content = {
+            "folder": str(folder.resolve()),
+            "signature": hashlib.sha256(signature.read_bytes()).hexdigest(),
+            "trusted": trusted,
+            "keyless": who,
+            "files": [list(each) for each in state],
+        }
+        text = json.dumps(content, sort_keys=True)
+        name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:32]
+        return _Memory(state_folder() / "signatures" / "weights" / name, hashlib.sha256(text.encode()).hexdigest())
+
+    def holds(self) -> bool:
+        try:
+            return self.path.read_text(encoding="ascii") == self.content
+        except (OSError, ValueError):
+            return False
+
+    def remember(self) -> None:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            new = self.path.with_suffix(".new")
+            new.write_text(self.content, encoding="ascii")
+            new.rename(self.path)
+        except OSError:
+            return  # it is hashed again next time

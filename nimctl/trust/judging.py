@@ -1,0 +1,207 @@
+"""The judgement: do these signatures prove the bytes that will start? Pure: keys and checks come in as arguments.
+
+A signature counts for a digest from which the bytes follow: the manifest of the platform, or the index, where the
+bytes of the index are at hand and list that manifest. Whose signature it is, is settled before a word of what it says
+is believed.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from nimctl.core.image_identity import ImageIdentity
+from nimctl.core.signatures import MAX_MATERIALS, Material
+from nimctl.trust.claims import (
+    Claim,
+    Envelope,
+    MalformedError,
+    read_base64,
+    read_bundle,
+    read_json,
+    read_simple,
+    read_statement,
+)
+
+Verdict = Literal[
+    "good",
+    "other-digest",
+    "other-repository",
+    "wrong-identity",
+    "expired-certificate",
+    "wrong-key",
+    "malformed",
+    "unsupported",
+    "none",
+    "no-rule",
+    "built-here",
+    "unknown",
+    "off",
+]
+
+# The more a signature got right, the more it explains: the best one gives the verdict of all.
+_RANK: tuple[Verdict, ...] = (
+    "good",
+    "other-digest",
+    "other-repository",
+    "wrong-identity",
+    "expired-certificate",
+    "wrong-key",
+    "unsupported",
+    "malformed",
+    "none",
+)
+_CERTIFICATE = "dev.sigstore.cosign/certificate"
+
+
+class Key(Protocol):
+    """A trusted public key."""
+
+    def signed(self, signature: bytes, data: bytes) -> bool:
+        """Whether `signature` is this key's signature of `data`."""
+
+
+class RefusedError(Exception):
+    """A keyless signature that is not to be believed: the verdict, and why in words."""
+
+    def __init__(self, verdict: Verdict, why: str) -> None:
+        super().__init__(why)
+        self.verdict: Verdict = verdict
+
+
+# Takes a bundle's JSON and returns the payload that it proves, and whose it is; raises RefusedError.
+Keyless = Callable[[bytes], tuple[bytes, str]]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The verdict about an image. `digest` is the one that was signed, `by` who signed it: both only when good.
+
+    `why` explains any other verdict, `seen` is how many signatures there were.
+    """
+
+    verdict: Verdict
+    why: str
+    digest: str | None = None
+    by: str | None = None
+    seen: int = 0
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a signature has to be about: the digests that prove the bytes, and the repository that it may name.
+
+    `repository` None: the rule accepts any.
+    """
+
+    digests: tuple[str, ...]
+    repository: str | None
+
+
+def proving_digests(identity: ImageIdentity, documents: Mapping[str, bytes]) -> tuple[str, ...]:
+    """The digests whose signature proves the bytes of `identity`.
+
+    `documents` are indexes by their digests, as they came; what does not have its digest, or does not list the
+    manifest, proves nothing. Where the manifest is not known (an image that the engine has already), the digest under
+    which the engine keeps it is all there is.
+    """
+    if identity.digest is None:
+        return (identity.manifest,) if identity.manifest else ()
+    if identity.manifest in (None, identity.digest):
+        return (identity.digest,)
+    assert identity.manifest is not None
+    index = documents.get(identity.digest)
+    if index is not None and _lists(identity.digest, index, identity.manifest):
+        return (identity.manifest, identity.digest)
+    return (identity.manifest,)
+
+
+def judge(
+    materials: Sequence[Material], expected: Expected, keys: Sequence[Key], keyless: Sequence[Keyless]
+) -> Judgement:
+    """The verdict about all signatures together: good if one of them is. At most MAX_MATERIALS are looked at."""
+    found: list[Judgement] = []
+    for material in materials[:MAX_MATERIALS]:
+        try:
+            one = _judge_one(material, expected, keys, keyless)
+        except MalformedError as error:
+            one = Judgement("malformed", f"a signature cannot be read: {error}")
+        except RefusedError as error:
+            one = Judgement(error.verdict, str(error))
+        if one is not None:
+            found.append(one)
+        if one is not None and one.verdict == "good":
+            break
+    if not found:
+        return Judgement("none", "there is no signature beside the image")
+    best = min(found, key=lambda judgement: _RANK.index(judgement.verdict))
+    return Judgement(best.verdict, best.why, best.digest, best.by, len(materials))
+
+
+def _judge_one(
+    material: Material, expected: Expected, keys: Sequence[Key], keyless: Sequence[Keyless]
+) -> Judgement | None:
+    """The verdict about one signature; None for an attestation, which is none."""
+    claim: Claim | None
+    if material.kind == "simple-signing":
+        by = _signer(keys, read_base64(material.signature, "its signature"), material.payload)
+        if by is None:
+            return _unsigned(material, keyless)
+        claim = read_simple(material.payload)
+    else:
+        envelope = read_bundle(material.payload)
+        payload, by = _opened(material.payload, envelope, keys, keyless)
+        if by is None:
+            about = read_statement(payload)  # not believed: only whether it means to be a signature at all
+            return Judgement("wrong-key", "no key that is trusted for it made the signature") if about else None
+        claim = read_statement(payload)
+    return None if claim is None else _about(claim, by, expected)
+
+
+def _signer(keys: Sequence[Key], signature: bytes, data: bytes) -> str | None:
+    return next((str(key) for key in keys if key.signed(signature, data)), None)
+
+
+def _unsigned(material: Material, keyless: Sequence[Keyless]) -> Judgement:
+    if _CERTIFICATE in material.annotations and keyless:
+        return Judgement(
+            "unsupported",
+            "it is signed keyless in cosign's older form, which lacks the proof that the log includes it",
+        )
+    return Judgement("wrong-key", "no key that is trusted for it made the signature")
+
+
+def _opened(
+    bundle: bytes, envelope: Envelope, keys: Sequence[Key], keyless: Sequence[Keyless]
+) -> tuple[bytes, str | None]:
+    if not envelope.keyless:
+        return envelope.payload, _signer(keys, envelope.signature, envelope.signed)
+    refusals: list[RefusedError] = []
+    for check in keyless:
+        try:
+            return check(bundle)
+        except RefusedError as error:
+            refusals.append(error)
+    if refusals:
+        raise min(refusals, key=lambda error: _RANK.index(error.verdict))
+    return envelope.payload, None
+
+
+def _about(claim: Claim, by: str, expected: Expected) -> Judgement:
+    matching = next((digest for digest in claim.digests if digest in expected.digests), None)
+    if matching is None:
+        return Judgement("other-digest", f"{by} signed {claim.digests[0]}, which is another image")
+    if claim.repository is not None and expected.repository not in (None, claim.repository):
+        named = claim.repository or "no repository"
+        return Judgement("other-repository", f"{by} signed it as {named}, not as {expected.repository}")
+    return Judgement("good", f"signed by {by}", matching, by)
+
+
+def _lists(digest: str, index: bytes, manifest: str) -> bool:
+    if f"sha256:{hashlib.sha256(index).hexdigest()}" != digest:
+        return False
+    try:
+        listed: Any = read_json(index).get("manifests")
+    except MalformedError:
+        return False
+    return isinstance(listed, list) and any(isinstance(e, dict) and e.get("digest") == manifest for e in listed)
