@@ -6,6 +6,16 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from nimctl.core.secret import KEY_VARIABLES
+
+
+def without_keys(environment: Mapping[str, str]) -> dict[str, str]:
+    """`environment` for a program that nimctl starts: whoever needs a key of ours is given it another way.
+
+    Other people's keys stay, as some credential helpers live on them (`AWS_SECRET_ACCESS_KEY`).
+    """
+    return {name: value for name, value in environment.items() if name not in KEY_VARIABLES}
+
 
 @dataclass(frozen=True)
 class Result:
@@ -29,7 +39,8 @@ def run(
 ) -> Result:
     """Run `argv` without a shell, for at most `timeout` seconds; never raises for what the program does.
 
-    The program gets its own process group, so that whatever it started dies with it when time runs out.
+    The program gets its own process group, so that whatever it started dies with it when time runs out, and `env`, else
+    this process's environment, without our keys: `/proc/PID/environ` and a crash report would show them.
     """
     try:
         process = subprocess.Popen(
@@ -37,7 +48,7 @@ def run(
             stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=dict(env) if env is not None else None,
+            env=without_keys(os.environ if env is None else env),
             text=True,
             errors="replace",
             start_new_session=True,
