@@ -11,8 +11,10 @@ from nimctl.core.image_identity import ImageIdentity
 
 if TYPE_CHECKING:  # these rooms cost start-up time; the verbs import them when they need them
     from nimctl.cli.config import Config
+    from nimctl.cli.proof import Proof
     from nimctl.cli.target import ImageChoice
     from nimctl.launch.docker import Engine
+    from nimctl.registry.login import Login
     from nimctl.render import Output
 
 
@@ -22,6 +24,7 @@ class Held:
 
     identity: ImageIdentity
     id: str
+    proof: Proof | None = None  # whether somebody trusted has signed it
 
     @property
     def digest(self) -> str:
@@ -36,7 +39,8 @@ def ensure_image(
     present = engine.inspect_image(choice.reference)
     if present:
         out.text(f"image {choice.reference} is on this host ({_short(present.name(choice.reference))})")
-        return Held(present.identity(choice.reference), present.id)
+        identity = present.identity(choice.reference)
+        return Held(identity, present.id, _proof_of_present(identity, choice, config, out))
     if choice.how == "build":
         out.text(f"image {choice.reference} is not on this host: {choice.origin}")
         return build_image(device, choice.reference, engine, out)
@@ -48,6 +52,7 @@ def pull_image(reference: str, engine: Engine, out: Output, config: Config) -> H
 
     With the stored login, else for NVIDIA's registry with the key of the environment.
     """
+    from nimctl.cli.proving import prove_image
     from nimctl.registry.credentials import config_folder, stored_or_key
     from nimctl.registry.reference import parse
     from nimctl.registry.resolving import resolve_image
@@ -58,10 +63,23 @@ def pull_image(reference: str, engine: Engine, out: Output, config: Config) -> H
         out.text(f"no login is stored for {wanted.registry}: pulling with the NGC key of the environment")
     with out.working(f"asking {wanted.registry} for {wanted}"):
         remote = resolve_image(wanted, login, engine.platform, name=reference)
+    documents = [document for document in (remote.index, remote.manifest) if document is not None]
+    proof = prove_image(remote.identity, login, config, out, documents=documents)
     with out.transfer(f"pulling {reference} ({_short(str(remote.identity.digest))})") as view:
         image = engine.pull(remote.identity, login, on_event=lambda e: view.update(e.done, e.total, e.detail))
     out.text(f"pulled {reference} at {remote.identity.digest}")
-    return Held(remote.identity, image.id)
+    return Held(remote.identity, image.id, proof)
+
+
+def _proof_of_present(identity: ImageIdentity, choice: ImageChoice, config: Config, out: Output) -> Proof:
+    from nimctl.cli.proving import prove_image
+    from nimctl.registry.credentials import config_folder, stored_or_key
+    from nimctl.registry.reference import parse
+
+    def login() -> Login | None:
+        return stored_or_key(parse(choice.reference).registry, config_folder(), os.environ)[0]
+
+    return prove_image(identity, login, config, out, built=choice.how == "build", fresh=False)
 
 
 def build_image(device: Literal["cuda", "cpu"], tag: str, engine: Engine, out: Output) -> Held:

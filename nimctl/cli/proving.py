@@ -29,20 +29,21 @@ if (
 
 def prove_image(
     identity: ImageIdentity,
-    login: Login | None,
+    login: Login | Callable[[], Login | None] | None,
     config: Config,
     out: Output,
     *,
-    index: bytes | None = None,
+    documents: Sequence[bytes] = (),
     built: bool = False,
     fresh: bool = True,
     folder: Path | None = None,
 ) -> Proof:
     """The proof for an image, as `verify` of the configuration asks for it.
 
-    `index` are the bytes of the index that names its manifest, where there is one. `built`: this host built it.
+    `documents` are the bytes of its index, where there is one, and of its manifest. `built`: this host built it.
     `fresh`: it is being brought here now; for one that is here already, the signatures that were kept then are looked
-    at, and the registry is asked only where there are none. `folder` holds the signatures instead of the registry.
+    at, and the registry is asked only where there are none (only then is `login` called). `folder` holds the
+    signatures instead of the registry.
     Raises `signature-missing` and `signature-invalid` where a good signature is required, `trust-invalid` for rules and
     key files that cannot be used, and without a rule where one is required.
     """
@@ -54,32 +55,31 @@ def prove_image(
     settle = partial(settled, out=out, loud=fresh)
     if policy == "off":
         return made("off", "nothing was checked, as verify is off")
-    if built and identity.digest is None:
-        return made("built-here", "it was built on this host")
     rule = rules_of(config).for_image(name)
+    if rule is None and built:
+        return made("built-here", "it was built on this host, and no rule asks for more")
     if rule is None:
         return settle(without_rule(identity.reference, name, "images", policy))
     try:
-        materials, index = _materials(identity, login, index, policy, fresh=fresh, folder=folder)
+        materials, documents = _materials(identity, login, documents, policy, fresh=fresh, folder=folder)
     except NimctlError as error:
         if policy == "require":
             raise
         why = f"its signatures could not be looked for: {error.message} ({error.cause})"
         return settle(made("unknown", why, rule=rule.where))
-    judged = judge_image(identity, materials, rule, index=index)
+    judged = judge_image(identity, materials, rule, documents)
     if judged.verdict in ("good", "none") and folder is None:
-        keep(identity, materials, index)
+        keep(identity, materials, documents)
     return settle(by_rule(made, judged, rule))
 
 
 def judge_image(
-    identity: ImageIdentity, materials: Sequence[Material], rule: Rule, *, index: bytes | None = None
+    identity: ImageIdentity, materials: Sequence[Material], rule: Rule, documents: Sequence[bytes] = ()
 ) -> Judgement:
     """The verdict of a rule about these signatures; nothing is fetched. Raises `trust-invalid` for its key files."""
     from nimctl.trust.judging import Expected, judge, proving_digests
     from nimctl.trust.keys import read_public
 
-    documents = {identity.digest: index} if identity.digest and index else {}
     expected = Expected(proving_digests(identity, documents), rule.expected(image_name(identity.reference)))
     keys = [read_public(path) for path in rule.keys]
     checks = []
@@ -136,16 +136,16 @@ def read_folder(folder: Path) -> tuple[Material, ...]:
 
 def _materials(
     identity: ImageIdentity,
-    login: Login | None,
-    index: bytes | None,
+    login: Login | Callable[[], Login | None] | None,
+    documents: Sequence[bytes],
     policy: Policy,
     *,
     fresh: bool,
     folder: Path | None,
-) -> tuple[tuple[Material, ...], bytes | None]:
+) -> tuple[tuple[Material, ...], Sequence[bytes]]:
     if folder is not None:
-        return read_folder(folder), index
-    known = kept(identity)
-    if known is not None and not fresh and (known[0] or policy != "require"):
+        return read_folder(folder), documents
+    known = None if fresh else kept(identity)
+    if known is not None and (known[0] or policy != "require"):
         return known
-    return signatures_beside(identity, login), index
+    return signatures_beside(identity, login() if callable(login) else login), documents

@@ -6,7 +6,7 @@ is believed.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -98,22 +98,22 @@ class Expected:
     repository: str | None
 
 
-def proving_digests(identity: ImageIdentity, documents: Mapping[str, bytes]) -> tuple[str, ...]:
+def proving_digests(identity: ImageIdentity, documents: Sequence[bytes]) -> tuple[str, ...]:
     """The digests whose signature proves the bytes of `identity`.
 
-    `documents` are indexes by their digests, as they came; what does not have its digest, or does not list the
-    manifest, proves nothing. Where the manifest is not known (an image that the engine has already), the digest under
-    which the engine keeps it is all there is.
+    That is its manifest; where that is not known (an image that the engine has already), the digest under which the
+    engine keeps it. `documents` are the bytes of indexes and manifests: a manifest with the configuration of
+    `identity` proves it as well, and so does an index that lists a digest that does.
     """
-    if identity.digest is None:
-        return (identity.manifest,) if identity.manifest else ()
-    if identity.manifest in (None, identity.digest):
-        return (identity.digest,)
-    assert identity.manifest is not None
-    index = documents.get(identity.digest)
-    if index is not None and _lists(identity.digest, index, identity.manifest):
-        return (identity.manifest, identity.digest)
-    return (identity.manifest,)
+    proving = [digest for digest in (identity.manifest or identity.digest,) if digest]
+    read = [(f"sha256:{hashlib.sha256(data).hexdigest()}", _document(data)) for data in documents]
+    if identity.config is not None and not proving:
+        proving += [digest for digest, document in read if _named(document.get("config")) == identity.config]
+    for digest, document in read:
+        listed = document.get("manifests")
+        if isinstance(listed, list) and any(_named(entry) in proving for entry in listed):
+            proving.append(digest)
+    return tuple(dict.fromkeys(proving))
 
 
 def judge(
@@ -197,11 +197,15 @@ def _about(claim: Claim, by: str, expected: Expected) -> Judgement:
     return Judgement("good", f"signed by {by}", matching, by)
 
 
-def _lists(digest: str, index: bytes, manifest: str) -> bool:
-    if f"sha256:{hashlib.sha256(index).hexdigest()}" != digest:
-        return False
+def _document(data: bytes) -> dict[str, Any]:
+    """An index or manifest; empty where it is none, as then nothing follows from it."""
     try:
-        listed: Any = read_json(index).get("manifests")
+        return read_json(data)
     except MalformedError:
-        return False
-    return isinstance(listed, list) and any(isinstance(e, dict) and e.get("digest") == manifest for e in listed)
+        return {}
+
+
+def _named(entry: Any) -> str | None:
+    """The digest that an entry of an index, or a manifest's configuration, names."""
+    digest = entry.get("digest") if isinstance(entry, dict) else None
+    return digest if isinstance(digest, str) else None
