@@ -1,8 +1,14 @@
-"""Fault: the lab's daemons are killed while a container runs. What is left is ended, and the next start works."""
+"""Fault: the lab's daemons are killed or stand still while a container runs, and leftovers pile up.
 
+What is left is ended, and the next start works; what is only slow is waited for.
+"""
+
+import io
 import os
 import signal
+import tarfile
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,3 +87,38 @@ def test_up_starts_again_and_runs_containers(second_lab: Paths) -> None:
     engine.start_engine(second_lab)
     assert not Path(f"/proc/{pid}/cmdline").exists() or not Path(f"/proc/{pid}/cmdline").read_bytes()
     assert engine.docker(second_lab, "run", "--rm", base_image.IMAGE, "echo", "hello") == "hello\n"
+
+
+def test_a_daemon_that_is_only_slow_is_waited_for(second_lab: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine a second start must not end everybody's containers."""
+    pid = running_pid(second_lab.run / "dockerd.pid")
+    assert pid is not None
+    monkeypatch.setattr(engine, "PATIENCE", 0.1)
+    os.kill(pid, signal.SIGSTOP)
+    goes_on = threading.Timer(0.5, os.kill, (pid, signal.SIGCONT))
+    goes_on.start()
+    try:
+        assert not engine.answers(second_lab)
+        engine.start_engine(second_lab)
+    finally:
+        goes_on.join()
+    assert running_pid(second_lab.run / "dockerd.pid") == pid
+
+
+def test_images_that_lost_their_name_are_deleted(
+    second_lab: Paths, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each build of an image takes the name from the one before, of gigabytes."""
+    ids = []
+    for content in (b"old", b"new"):
+        with tarfile.open(tmp_path / "one.tar", "w") as layer:
+            entry = tarfile.TarInfo("file")
+            entry.size = len(content)
+            layer.addfile(entry, io.BytesIO(content))
+        ids.append(engine.docker(second_lab, "import", tmp_path / "one.tar", "again:1").strip())
+    engine.remove_leftovers(second_lab)
+    assert set(ids) < set(engine.docker(second_lab, "images", "--quiet", "--no-trunc").split())  # too young
+    monkeypatch.setattr(engine, "LEFTOVERS_KEPT", "-1m")  # until a minute from now: Docker counts whole seconds
+    engine.remove_leftovers(second_lab)
+    left = engine.docker(second_lab, "images", "--quiet", "--no-trunc").split()
+    assert ids[0] not in left and ids[1] in left

@@ -35,6 +35,8 @@ def up(paths: Paths, only: Sequence[str] = PARTS) -> None:
         for part in ALL_PARTS:
             if part in only or (part == "engine" and needs_engine):
                 starts[part](paths)
+        if needs_engine:
+            engine.remove_leftovers(paths)
 
 
 def have_store(paths: Paths) -> None:

@@ -19,12 +19,15 @@ from .paths import Paths
 from .steps import LabError, run, running_pid, start_daemon, step, stop_daemon, wait_until
 
 DEFAULT_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+PATIENCE = 5.0  # seconds for an answer of dockerd on a busy machine
+LEFTOVERS_KEPT = "2h"
+CACHE_KEPT = "10GB"
 _KEPT = ("home", "lang", "tmpdir", "http_proxy", "https_proxy", "no_proxy", "ssl_cert_file", "ssl_cert_dir")
 
 
 def start_engine(paths: Paths) -> None:
     """Have containerd and dockerd running and answering. Raises LabError with the log's last lines."""
-    if answers(paths):
+    if answers(paths) or _answers_late(paths):
         return
     stop_engine(paths)
     subnet = ensure_bridge(paths)
@@ -67,8 +70,28 @@ def stop_engine(paths: Paths) -> bool:
 
 
 def answers(paths: Paths) -> bool:
-    """Whether dockerd answers a ping within a second."""
+    """Whether dockerd answers a ping within PATIENCE."""
     return paths.docker_socket.exists() and _get(paths.docker_socket, "/_ping") is not None
+
+
+def _answers_late(paths: Paths) -> bool:
+    """Give a daemon that runs the time that a busy machine takes: to start it anew ends everybody's containers."""
+    dockerd = paths.engine_run / "dockerd.pid"
+    if running_pid(dockerd) is None or not paths.docker_socket.exists():
+        return False
+    log = paths.engine_logs / "dockerd.log"
+    try:
+        wait_until(
+            lambda: answers(paths), what="dockerd", seconds=30, log=log, alive=lambda: running_pid(dockerd) is not None
+        )
+    except LabError:
+        return False
+    return True
+
+
+def remove_leftovers(paths: Paths) -> None:
+    """Delete images that lost their name to a newer build. Young ones may be just what somebody looks at."""
+    docker(paths, "image", "prune", "--force", "--filter", f"until={LEFTOVERS_KEPT}", timeout=120)
 
 
 def reload(paths: Paths, *, nvidia_runtime: bool) -> None:
@@ -149,6 +172,7 @@ def _write_configuration(paths: Paths, *, mtu: int, pool: str) -> None:
         "exec-opts": ["native.cgroupdriver=cgroupfs"],
         "features": {"cdi": True, "containerd-snapshotter": paths.store == "containerd"},
         "cdi-spec-dirs": [str(paths.cdi)],
+        "builder": {"gc": {"enabled": True, "defaultKeepStorage": CACHE_KEPT}},
         "runtimes": _runtimes(paths),
     }
     (paths.engine_run / "daemon.json").write_text(json.dumps(config, indent=1))
@@ -167,10 +191,10 @@ def _wait_for_socket(path: Path, pid_file: Path, log: Path, what: str) -> None:
 
 
 def _get(unix_socket: Path, path: str) -> bytes | None:
-    """GET over a Unix socket; None when it cannot be had within a second or is not a 200."""
-    connection = http.client.HTTPConnection("localhost", timeout=1)
+    """GET over a Unix socket; None when it cannot be had within PATIENCE or is not a 200."""
+    connection = http.client.HTTPConnection("localhost", timeout=PATIENCE)
     connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    connection.sock.settimeout(1)
+    connection.sock.settimeout(PATIENCE)
     try:
         connection.sock.connect(str(unix_socket))
         connection.request("GET", path)
@@ -199,9 +223,9 @@ def _remove_orphans(paths: Paths) -> None:
 
 
 def _unmount_below(folder: Path) -> None:
-    """Unmount what dockerd left mounted below the state folder, innermost first."""
+    """Unmount what dockerd left mounted at or below the folder, innermost first."""
     points = [line.split()[1].replace("\\040", " ") for line in Path("/proc/mounts").read_text().splitlines()]
-    for point in sorted((p for p in points if p.startswith(f"{folder}/")), reverse=True):
+    for point in sorted((p for p in points if f"{p}/".startswith(f"{folder}/")), reverse=True):
         run(["umount", "-l", point], timeout=30)
 
 

@@ -13,9 +13,10 @@ import struct
 from pathlib import Path
 
 from .paths import Paths
-from .steps import LabError, run
+from .steps import LabError, locked, run
 
 SUBNETS = ("10.213.0.0/16", "172.29.0.0/16", "10.87.0.0/16", "10.214.0.0/16", "172.28.0.0/16", "10.88.0.0/16")
+SUBNETS_LOCK = Path("/var/tmp/nimctl-lab-subnets.lock")
 # linux/sockios.h
 _SIOCBRADDBR, _SIOCBRDELBR = 0x89A0, 0x89A1
 _SIOCSIFADDR, _SIOCSIFNETMASK, _SIOCGIFFLAGS, _SIOCSIFFLAGS = 0x8916, 0x891C, 0x8913, 0x8914
@@ -28,8 +29,9 @@ def ensure_bridge(paths: Paths) -> ipaddress.IPv4Network:
     if remembered.exists() and _exists(paths.bridge):
         subnet = ipaddress.IPv4Network(remembered.read_text())
     else:
-        subnet = _free_subnet()
-        _create_bridge(paths.bridge, subnet)
+        with locked(SUBNETS_LOCK):  # else two labs that start at once take the same one
+            subnet = _free_subnet()
+            _create_bridge(paths.bridge, subnet)
         remembered.write_text(str(subnet))
     Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
     for rule in _rules(subnet):

@@ -84,7 +84,7 @@ def answers(paths: Paths) -> bool:
     """Whether GET /v2/ is answered with the token challenge."""
     if not (_alive(paths) and (paths.registry / "config.json").exists()):
         return False
-    connection = http.client.HTTPConnection("127.0.0.1", _config(paths)["port"], timeout=2)
+    connection = http.client.HTTPConnection("127.0.0.1", _config(paths)["port"], timeout=engine.PATIENCE)
     try:
         connection.request("GET", "/v2/")
         return connection.getresponse().status == 401
