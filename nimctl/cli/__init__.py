@@ -23,6 +23,8 @@ VERBS = {
     "login": "Log in to a registry.",
     "pull": "Pull or build the image that serves MODEL.",
     "build": "Build the image `cuda` or `cpu` from this version of nimctl.",
+    "sign": "Sign IMAGE in its registry with a local key.",
+    "verify": "Verify the signatures of an image or of weights; exit 5 if none is good.",
     "run": "Start MODEL, and return once it answers.",
     "ps": "List the runs that nimctl started, running or dead.",
     "status": "Show the stages of a run.",

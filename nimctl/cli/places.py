@@ -31,11 +31,11 @@ def places_of(uri: str, root: Path) -> dict[tuple[Part, str], str]:
                 raise
             continue  # the mirror may have what the source could not name
         if source.in_place is None:
-            places[source.part, inventory.listed_name(source.repo)] = _revision(address)
+            places[source.part, inventory.listed_name(source.repo)] = named_revision(address)
     return places
 
 
-def _revision(uri: str) -> str:
+def named_revision(uri: str) -> str:
     """The revision that an address names; empty where it names none, or where addresses of its kind cannot."""
     if not uri.startswith((hub.SCHEME, ngc.SCHEME)):
         return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -50,6 +51,27 @@ def weights_name(uri: str) -> str:
     if not mark or scheme not in ("hf", "ngc"):
         return uri
     return f"{scheme}://{rest.partition('?')[0].partition('@')[0].partition(':')[0]}"
+
+
+def snapshot_of(uri: str, config: Config) -> Path | None:
+    """The folder of the weights at `uri` as the cache, or the folder itself, holds them whole; None where it does not.
+
+    Of several revisions it is the one that the address names, else `main`, else the only one. Nobody is asked.
+    """
+    from nimctl.cli.places import named_revision
+    from nimctl.core.cache import CachePaths
+    from nimctl.core.fetch import from_environment, open_source, snapshots
+
+    source = open_source(uri, config.cache, access=from_environment(os.environ))
+    if source.in_place is not None:
+        return source.in_place
+    repo = CachePaths(config.cache).repo(source.repo, source.part)
+    whole = [revision for revision in snapshots.marked_revisions(repo) if snapshots.complete(repo, revision)]
+    named = named_revision(uri)
+    wanted: str | None = snapshots.revision_at(repo, named or "main") or named
+    if wanted not in whole:
+        wanted = whole[0] if len(whole) == 1 and not named else None
+    return repo.snapshot(wanted) if wanted else None
 
 
 def judge_weights(folder: Path, rule: Rule, out: Output, *, signature: Path | None = None) -> Judgement:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nimctl.cli.options import Cache, Debug, Gpus, Image, Json, Model, Quiet
+from nimctl.cli.options import Cache, Debug, Gpus, Image, Json, Model, Quiet, Verify
 from nimctl.cli.verb import verb
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def pull(
     gpus: Gpus = None,
     image: Image = None,
     cache: Cache = None,
+    verify: Verify = None,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,  # read by @verb
@@ -43,7 +44,7 @@ def pull(
     from nimctl.render import Output
 
     out = Output.choose("pull", as_json=as_json, quiet=quiet)
-    config = configuration.load({"gpus": gpus, "cache": cache})
+    config = configuration.load({"gpus": gpus, "cache": cache, "verify": verify})
     if model is not None and "://" in model and not model.startswith("file://"):
         out.document(
             {"ok": True, "model": None, "image": None, "digest": None, "weights": _weights(model, config, out)}
@@ -73,14 +74,16 @@ def _weights_of(target: Target, config: Config, out: Output) -> dict[str, object
 
 def _weights(uri: str, config: Config, out: Output) -> dict[str, object]:
     from nimctl.cli import bringing, launching
+    from nimctl.cli.proving_weights import prove_weights
     from nimctl.render import size
 
     launching.make_cache(config.cache, out)
     brought = bringing.bring(uri, config, out)
+    proof = prove_weights(uri, brought.folder, config, out)
     findings = bringing.check_shared(config, None, out)
     out.text(f"weights {brought.source} at {brought.revision}: {brought.files} files, {size(brought.bytes)}, verified")
     out.result(str(brought.folder))
-    return {**brought.to_json(), "warnings": [finding.id for finding in findings]}
+    return {**brought.to_json(), "signature": proof.to_json(), "warnings": [finding.id for finding in findings]}
 
 
 def _image(target: Target, config: Config, out: Output, *, may_lack_docker: bool) -> dict[str, Any]:
@@ -100,4 +103,5 @@ def _image(target: Target, config: Config, out: Output, *, may_lack_docker: bool
         out.text(f"no image was pulled: {error.message} ({error.cause})", style="yellow")
         return {"image": choice.reference, "digest": None, "skipped": error.id}
     held = acquire.ensure_image(choice, device, engine, out, config)
-    return {"image": choice.reference, "digest": held.digest}
+    signature = held.proof.to_json() if held.proof else None
+    return {"image": choice.reference, "digest": held.digest, "signature": signature}
