@@ -17,6 +17,7 @@ from nimctl.core.fetch import ANONYMOUS, Access
 from nimctl.core.gpus import Gpu, GpuInventory, select
 from nimctl.core.planning.cluster import Cluster
 from nimctl.core.planning.deciding import Decision, Request, decide_for, on_these
+from nimctl.core.planning.profile import identity_of
 from nimctl.core.planning.profiles import asked_for
 from nimctl.core.recipes import Draft as DraftFigures
 from nimctl.core.recipes import Recipe, load
@@ -76,7 +77,8 @@ def named_model(settings: Settings) -> Model:
 
 def _with_checkpoint(recipe: Recipe, weights: str) -> Recipe:
     """The recipe with its own checkpoint at `weights` in place of the default, where it has one there."""
-    found = next((v.format for v in recipe.variants if v.weights == weights), None)
+    place = identity_of(weights)  # a revision in the address names the same checkpoint
+    found = next((v.format for v in recipe.variants if place and identity_of(v.weights) == place), None)
     return recipe.on(found) if found else recipe
 
 

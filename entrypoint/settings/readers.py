@@ -1,5 +1,6 @@
 """How the text of a variable becomes a value. A ValueError says what was expected instead."""
 
+import re
 import shlex
 from pathlib import Path
 
@@ -43,6 +44,12 @@ def _path(value: str) -> Path:
     return Path(value)
 
 
+def _content_digest(value: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{64}", value):
+        raise ValueError("64 hexadecimal digits are expected")
+    return value
+
+
 def _host(value: str) -> str:
     if not value or set(value) - set("0123456789abcdefABCDEF.:"):
         raise ValueError("an IPv4 or IPv6 address is expected")
@@ -64,6 +71,7 @@ def _header(value: str) -> str:
 WORDS = Reader("words, separated by commas or blanks", _words)
 MEDIA_HOSTS = Reader("hosts, separated by commas or blanks", _media_hosts)
 ARGUMENTS = Reader("arguments, quoted as in a shell", _arguments)
+CONTENT_DIGEST = Reader("64 hexadecimal digits", _content_digest)
 PATH = Reader("an absolute path", _path)
 HOST = Reader("an IPv4 or IPv6 address", _host)
 HOST_NAME = Reader("a host name or an address", _host_name)

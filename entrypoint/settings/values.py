@@ -34,6 +34,7 @@ class Settings:
     passthrough_args: tuple[str, ...]
     gpus: str
     peft_source: Path | None
+    weights_digest: str | None
     deterministic: bool
     # Where things lie
     cache_path: Path

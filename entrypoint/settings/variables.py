@@ -5,7 +5,18 @@ https://docs.nvidia.com/nim/large-language-models/2.0.12/reference/environment-v
 
 from collections.abc import Mapping
 
-from entrypoint.settings.readers import ARGUMENTS, HEADER, HOST, HOST_NAME, MEDIA_HOSTS, PATH, PORT, WORDS, seconds
+from entrypoint.settings.readers import (
+    ARGUMENTS,
+    CONTENT_DIGEST,
+    HEADER,
+    HOST,
+    HOST_NAME,
+    MEDIA_HOSTS,
+    PATH,
+    PORT,
+    WORDS,
+    seconds,
+)
 from nimctl.core.engine_variables import ADAPTERS, BATCHES, DRAFTS, ENGINE_VARIABLES, PROMPTS
 from nimctl.core.stages import DRAIN_SECONDS
 from nimctl.core.variables import NOT_SWITCH, SWITCH, TEXT, Variable, count, one_of
@@ -72,6 +83,10 @@ _PLACES = (
     ),
     Variable("NIM_ENGINE_EXECUTABLE", "engine_executable", TEXT, None, "Another `vllm` than the installed one."),
     Variable("NIMCTL_ENGINE_DEVICE", "engine_device", one_of("cuda", "cpu"), None, "Set by the image."),
+    Variable(
+        "NIMCTL_WEIGHTS_DIGEST", "weights_digest", CONTENT_DIGEST, None,
+        "Serve no other weights than these; `nimctl run --locked` sets it.",
+    ),
     Variable("NIMCTL_STATE_DIR", "state_dir", PATH, "/tmp/nimctl", "Sockets and reports."),  # noqa: S108 (owner checked)
 )  # fmt: skip
 

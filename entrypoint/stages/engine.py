@@ -1,5 +1,6 @@
 """The stage `engine`: from the decision how to start it to the moment when it serves."""
 
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from entrypoint.stages.cache import private_caches
 from entrypoint.stages.hardware import Hardware
 from entrypoint.stages.profile import Profile
 from entrypoint.weights.supplies import Snapshots
+from nimctl.core.logshape import ENGINE_STARTS
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def start_engine(
         run.journal.warning("engine", told)
     await_nodes(run, snapshots)
     env = environment.with_own_package({**env, **run.members.environment(env)}, Path(__file__).parents[2])
-    run.journal.info("engine", f"starting: {' '.join(command.argv)}")
+    run.journal.info("engine", f"{ENGINE_STARTS}{shlex.join(command.argv)}")
 
     foresight = _foresight(run, hardware, profile, env)
     ahead = prepared.loading.begin(run.journal, lambda words: run.report.progress("engine", detail=words))

@@ -106,4 +106,6 @@ def open_supplies(run: Run, model: Model, draft: Draft | None) -> Supplies:
     if draft is not None and not draft.is_part_of(model.weights):
         with about(draft):
             drafted = Checkpoint(draft.address, cache, access, stop=stop)
-    return Supplies(Checkpoint(model.weights, cache, access, stop=stop), draft, drafted)
+    return Supplies(
+        Checkpoint(model.weights, cache, access, stop=stop, wanted=run.settings.weights_digest), draft, drafted
+    )

@@ -28,6 +28,7 @@ from nimctl.core.fetch import (
 )
 from nimctl.core.fetch.asking import Asking
 from nimctl.core.fetch.http import Client
+from nimctl.core.fetch.manifest import content_digest
 from nimctl.core.fetch.protocol import Generator
 from nimctl.core.fetch.sources.selection import TENSORS
 
@@ -51,10 +52,13 @@ class Look:
 class Checkpoint:
     """The checkpoint at `uri` on its way into the cache at `cache`; `close` it at the end.
 
-    Raises `weights-source-unsupported`. With `refresh`, a branch is looked up anew though the cache holds it.
+    Raises `weights-source-unsupported`. With `refresh`, a branch is looked up anew though the cache holds it. Of other
+    weights than those whose `content_digest` is `wanted` nothing is brought: `lock-differs`.
     """
 
-    def __init__(self, uri: str, cache: Path, access: Access, *, stop: Stop, refresh: bool = False) -> None:
+    def __init__(
+        self, uri: str, cache: Path, access: Access, *, stop: Stop, refresh: bool = False, wanted: str | None = None
+    ) -> None:
         self.cache = cache
         self._client = Client(offline=access.offline)
         self._paths = CachePaths(cache)
@@ -64,6 +68,7 @@ class Checkpoint:
             uri, cache, access=access, client=self._client, refresh=refresh, patience=self._asking.patience
         )
         self._manifest: Manifest | None = None
+        self._wanted = wanted
 
     @property
     def manifest(self) -> Manifest:
@@ -89,6 +94,7 @@ class Checkpoint:
         """Bring what is small, and say what it tells. Raises as `bring` does."""
         folder = self._source.in_place
         if folder is not None:
+            self._require(self.manifest)
             return look_into(folder)
         weights_bytes = _weights_bytes(self._resolved(on_progress))
         if isinstance(self._source, Generator):
@@ -104,7 +110,9 @@ class Checkpoint:
             manifest = self.manifest
             on_progress(Progress(manifest.total, manifest.total, phase="done"))
             return self._source.in_place
-        return store.ensure(self._source, self._resolved(on_progress), self._paths, on_progress, stop=self._stop)
+        folder = store.ensure(self._source, self._resolved(on_progress), self._paths, on_progress, stop=self._stop)
+        self._require(self.recorded)
+        return folder
 
     def lacking(self) -> int:
         """At least so many bytes are still to be written, of files that are known: what partial files hold is there."""
@@ -120,7 +128,20 @@ class Checkpoint:
     def _resolved(self, on_progress: OnProgress) -> Manifest:
         if self._manifest is None:
             self._manifest = self._asking.resolve(self._source, on_progress)
+            if all(file.digest for file in self._manifest.files):  # else it is known once all is here
+                self._require(self._manifest)
         return self._manifest
+
+    def _require(self, manifest: Manifest) -> None:
+        """Refuse (`lock-differs`) what is not wanted."""
+        if self._wanted is None or content_digest(manifest.files) == self._wanted:
+            return
+        raise NimctlError(
+            "lock-differs",
+            f"the weights of {manifest.source} are not those of the lock",
+            cause=f"its files at revision {manifest.revision} have other names, sizes or digests",
+            fix="`nimctl lock --check` names each difference; `nimctl lock` locks what is there now.",
+        )
 
     def close(self) -> None:
         """Close what connections are left."""

@@ -22,11 +22,17 @@ _LARGEST_FACTS = 64 * 2**20  # bytes; a host of 1,024 GPUs has two
 
 
 def look(
-    config: Config, out: Output, target: Target | None, *, replay: Path | None = None, try_port: bool = True
+    config: Config,
+    out: Output,
+    target: Target | None,
+    *,
+    replay: Path | None = None,
+    try_port: bool = True,
+    ask: bool = True,
 ) -> HostFacts:
     """The facts of this host, for a target or for none, or those saved in `replay`.
 
-    Without `try_port` the port is left alone.
+    Without `try_port` the port is left alone; without `ask` no other host is asked for anything.
 
     Raises `facts-invalid` for a file that holds no facts.
     """
@@ -43,23 +49,27 @@ def look(
                 environment=os.environ,
                 uid=os.getuid() or USUAL_UID,
                 try_port=try_port,
-                **_questions(target, config),
+                **_questions(target, config, ask=ask),
             )
         )
 
 
-def _questions(target: Target | None, config: Config) -> dict[str, Any]:
+def _questions(target: Target | None, config: Config, *, ask: bool) -> dict[str, Any]:
     """What of a `Subject` depends on the model: none of it is asked when there is no model."""
     if target is None:
         return {}
     from nimctl.cli import reaching
 
     in_docker = config.text("runtime") == "docker"
-    return {
+    here = {
         "image": partial(_image, target, config) if in_docker else None,
+        "held": partial(_held, target, config),
+    }
+    if not ask:
+        return here
+    return here | {
         "image_access": reaching.image_access(target, config, os.environ) if in_docker else None,
         "destinations": partial(reaching.destinations, target, config, os.environ),
-        "held": partial(_held, target, config),
     }
 
 

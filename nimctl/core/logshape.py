@@ -14,6 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+# What the engine is started with follows these words in a line of the stage `engine`, quoted as for a shell.
+ENGINE_STARTS = "starting: "
+
 _HUMAN = re.compile(
     r"^(?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL) \d{4}-\d\d-\d\d [\d:]{8}\.\d{3} (?P<source>\S+)"
     r"(?: (?P<file>\S+):(?P<line>\d+))?\] (?P<message>.*)$"

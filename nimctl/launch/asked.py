@@ -12,6 +12,7 @@ from nimctl.core.engine_variables import asked_of_engine, values_of
 from nimctl.core.errors import NimctlError
 from nimctl.core.parallel import Sizes, size_of
 from nimctl.core.planning.deciding import Request
+from nimctl.core.planning.profile import identity_of
 from nimctl.core.recipes import Recipe
 from nimctl.core.secret import KEY_VARIABLES, Secret, is_secret_name, redact
 from nimctl.core.stages import DRAIN_SECONDS
@@ -121,7 +122,8 @@ def in_library(recipe: Recipe) -> bool:
     if recipe.name not in recipes.names():
         return False
     known = recipes.load(recipe.name)
-    return recipe.weights in (known.weights, *(variant.weights for variant in known.variants))
+    place = identity_of(recipe.weights) or recipe.weights  # a revision in the address names the same checkpoint
+    return place in [identity_of(w) or w for w in (known.weights, *(variant.weights for variant in known.variants))]
 
 
 def _is_default(recipe: Recipe) -> bool:

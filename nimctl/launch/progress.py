@@ -60,6 +60,11 @@ def ask(run: RunHandle, timeout: float = 1.0) -> Answer:
     return Answer(_get(run, "/v1/health/ready", timeout)[0] == 200)
 
 
+def document(run: RunHandle, path: str, timeout: float = 5.0) -> tuple[int | None, bytes]:
+    """Status and body of one of the server's documents; the status is None where nobody answers. Never raises."""
+    return _get(run, path, timeout)
+
+
 def _get(run: RunHandle, path: str, timeout: float) -> tuple[int | None, bytes]:
     """Status and body of a health route; over TLS where the port speaks nothing else (`NIM_SSL_MODE`).
 

@@ -39,7 +39,18 @@ def probe_body(plan: LaunchPlan, gpu: GpuRequest, argv: Sequence[str], *, cache:
     }
 
 
-def run_once(engine: Engine, body: Mapping[str, Any], timeout: float) -> tuple[int, str]:
+def dry_run_body(plan: LaunchPlan, *, cache: bool) -> dict[str, Any]:
+    """The request of a container that tells what a start of this plan would do, and does none of it.
+
+    It has what decides (variables, arguments, GPUs, the weights that are here) and none of the keys, no port and no
+    network.
+    """
+    body = probe_body(plan, plan.gpu, ("",), cache=cache)
+    body.pop("Entrypoint")
+    return body | {"Cmd": ["--dry-run", *plan.argv], "Env": [v for v in body["Env"] if "_FILE=" not in v]}
+
+
+def run_once(engine: Engine, body: Mapping[str, Any], timeout: float, *, only_stdout: bool = False) -> tuple[int, str]:
     """Run a container to its end: its exit code and its output. It is removed in any case, also at Ctrl-C.
 
     Raises `probe-failed` when it does not end within `timeout` seconds, and `docker-hangs` when it is the daemon that
@@ -54,7 +65,7 @@ def run_once(engine: Engine, body: Mapping[str, Any], timeout: float) -> tuple[i
         code = engine.wait(container, timeout)
         if code is None:
             raise _too_slow(engine, container, timeout)
-        output = "\n".join(engine.logs(container))
+        output = "\n".join(engine.logs(container, only_stdout=only_stdout))
         done = True
         return code, output
     except NimctlError as error:
