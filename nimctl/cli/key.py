@@ -11,6 +11,7 @@ from nimctl.core.secret import Secret
 
 # The registry that the NGC key belongs to. A key is never sent to a registry that it was not made for.
 NGC_REGISTRY = "nvcr.io"
+_LONGEST = 64 * 1024  # bytes; the longest passwords are tokens of cloud registries, of some thousand
 
 
 def read_key(registry: str, *, from_stdin: bool) -> Secret:
@@ -18,10 +19,10 @@ def read_key(registry: str, *, from_stdin: bool) -> Secret:
 
     Raises `key-missing` where none is given and nobody can be asked, else as `keys.find_key` does.
     """
-    if from_stdin:
-        key = Secret(sys.stdin.readline().strip())
+    if from_stdin and not sys.stdin.isatty():
+        key = _from_stdin()
     else:
-        found = keys.find_key(keys.NGC, os.environ) if registry == NGC_REGISTRY else None
+        found = keys.find_key(keys.NGC, os.environ) if registry == NGC_REGISTRY and not from_stdin else None
         if found is None and sys.stdin.isatty():
             found = Secret(str(typer.prompt("API key", hide_input=True)).strip())
         key = found or Secret("")
@@ -37,3 +38,19 @@ def read_key(registry: str, *, from_stdin: bool) -> Secret:
             "Keys are made at https://org.ngc.nvidia.com/setup/api-keys",
         )
     return key
+
+
+def _from_stdin() -> Secret:
+    """All that stdin holds, as docker reads it. Raises `key-refused` for what is no text, or longer than any key."""
+    data = sys.stdin.buffer.read(_LONGEST + 1)
+    try:
+        if len(data) <= _LONGEST:
+            return Secret(data.decode().strip())
+    except UnicodeDecodeError:
+        pass
+    raise NimctlError(
+        "key-refused",
+        "this is not a key",
+        cause="stdin holds something that is no text, or longer than any key",
+        fix='Give the key alone: echo "$NGC_API_KEY" | nimctl login --password-stdin',
+    )

@@ -19,7 +19,7 @@ def login(
 ) -> None:
     """Log in to a registry.
 
-    The key comes from NGC_API_KEY or stdin, never from the command line.
+    The key comes from NGC_API_KEY or stdin, never from the command line, and is kept where `docker login` keeps it.
 
     Example:  echo "$NGC_API_KEY" | nimctl login --password-stdin
     """
@@ -33,5 +33,6 @@ def login(
         stored = credentials.login(registry, username, key, config_dir=credentials.config_folder())
     for warning in stored.warnings:
         out.text(warning, style="yellow")
-    out.document({"ok": True, "registry": registry, "stored": stored.where, "plaintext": stored.plaintext})
+    done = {"ok": True, "registry": registry, "stored": stored.where, "plaintext": stored.plaintext}
+    out.document({**done, "offer": stored.offer, "warnings": list(stored.warnings)})
     out.text(f"logged in to {registry}; the key is stored in {stored.where}")

@@ -17,6 +17,7 @@ from nimctl.registry.reference import DOCKER_HUB, Reference, is_loopback
 from nimctl.registry.transport import Response, send
 
 _PARAMETER = re.compile(r'(\w+)=(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
+CLIENT = "nimctl"  # who asks, in the words of OAuth 2
 _PRINTABLE = re.compile(r"[!-~]+")
 
 
@@ -91,11 +92,26 @@ def authorization(
 
     Raises `key-refused`, `key-missing`, `terms-not-accepted`, `payment-required`, `image-pull-failed`.
     """
+    return _opened(endpoint, credentials, scope, reference, offline=False)[0]
+
+
+def prove(endpoint: Endpoint, credentials: Login) -> tuple[dict[str, str], Login | None]:
+    """The header that opens `endpoint`, and the identity token that the registry gives in place of the key, if it does.
+
+    https://distribution.github.io/distribution/spec/auth/token/#requesting-a-token (offline_token). Raises as
+    `authorization`.
+    """
+    return _opened(endpoint, credentials, "", None, offline=True)
+
+
+def _opened(
+    endpoint: Endpoint, credentials: Login | None, scope: str, reference: Reference | None, *, offline: bool
+) -> tuple[dict[str, str], Login | None]:
     challenge = endpoint.challenge
     if challenge is None:
-        return {}
+        return {}, None
     if challenge.scheme == "basic":
-        return {"Authorization": _basic(credentials)} if credentials else {}
+        return {"Authorization": _basic(credentials)} if credentials else {}, None
     realm = urlsplit(challenge.realm)
     if realm.scheme != "https" and not (realm.scheme == "http" and is_loopback(realm.netloc)):
         raise NimctlError(
@@ -104,28 +120,32 @@ def authorization(
             cause=f"its token service is {realm.scheme}://{realm.netloc}",
             fix="Use a registry whose token service speaks https.",
         )
-    answer = _ask_for_token(challenge, credentials, scope or challenge.scope)
+    answer = _ask_for_token(challenge, credentials, scope or challenge.scope, offline=offline)
     if answer.status != 200:
         # Only a refusal says something about the image; a token service that is not found says nothing.
         about = reference if answer.status in (401, 402, 403) else None
         raise denial(endpoint.registry, answer, credentials, about)
-    return {"Authorization": f"Bearer {_token(endpoint.registry, answer).reveal()}"}
+    token, identity = _tokens(endpoint.registry, answer)
+    kept = Login(TOKEN_USER, identity) if identity else None
+    return {"Authorization": f"Bearer {token.reveal()}"}, kept if offline else None
 
 
-def _ask_for_token(challenge: Challenge, credentials: Login | None, scope: str) -> Response:
+def _ask_for_token(challenge: Challenge, credentials: Login | None, scope: str, *, offline: bool) -> Response:
     query = {"service": challenge.service, "scope": scope}
     query = {name: value for name, value in query.items() if value}
     if credentials and credentials.username == TOKEN_USER:
         form = {
             **query,
             "grant_type": "refresh_token",
-            "client_id": "nimctl",
+            "client_id": CLIENT,
             "refresh_token": credentials.password.reveal(),
         }
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
         return send("POST", challenge.realm, headers, data=urlencode(form).encode())
     if credentials:
         query["account"] = credentials.username
+    if offline:
+        query |= {"offline_token": "true", "client_id": CLIENT}
     joint = "&" if urlsplit(challenge.realm).query else "?"
     headers = {"Authorization": _basic(credentials)} if credentials else {}
     return send("GET", f"{challenge.realm}{joint}{urlencode(query)}", headers)
@@ -135,12 +155,14 @@ def _basic(credentials: Login) -> str:
     return f"Basic {credentials.encoded.reveal()}"
 
 
-def _token(registry: str, answer: Response) -> Secret:
+def _tokens(registry: str, answer: Response) -> tuple[Secret, Secret | None]:
+    """The token, and the identity token where there is one."""
     try:
         document = json.loads(answer.body)
         token = document.get("token") or document.get("access_token")
+        identity = document.get("refresh_token")
         if isinstance(token, str) and _PRINTABLE.fullmatch(token):
-            return Secret(token)
+            return Secret(token), Secret(identity) if isinstance(identity, str) and identity else None
     except (ValueError, AttributeError):
         pass
     raise NimctlError(

@@ -12,11 +12,11 @@ import pytest
 from nimctl.core.errors import NimctlError
 from nimctl.core.secret import Secret
 from nimctl.registry import helpers
-from nimctl.registry.credentials import login, stored
+from nimctl.registry.credentials import login, logout, stored
 from nimctl.registry.entitlement import resolve_digest
-from nimctl.registry.login import Login
+from nimctl.registry.login import TOKEN_USER, Login
 from nimctl.registry.reference import parse
-from tests.lib.little_registry import USER, Answer, errors, little_registry
+from tests.lib.little_registry import TOKEN, USER, Answer, errors, little_registry
 from tests.lib.users import as_user, needs_root, open_folder
 
 GOOD = """\
@@ -27,6 +27,7 @@ case $1 in
     cat > /dev/null
     [ -f "$STORE/kept" ] || { echo "credentials not found in native keychain"; exit 1; }
     cat "$STORE/kept" ;;
+  erase) cat > /dev/null; [ -f "$STORE/kept" ] || exit 1; rm "$STORE/kept" ;;
 esac
 """
 
@@ -91,6 +92,92 @@ def test_with_a_helper_the_key_is_in_the_helper_alone(registry, folder, helper, 
     assert registry.key not in (tmp_path / "argv").read_text()
 
 
+def test_a_login_in_the_file_is_not_found_beside_a_helper_and_is_replaced_by_it(registry, folder, helper):
+    """As for docker: a credsStore that is written over old logins hides them."""
+    helper(GOOD)
+    login(registry.address, USER, Secret(registry.key), config_dir=folder)
+    document = json.loads((folder / "config.json").read_text())
+    configure(folder, **document, credsStore="test")
+    assert stored(registry.address, folder) is None
+    login(registry.address, USER, Secret(registry.key), config_dir=folder)
+    assert json.loads((folder / "config.json").read_text())["auths"] == {registry.address: {}}
+
+
+@pytest.mark.parametrize("helpers_own", [True, False])
+def test_an_identity_token_is_kept_in_place_of_the_key(registry, folder, helper, tmp_path, helpers_own):
+    registry.token = lambda r: Answer(200, json.dumps({"token": TOKEN, "refresh_token": "identity-canary"}).encode())
+    if helpers_own:
+        helper(GOOD)
+        configure(folder, credsStore="test")
+    login(registry.address, USER, Secret(registry.key), config_dir=folder)
+    assert registry.seen[1].query["offline_token"] == ["true"]
+    assert stored(registry.address, folder) == Login(TOKEN_USER, Secret("identity-canary"))
+    for file in tmp_path.rglob("*"):
+        assert file.is_dir() or registry.key.encode() not in file.read_bytes()
+
+
+def test_a_logout_makes_the_helper_forget(registry, folder, helper, tmp_path):
+    helper(GOOD)
+    configure(folder, credsStore="test")
+    login(registry.address, USER, Secret(registry.key), config_dir=folder)
+    removed = logout(registry.address, config_dir=folder, environment={})
+    assert removed.where == ("docker-credential-test",)
+    assert not (tmp_path / "kept").exists()
+    assert json.loads((folder / "config.json").read_text()) == {"auths": {}, "credsStore": "test"}
+    assert logout(registry.address, config_dir=folder, environment={}).where == ()
+
+
+@pytest.mark.parametrize("verb", ["get", "erase"])
+def test_a_helper_that_does_not_forget_is_an_error_and_the_entry_stays(registry, folder, helper, verb):
+    helper(f'[ "$1" = {verb} ] && {{ cat; exit 4; }}\n{GOOD}')
+    before = configure(folder, auths={registry.address: {}}, credsStore="test")
+    (folder.parent / "kept").write_text(json.dumps({"Username": USER, "Secret": "nvapi-canary"}))
+    with pytest.raises(NimctlError) as caught:
+        logout(registry.address, config_dir=folder, environment={})
+    assert (caught.value.id, caught.value.cause[:24]) == ("credentials-unwritable", "it ended with code 4; wh")
+    assert (folder / "config.json").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("installed", "offer"),
+    [
+        ((), None),
+        (("ecr-login",), None),
+        (("secretservice",), "secretservice"),
+        (("secretservice", "pass"), "secretservice"),
+        (("secretservice", "pass", "#pass"), "pass"),
+    ],
+)
+def test_a_keyring_that_is_installed_is_offered_and_nothing_is_changed(
+    registry, folder, helper, monkeypatch, tmp_path, installed, offer
+):
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    for name in installed:
+        helper("exit 9", name)
+        if name.startswith("#"):
+            (tmp_path / f"bin/docker-credential-{name}").rename(tmp_path / "bin" / name[1:])
+    done = login(registry.address, USER, Secret(registry.key), config_dir=folder)
+    assert done.offer == (f'"credHelpers": {{"{registry.address}": "{offer}"}}' if offer else None)
+    assert (f"docker-credential-{offer} is installed" if offer else "none is installed") in done.warnings[-1]
+    assert list(json.loads((folder / "config.json").read_text())) == ["auths"]
+
+
+def test_a_disk_that_is_full_is_found_before_the_helper_is_told(registry, folder, helper, tmp_path, monkeypatch):
+    helper(GOOD)
+    before = configure(folder, credsStore="test")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(NimctlError) as caught:
+        login(registry.address, USER, Secret(registry.key), config_dir=folder)
+    assert "No space left" in caught.value.cause
+    assert not (tmp_path / "kept").exists()
+    assert [p.name for p in folder.iterdir()] == ["config.json"]
+    assert (folder / "config.json").read_text() == before
+
+
 def test_a_helper_for_one_registry_outweighs_the_store_for_all(registry, folder, helper):
     helper("exit 9", "all")
     helper(GOOD, "one")
@@ -104,8 +191,14 @@ def test_a_helper_for_one_registry_outweighs_the_store_for_all(registry, folder,
     ("script", "cause"),
     [
         ("cat >&2; exit 1", "code 1"),
-        ("kill -9 $$", "code -9"),
+        ("kill -9 $$", "ended by SIGKILL"),
         ("sleep 60", "did not answer within"),
+        ("sleep 60 & exec sleep 60", "did not answer within"),
+        ("cat /dev/zero", "more than 1048576 bytes"),
+        ("cat /dev/zero >&2", "more than 1048576 bytes"),
+        ("cat; echo not implemented; exit 1", "fetches those of one cloud"),
+        ("echo 'gpg: decryption failed: No secret key'; exit 2", "gpg could not use its secret key"),
+        ("echo 'error getting D-Bus session'; cat; exit 1", "no keyring service answers"),
         (None, "no such program"),
     ],
 )
@@ -135,6 +228,11 @@ def test_a_helper_that_fails_to_store_ends_in_an_error_not_in_a_file(
         "true",
         "sleep 60",
         "echo broken >&2; exit 3",
+        "echo nvapi-canary-0123456789 >&2; exit 3",
+        "echo secret nvapi-canary-0123456789; kill -SEGV $$",
+        "cat /dev/urandom",
+        "echo '{'; cat /dev/zero",
+        "yes '[' | tr -d '\\n' | head -c 100000",
     ],
 )
 def test_a_helper_that_answers_junk_is_named(folder, helper, monkeypatch, script):

@@ -63,8 +63,8 @@ class ImageAccess:
 
     `id` is None when it was granted (then `digest` is what a pull would get), else the error's id: key-missing,
     key-refused, organisation-wrong, terms-not-accepted, payment-required, image-not-found, platform-missing,
-    image-rate-limited, image-pull-failed, or whatever stopped the look for a login. `credentials` says which were shown:
-    docker-login, NGC_API_KEY, none.
+    image-rate-limited, image-pull-failed, or whatever stopped the look for a login. `credentials` says which were
+    shown: docker-login, NGC_API_KEY, none.
     """
 
     reference: str

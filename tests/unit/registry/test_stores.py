@@ -11,7 +11,7 @@ import pytest
 from nimctl.core.errors import NimctlError
 from nimctl.core.secret import Secret
 from nimctl.registry import dockerconfig
-from nimctl.registry.credentials import stored, stored_or_key
+from nimctl.registry.credentials import logout, stored, stored_or_key
 from nimctl.registry.login import TOKEN_USER, Login
 
 KEY = Secret("nvapi-canary-0123456789")
@@ -44,9 +44,30 @@ def test_an_entry_is_found_under_each_name_that_docker_has_used(tmp_path, name):
     assert stored("vcr.io", tmp_path) is None
 
 
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        # the entry of this very name counts, even where it is empty
+        ({"auths": {"nvcr.io": {}, "https://nvcr.io/v1/": auth("a", "b")}}, None),
+        # with a helper, what the file holds does not count; an empty helper is the file
+        (
+            {"auths": {"nvcr.io": auth("a", "b")}, "credHelpers": {"nvcr.io": ""}, "credsStore": "none"},
+            Login("a", Secret("b")),
+        ),
+        ({"auths": {"nvcr.io": auth("a", "b")}, "credHelpers": {"https://nvcr.io": "none"}}, Login("a", Secret("b"))),
+    ],
+)
+def test_entries_count_as_for_docker(tmp_path, document, expected):
+    """Each as docker 26.1 was seen to do it."""
+    write(tmp_path, document)
+    assert stored("nvcr.io", tmp_path) == expected
+
+
 def test_docker_hub_has_a_name_of_its_own(tmp_path):
     write(tmp_path, {"auths": {"https://index.docker.io/v1/": auth("me", "a:b")}})
     assert stored("docker.io", tmp_path) == Login("me", Secret("a:b"))
+    write(tmp_path, {"auths": {"index.docker.io": auth("me", "a:b")}})
+    assert stored("docker.io", tmp_path) is None, "docker does not find it either"
 
 
 @pytest.mark.parametrize(
@@ -127,3 +148,76 @@ def test_the_ngc_key_stands_in_for_a_missing_login_to_nvidias_registry_alone(tmp
     assert stored_or_key("nvcr.io.example.com", tmp_path, environment) == (None, False)
     write(tmp_path, {"auths": {"nvcr.io": auth("somebody", "stored")}})
     assert stored_or_key("nvcr.io", tmp_path, environment) == (Login("somebody", Secret("stored")), False)
+
+
+def variable(**auths: object) -> dict[str, str]:
+    return {"DOCKER_AUTH_CONFIG": json.dumps({"auths": auths})}
+
+
+def test_logins_of_this_process_come_first_and_those_of_others_stay(tmp_path):
+    write(tmp_path, {"auths": {"nvcr.io": auth("stored", "s"), "ghcr.io": auth("stored", "s")}})
+    environment = {**variable(**{"nvcr.io": auth("job", "j")}), "NGC_API_KEY": KEY.reveal()}
+    assert stored_or_key("nvcr.io", tmp_path, environment) == (Login("job", Secret("j")), False)
+    assert stored_or_key("ghcr.io", tmp_path, environment) == (Login("stored", Secret("s")), False)
+    environment = {
+        "DOCKER_AUTH_CONFIG": json.dumps({"credsStore": "x", "auths": {"https://nvcr.io/v1/": auth("a", "b")}})
+    }
+    assert stored_or_key("nvcr.io", tmp_path, environment) == (Login("a", Secret("b")), False)
+    for blank in ({}, {"DOCKER_AUTH_CONFIG": " "}, {"DOCKER_AUTH_CONFIG": "{}"}, variable()):
+        assert stored_or_key("nvcr.io", tmp_path, blank) == (Login("stored", Secret("s")), False)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "5", '{"auths": []}', '{"auths": "nvapi-canary-0123456789"}'])
+def test_logins_of_this_process_that_cannot_be_read_are_an_error(tmp_path, text):
+    with pytest.raises(NimctlError) as caught:
+        stored_or_key("nvcr.io", tmp_path, {"DOCKER_AUTH_CONFIG": text})
+    assert (caught.value.id, caught.value.exit_code) == ("config-invalid", 2)
+    assert "DOCKER_AUTH_CONFIG" in caught.value.message
+    assert "canary" not in str(caught.value.to_json())
+
+
+def test_an_identity_token_is_written_as_docker_writes_it(tmp_path):
+    token = Login(TOKEN_USER, Secret("refresh"))
+    dockerconfig.write(tmp_path, dockerconfig.with_login({}, "nvcr.io", token, "me"))
+    entry = json.loads((tmp_path / "config.json").read_text())["auths"]["nvcr.io"]
+    assert entry == {"auth": base64.b64encode(b"me:").decode(), "identitytoken": "refresh"}
+    assert stored("nvcr.io", tmp_path) == token
+
+
+def test_a_logout_takes_every_entry_that_would_be_found(tmp_path):
+    kept = {"ghcr.io": auth("a", "b"), "xnvcr.io": auth("a", "b")}
+    names = ("nvcr.io", "https://nvcr.io", "http://nvcr.io", "https://nvcr.io/v1/", "nvcr.io/v2/")
+    write(tmp_path, {"auths": {**{name: auth("u", "k") for name in names}, **kept}, "detachKeys": "ctrl-x"})
+    removed = logout("nvcr.io", config_dir=tmp_path, environment={})
+    assert (removed.where, removed.warnings) == ((str(tmp_path / "config.json"),), ())
+    assert json.loads((tmp_path / "config.json").read_text()) == {"auths": kept, "detachKeys": "ctrl-x"}
+    assert stored("nvcr.io", tmp_path) is None
+
+
+def test_a_logout_without_a_login_changes_nothing(tmp_path):
+    assert logout("nvcr.io", config_dir=tmp_path / "none", environment={}).where == ()
+    assert not (tmp_path / "none").exists()
+    path = write(tmp_path, '{ "auths" : { "ghcr.io": {} } }')
+    assert logout("nvcr.io", config_dir=tmp_path, environment={}).where == ()
+    assert path.read_text() == '{ "auths" : { "ghcr.io": {} } }'
+
+
+def test_a_logout_of_docker_hub_by_any_of_its_names(tmp_path):
+    for name in ("docker.io", "index.docker.io", "registry-1.docker.io"):
+        write(tmp_path, {"auths": {"https://index.docker.io/v1/": auth("a", "b")}})
+        assert logout(name, config_dir=tmp_path, environment={}).where
+        assert stored("docker.io", tmp_path) is None
+
+
+def test_a_logout_tells_what_still_opens_the_registry(tmp_path):
+    environment = {**variable(**{"nvcr.io": auth("a", "b")}), "NGC_API_KEY": KEY.reveal()}
+    shell, key = logout("nvcr.io", config_dir=tmp_path, environment=environment).warnings
+    assert "DOCKER_AUTH_CONFIG" in shell
+    assert "NGC key" in key
+    assert logout("ghcr.io", config_dir=tmp_path, environment=environment).warnings == ()
+    assert (
+        "cannot be used" in logout("ghcr.io", config_dir=tmp_path, environment={"DOCKER_AUTH_CONFIG": "{"}).warnings[0]
+    )
+    with pytest.raises(NimctlError) as caught:
+        logout("https://nvcr.io", config_dir=tmp_path, environment={})
+    assert caught.value.id == "usage"
