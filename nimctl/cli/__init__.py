@@ -21,6 +21,7 @@ VERBS = {
     "plan": "Choose the layout for MODEL, and account for its memory.",
     "models": "List the models nimctl knows, and what fits this host.",
     "login": "Log in to a registry.",
+    "logout": "Log out of a registry: forget its key.",
     "pull": "Pull or build the image that serves MODEL.",
     "build": "Build the image `cuda` or `cpu` from this version of nimctl.",
     "sign": "Sign IMAGE in its registry with a local key.",

@@ -154,7 +154,7 @@ class _Layer:
 
     def _bring(self, file: File, fresh: Path) -> str:
         origin = self._origin(file)
-        if _clone(origin, fresh):
+        if clone(origin, fresh):
             return "cloned"
         if file.size >= _LINKED_FROM:
             with contextlib.suppress(OSError):  # another filesystem, or a file of another user
@@ -250,7 +250,7 @@ def _locked(private: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _clone(origin: Path, fresh: Path) -> bool:
+def clone(origin: Path, fresh: Path) -> bool:
     """Whether the filesystem made `fresh` share the blocks of `origin`; nothing is left where it did not."""
     with contextlib.suppress(OSError):
         with origin.open("rb") as content, fresh.open("wb") as out:

@@ -93,7 +93,7 @@ def test_links_lead_to_where_the_files_really_are(place: Place) -> None:
 
 def test_only_what_nobody_edits_is_hard_linked(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(laying, "_LINKED_FROM", 1000)
-    monkeypatch.setattr(laying, "_clone", lambda *_: False)
+    monkeypatch.setattr(laying, "clone", lambda *_: False)
     assert place.lay() == Laid(linked=1, copied=2)
     (place.target / "config.json").write_bytes(b"edited")
     assert (place.source / "config.json").read_bytes() == FILES["config.json"]
@@ -122,7 +122,7 @@ def test_a_stop_is_obeyed(place: Place) -> None:
 
 
 def test_damaged_files_do_not_get_their_name(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(laying, "_clone", lambda *_: False)
+    monkeypatch.setattr(laying, "clone", lambda *_: False)
     blob = (place.source / "model.safetensors").resolve()
     blob.write_bytes(bytes(reversed(blob.read_bytes())))
     error = error_of(place)

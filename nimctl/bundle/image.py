@@ -1,0 +1,144 @@
+"""An image in a bundle: an OCI image layout with the blobs of its registry, and the one document `docker load` reads.
+
+Docker's classic image store reads `manifest.json` and unpacks the layers, compressed or not; containerd's store follows
+`index.json`. Layout: https://github.com/opencontainers/image-spec/blob/main/image-layout.md, names for containerd:
+https://github.com/containerd/containerd/blob/main/images/annotations.go.
+"""
+
+import hashlib
+import json
+import tarfile
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from nimctl.bundle.model import IMAGE, Entry, Image
+from nimctl.bundle.problems import invalid
+from nimctl.bundle.shelf import Shelf
+
+LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+_OCI = "application/vnd.oci.image"
+_LARGEST = 8 * 2**20  # bytes of a manifest, an index or a configuration
+_TAR_BLOCK = tarfile.RECORDSIZE
+
+
+def blob_path(digest: str) -> str:
+    """Where the blob `sha256:...` lies in a bundle."""
+    return f"{IMAGE}/blobs/{digest.replace(':', '/')}"
+
+
+def documents(name: str | None, root: bytes, manifest: bytes) -> dict[str, bytes]:
+    """The three documents of the layout, by path in the bundle, for the image whose index (or manifest) is `root`.
+
+    `name` is its full name with registry and tag; None for one that is known by its digest alone. Raises ValueError.
+    """
+    found = json.loads(manifest)
+    descriptor: dict[str, Any] = {
+        "mediaType": media_type(root),
+        "digest": f"sha256:{hashlib.sha256(root).hexdigest()}",
+        "size": len(root),
+    }
+    if name:
+        tag = name.rpartition(":")[2]
+        descriptor["annotations"] = {"io.containerd.image.name": name, "org.opencontainers.image.ref.name": tag}
+    index = {"schemaVersion": 2, "mediaType": f"{_OCI}.index.v1+json", "manifests": [descriptor]}
+    old = {
+        "Config": _in_layout(found["config"]["digest"]),
+        "RepoTags": [name] if name else None,
+        "Layers": [_in_layout(layer["digest"]) for layer in found["layers"]],
+    }
+    return {
+        f"{IMAGE}/oci-layout": LAYOUT,
+        f"{IMAGE}/index.json": json.dumps(index, indent=1).encode() + b"\n",
+        f"{IMAGE}/manifest.json": json.dumps([old], indent=1).encode() + b"\n",
+    }
+
+
+def media_type(document: bytes) -> str:
+    """What an index or a manifest says it is; OCI leaves it out at times. Raises ValueError."""
+    found = json.loads(document)
+    if not isinstance(found, dict):
+        raise ValueError("it is neither an index nor a manifest")
+    return str(found.get("mediaType") or (f"{_OCI}.index.v1+json" if "manifests" in found else _MANIFEST))
+
+
+_MANIFEST = f"{_OCI}.manifest.v1+json"
+
+
+def manifest_of_save(config: bytes, layers: list[tuple[str, int]]) -> bytes:
+    """The manifest of an image that came without one: uncompressed `layers` as (digest, size)."""
+    document = {
+        "schemaVersion": 2,
+        "mediaType": _MANIFEST,
+        "config": _descriptor(f"{_OCI}.config.v1+json", f"sha256:{hashlib.sha256(config).hexdigest()}", len(config)),
+        "layers": [_descriptor(f"{_OCI}.layer.v1.tar", digest, size) for digest, size in layers],
+    }
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def _descriptor(media: str, digest: str, size: int) -> dict[str, object]:
+    return {"mediaType": media, "digest": digest, "size": size}
+
+
+def require_chain(shelf: Shelf, image: Image) -> None:
+    """Follow the digests from the name to the last layer. Raises `bundle-invalid` where one does not lead on."""
+    try:
+        root = _document(shelf, image.digest or image.manifest)
+        if image.digest and image.digest != image.manifest:
+            listed = json.loads(root)["manifests"]
+            if image.manifest not in [each["digest"] for each in listed]:
+                raise ValueError(f"its index does not list the manifest {image.manifest}")
+        raw = _document(shelf, image.manifest)
+        manifest = json.loads(raw)
+        if manifest["config"]["digest"] != image.config:
+            raise ValueError(f"its manifest names another configuration than {image.config}")
+        config = json.loads(_document(shelf, image.config))
+        if len(config["rootfs"]["diff_ids"]) != len(manifest["layers"]):
+            raise ValueError("its configuration knows of another number of layers than its manifest")
+        for blob in (manifest["config"], *manifest["layers"]):
+            entry = shelf.bundle.entry(blob_path(str(blob["digest"])))
+            if blob["digest"] != f"sha256:{entry.sha256}" or blob["size"] != entry.size:
+                raise ValueError(f"{entry.path} is not the blob that the manifest names")
+        for path, content in documents(_name_in(shelf), root, raw).items():
+            if shelf.small(path, _LARGEST) != content:
+                raise ValueError(f"{path} is not the one of this image")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise invalid(f"the image in it does not hold together: {error}", shelf.name) from error
+
+
+def _name_in(shelf: Shelf) -> str | None:
+    index = json.loads(shelf.small(f"{IMAGE}/index.json", _LARGEST))
+    annotations: Mapping[str, str] = index["manifests"][0].get("annotations") or {}
+    return annotations.get("io.containerd.image.name")
+
+
+def _document(shelf: Shelf, digest: str) -> bytes:
+    data = shelf.small(blob_path(digest), _LARGEST)
+    if f"sha256:{hashlib.sha256(data).hexdigest()}" != digest:
+        raise ValueError(f"{blob_path(digest)} does not have the digest {digest}")
+    return data
+
+
+def archive(shelf: Shelf, on_bytes: Callable[[int], None]) -> Iterator[bytes]:
+    """The layout as a tar stream for `docker load`, hashed on its way; what names the image comes last.
+
+    Raises `bundle-damaged` inside of a file that was changed, so that the stream breaks off before anything is named.
+    """
+    entries = shelf.bundle.below(IMAGE)
+    last = {f"{IMAGE}/{name}": place for place, name in enumerate(("oci-layout", "index.json", "manifest.json"))}
+    for entry in sorted(entries, key=lambda entry: (last.get(entry.path, -1), entry.path)):
+        yield _header(entry)
+        for block in shelf.read(entry):
+            yield block
+            on_bytes(len(block))
+        yield b"\0" * (-entry.size % tarfile.BLOCKSIZE)
+    yield b"\0" * _TAR_BLOCK
+
+
+def _header(entry: Entry) -> bytes:
+    header = tarfile.TarInfo(entry.path.removeprefix(f"{IMAGE}/"))
+    header.size, header.mode = entry.size, 0o644
+    return header.tobuf(tarfile.GNU_FORMAT)
+
+
+def _in_layout(digest: str) -> str:
+    return f"blobs/{digest.replace(':', '/')}"

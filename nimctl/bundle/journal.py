@@ -1,0 +1,112 @@
+"""What a bundle that is being packed has so far: written line by line, so that a cut loses no finished file."""
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from nimctl.bundle.model import NAME, PARTIAL, Entry, from_bytes
+from nimctl.core.errors import NimctlError
+from nimctl.core.plain import from_plain, to_plain
+
+_JOURNAL = "journal"
+# What a filesystem itself puts into its root.
+_NOT_OURS = {"lost+found", "System Volume Information", ".snapshot"}
+
+
+class Journal:
+    """Finished files of the bundle in `folder` with the token of what each was made from, and notes by name."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.private = folder, folder / PARTIAL
+        self._entries: dict[str, tuple[str, Entry]] = {}
+        self._notes: dict[str, Any] = {}
+        self._read()
+
+    def finished(self, path: str, token: str) -> Entry | None:
+        """The entry of `path` where it was finished from the same origin and still lies there with its size."""
+        known, entry = self._entries.get(path, ("", None))
+        if entry is None or known != token:
+            return None
+        for piece in entry.pieces:
+            try:
+                if (self.folder / piece.path).lstat().st_size != piece.size:
+                    return None
+            except OSError:
+                return None
+        return entry
+
+    def finish(self, token: str, entry: Entry) -> None:
+        """Note that a file has its name now. Its bytes are on the disk."""
+        self._entries[entry.path] = token, entry
+        self._append({"token": token, "entry": to_plain(entry)})
+
+    def note(self, name: str, value: Mapping[str, Any] | None = None) -> Any:
+        """What was noted under `name`; with a value, note that."""
+        if value is not None:
+            self._notes[name] = value
+            self._append({"note": name, "value": value})
+        return self._notes.get(name)
+
+    def others(self, wanted: frozenset[str]) -> list[str]:
+        """Names of the files in the folder that belong to entries which are not among `wanted`."""
+        kept = {piece.path for path, (_, entry) in self._entries.items() if path in wanted for piece in entry.pieces}
+        return [p.path for _, entry in self._entries.values() for p in entry.pieces if p.path not in kept]
+
+    def _append(self, line: Mapping[str, Any]) -> None:
+        with (self.private / _JOURNAL).open("ab") as out:
+            out.write(json.dumps(line).encode() + b"\n")
+            out.flush()
+            os.fsync(out.fileno())
+
+    def _read(self) -> None:
+        with contextlib.suppress(OSError, NimctlError):  # a bundle that was finished before
+            bundle = from_bytes((self.folder / NAME).read_bytes())
+            self._entries = {entry.path: (f"sha256:{entry.sha256}", entry) for entry in bundle.files}
+        with contextlib.suppress(OSError):
+            for line in (self.private / _JOURNAL).read_bytes().splitlines():
+                with contextlib.suppress(ValueError, KeyError, TypeError):  # the last line of a cut may be half
+                    document = json.loads(line)
+                    if "note" in document:
+                        self._notes[document["note"]] = document["value"]
+                    else:
+                        entry = from_plain(Entry, document["entry"])
+                        self._entries[entry.path] = document["token"], entry
+
+
+@contextlib.contextmanager
+def opened(folder: Path) -> Iterator[Journal]:
+    """The journal of `folder`, which is made where it is missing, held by this process alone.
+
+    Raises `usage` for a folder that holds other things, `name-in-use` while another process packs into it, OSError.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    names = {entry.name for entry in folder.iterdir()} - _NOT_OURS
+    if names and not names & {PARTIAL, NAME}:
+        raise NimctlError(
+            "usage",
+            f"no bundle can be made in {folder}",
+            cause=f"it holds {', '.join(sorted(names)[:3])}, which is not from here",
+            fix="Name a folder that is empty or not there.",
+        )
+    private = folder / PARTIAL
+    private.mkdir(exist_ok=True)
+    handle = os.open(private / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o666)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise NimctlError(
+                "name-in-use",
+                f"{folder} is being filled by another process",
+                cause="its lock is held",
+                fix="Wait until that one has ended, or name another folder.",
+            ) from error
+        except OSError:  # a mount that knows no locks, as FAT over some drivers
+            pass
+        yield Journal(folder)
+    finally:
+        os.close(handle)
