@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from nimctl.cli import acquire, host
 from nimctl.cli.config import Config
+from nimctl.cli.proof import Proof
 from nimctl.cli.target import ImageChoice, Target, image_for, resolve
 from nimctl.core import cache as cache_room
 from nimctl.core import keys
@@ -18,6 +19,8 @@ from nimctl.core.errors import NimctlError
 from nimctl.core.facts import HostFacts
 from nimctl.core.fetch import open_source
 from nimctl.core.fetch.sources.folder import require_no_links_outside
+from nimctl.core.image_identity import ImageIdentity
+from nimctl.core.recipes import Recipe
 from nimctl.core.stages import StartupReport
 from nimctl.doctor import runner
 from nimctl.doctor.model import Needs
@@ -30,14 +33,18 @@ from nimctl.render import Output
 
 @dataclass(frozen=True)
 class Prepared:
-    """A plan, and all that it was made from."""
+    """A plan, and all that it was made from. `recipe` is the one that was named, before GPUs chose its checkpoint;
+    `locked` the one image that may be started, where a lock says it.
+    """
 
+    recipe: Recipe
     target: Target
     config: Config
     facts: HostFacts
     needs: Needs
     choice: ImageChoice | None
     plan: planning.LaunchPlan
+    locked: ImageIdentity | None = None
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -78,23 +85,48 @@ class Asked:
     profile: str | None = None
     engine_args: Sequence[str] = ()
     dry_run: bool = False
+    locked: Locked | None = None
+
+
+@dataclass(frozen=True)
+class Locked:
+    """What a lock decides before anything else is: the model and the address of its weights at their revision, the
+    image, the `variables` that were asked for, and what else goes with the container (`env`, `labels`).
+
+    `facts` are those of this host.
+    """
+
+    target: Target
+    weights: str | None
+    choice: ImageChoice
+    facts: HostFacts
+    variables: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    env: tuple[tuple[str, str], ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
 
 
 def prepare(asked: Asked, config: Config, out: Output) -> Prepared:
     """Resolve what was asked, look at the host and plan; nothing is changed."""
-    target = resolve(asked.model, config, asked.image)
+    locked = asked.locked
+    target = locked.target if locked else resolve(asked.model, config, asked.image)
     recipe = target.recipe
     out.text(f"model {recipe.name} (from {target.origin}): {recipe.title}", style="bold")
     runtime = host.runtime_of(config)
-    facts = host.look(config, out, target)
+    facts = locked.facts if locked else host.look(config, out, target)
     gpus = host.wanted_gpus(config, recipe, facts)
     choice = image_for(target, "cpu" if gpus == "none" else "cuda", config) if runtime == "docker" else None
+    choice = locked.choice if locked else choice
     options = planning.settled(run_options(asked, target, config, gpus, choice), facts)
+    if locked and locked.weights and options.recipe:
+        options = replace(options, recipe=replace(options.recipe, weights=locked.weights))
     if options.recipe is not None and options.recipe.weights != recipe.weights:
         out.text(f"checkpoint {options.recipe.weights}: these GPUs run {options.recipe.format}")
         target = replace(target, recipe=options.recipe)
     needs = replace(host.needs_for(target, config, gpus, facts), request=planning.request_of(options))
-    return Prepared(target, config, facts, needs, choice, planning.make_plan(options, facts))
+    plan = planning.make_plan(options, facts)
+    if locked:
+        plan = replace(plan, labels={**plan.labels, **dict(locked.labels)})
+    return Prepared(recipe, target, config, facts, needs, choice, plan)
 
 
 def run_options(
@@ -119,7 +151,7 @@ def run_options(
         secrets_present=(*keys.present(os.environ, needed=recipe.key), *handover.present(os.environ)),
         surroundings=handover.passed(os.environ),
         model_path=str(target.folder) if target.folder else None,
-        origins=_origins(config, target, choice) | ({f"env.{_PROFILE}": "--profile"} if asked.profile else {}),
+        origins=_origins(config, target, choice) | _origins_of_variables(asked),
     )
 
 
@@ -128,12 +160,22 @@ def _origins(config: Config, target: Target, choice: ImageChoice | None) -> dict
     return origins | {"model": target.origin} | ({"image": choice.origin} if choice else {})
 
 
+def _origins_of_variables(asked: Asked) -> dict[str, str]:
+    if asked.locked:
+        names = [name for name, _ in (*asked.locked.variables, *asked.locked.env)]
+        return {f"env.{name}": asked.locked.target.origin for name in (*names, PROFILE)} | {
+            "engine_args": asked.locked.target.origin
+        }
+    return {f"env.{PROFILE}": "--profile"} if asked.profile else {}
+
+
 # The variable by which the container, and NVIDIA's, is told the one profile that is wanted.
-_PROFILE = "NIM_MODEL_PROFILE"
+PROFILE = "NIM_MODEL_PROFILE"
 
 
 def _variables(asked: Asked) -> tuple[tuple[str, str], ...]:
-    return (*_pairs(asked.env), *([(_PROFILE, asked.profile)] if asked.profile else []))
+    own = (*asked.locked.variables, *asked.locked.env) if asked.locked else ()
+    return (*_pairs(asked.env), *own, *([(PROFILE, asked.profile)] if asked.profile else []))
 
 
 def _pairs(items: Sequence[str]) -> tuple[tuple[str, str], ...]:
@@ -190,6 +232,7 @@ class Started:
 
     runtime: Runtime
     handle: RunHandle
+    proofs: tuple[Proof, ...] = ()  # of its image, and of its weights where a rule is about them
 
     @property
     def name(self) -> str:
@@ -203,12 +246,14 @@ class Started:
 
     def to_json(self) -> dict[str, object]:
         """The run as part of a JSON document."""
-        return self.handle.to_json()
+        signatures = [{"subject": proof.subject, **proof.to_json()} for proof in self.proofs]
+        return {**self.handle.to_json(), "signatures": signatures}
 
 
 def start(prepared: Prepared, out: Output) -> Started:
     """Bring the image and the cache folder into place and start; Ctrl-C leaves nothing behind."""
-    runtime, exact = _runtime(prepared, out)
+    runtime, exact, proof = _runtime(prepared, out)
+    proofs = tuple(each for each in (proof, _proof_of_weights(prepared, out)) if each is not None)
     make_cache(prepared.config.cache, out)
     secrets = {n: key for n in prepared.plan.secret_names if (key := handover.secret(n, os.environ))}
     for note in prepared.notes:
@@ -216,7 +261,7 @@ def start(prepared: Prepared, out: Output) -> Started:
     handle = runtime.start(replace(prepared.plan, exact=exact), secrets)
     for note in handle.notes:
         out.text(note, style="yellow")
-    return Started(runtime, handle)
+    return Started(runtime, handle, proofs)
 
 
 def make_cache(folder: Path, out: Output) -> None:
@@ -235,18 +280,35 @@ def make_cache(folder: Path, out: Output) -> None:
         out.text(f"cache {folder} made for you alone; to share it with others: sudo nimctl cache init {folder}")
 
 
-def _runtime(prepared: Prepared, out: Output) -> tuple[Runtime, ExactImage | None]:
+def _proof_of_weights(prepared: Prepared, out: Output) -> Proof | None:
+    """The proof of the weights that are served, where a rule is about them and a policy asks."""
+    from nimctl.cli.proving_weights import prove_before_start
+
+    folder, uri = prepared.target.folder, prepared.target.recipe.weights
+    return prove_before_start(str(folder) if folder else uri, prepared.config, out) if folder or uri else None
+
+
+def _runtime(prepared: Prepared, out: Output) -> tuple[Runtime, ExactImage | None, Proof | None]:
     """Where it runs, and the image on this host that the container is made of, whatever becomes of its tag."""
     from nimctl.launch.process import ProcessRuntime
 
     if prepared.choice is None:
-        return ProcessRuntime(), None
+        return ProcessRuntime(), None, None
     from nimctl.launch.docker import DockerRuntime
 
     runtime = DockerRuntime.connect()
     device: Literal["cuda", "cpu"] = "cpu" if prepared.plan.layout_gpus == 0 else "cuda"
     held = acquire.ensure_image(prepared.choice, device, runtime.engine, out, prepared.config)
-    return runtime, ExactImage(held.id, held.identity)
+    if prepared.locked is None:
+        return runtime, ExactImage(held.id, held.identity), held.proof
+    if held.id not in prepared.locked.digests:
+        raise NimctlError(
+            "digest-changed",
+            f"{prepared.choice.reference} is not the locked image",
+            cause=f"it is {held.id} on this host, and the lock says {' / '.join(prepared.locked.digests)}",
+            fix="Nothing was started. Remove that image and run the same command again.",
+        )
+    return runtime, ExactImage(held.id, prepared.locked), held.proof
 
 
 def wait(started: Started, out: Output) -> StartupReport:

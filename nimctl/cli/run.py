@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nimctl.cli.options import Cache, Debug, Gpus, Host, Image, Json, Model, Port, Quiet, Runtime
+from nimctl.cli.options import Cache, Debug, Gpus, Host, Image, Json, Model, Port, Quiet, Runtime, Verify
 from nimctl.cli.verb import verb
 
 if TYPE_CHECKING:
@@ -34,8 +34,15 @@ def run(
         str | None,
         typer.Option(help="Only this profile, by name or id: vllm-int4-tp8-pp1 (`nimctl plan`).", show_default=False),
     ] = None,
+    locked: Annotated[
+        bool,
+        typer.Option(
+            "--locked", help="Start exactly what the lock file says; MODEL is that file [default: nimctl.lock]."
+        ),
+    ] = False,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once it has started.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and its docker run line.")] = False,
+    verify: Verify = None,
     force: Annotated[bool, typer.Option("--force", help="Start although a check failed; it is logged.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -56,12 +63,19 @@ def run(
         arguments.insert(0, model)
         model = None
     out = Output.choose("run", as_json=as_json, quiet=quiet)
-    flags = {"gpus": gpus, "port": port, "host": host, "cache": cache, "runtime": runtime}
+    flags = {"gpus": gpus, "port": port, "host": host, "cache": cache, "runtime": runtime, "verify": verify}
     config = configuration.load(flags)
-    asked = launching.Asked(
-        model, image=image, name=name, env=env or (), profile=profile, engine_args=arguments, dry_run=dry_run
-    )
-    prepared = launching.prepare(asked, config, out)
+    if locked:
+        from nimctl.cli import locked as locks
+
+        file, model = locks.file_of(model)
+        given = locks.Given(model, image, env or (), profile, arguments, name)
+        prepared = locks.prepare(file, given, config, out)
+    else:
+        asked = launching.Asked(
+            model, image=image, name=name, env=env or (), profile=profile, engine_args=arguments, dry_run=dry_run
+        )
+        prepared = launching.prepare(asked, config, out)
     if dry_run:
         _show_plan(prepared.with_known_image(), out)
         return

@@ -44,6 +44,7 @@ CATALOGUE: Mapping[str, Entry] = MappingProxyType(
         "gpu-spec-invalid": Entry(2, "`--gpus` asks for GPUs that do not exist or cannot be parsed."),
         "config-invalid": Entry(2, "A configuration file or a `NIMCTL_*` or `NIM_*` variable holds a wrong value."),
         "node-refused": Entry(2, "The leader of the group refuses this node: its rank is taken, or it differs."),
+        "lock-invalid": Entry(2, "The lock file is missing, is no nimctl.lock/1 document, or does not hold together."),
         "trust-invalid": Entry(2, "The configuration of trust, or a key file in it, cannot be used."),
         "run-unknown": Entry(2, "No run has this name."),
         "facts-invalid": Entry(2, "The file given to `--facts` is not a host facts document."),
@@ -91,6 +92,8 @@ CATALOGUE: Mapping[str, Entry] = MappingProxyType(
         "fix-failed": Entry(3, "A command of `doctor --fix` failed; what it says was changed, the rest was not."),
         "front-missing": Entry(3, "The process runtime needs nginx and did not find it."),
         "engine-missing": Entry(3, "The process runtime needs vLLM in this Python environment and did not find it."),
+        "lock-differs": Entry(3, "What would start differs from the lock file; each difference is named."),
+        "drift-found": Entry(3, "What runs differs from its lock file; each difference is named."),
         # 4: credentials or terms
         "key-missing": Entry(4, "An API key is needed and none was given."),
         "key-refused": Entry(4, "The registry refused the key."),
