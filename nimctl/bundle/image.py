@@ -17,6 +17,7 @@ from nimctl.bundle.shelf import Shelf
 
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 _OCI = "application/vnd.oci.image"
+_MANIFEST = f"{_OCI}.manifest.v1+json"
 _LARGEST = 8 * 2**20  # bytes of a manifest, an index or a configuration
 _TAR_BLOCK = tarfile.RECORDSIZE
 
@@ -26,16 +27,17 @@ def blob_path(digest: str) -> str:
     return f"{IMAGE}/blobs/{digest.replace(':', '/')}"
 
 
-def documents(name: str | None, root: bytes, manifest: bytes) -> dict[str, bytes]:
-    """The three documents of the layout, by path in the bundle, for the image whose index (or manifest) is `root`.
+def documents(name: str | None, manifest: bytes) -> dict[str, bytes]:
+    """The three documents of the layout, by path in the bundle.
 
+    They lead to the manifest of the platform and not to an index above it, as that is what is pulled and started;
     `name` is its full name with registry and tag; None for one that is known by its digest alone. Raises ValueError.
     """
     found = json.loads(manifest)
     descriptor: dict[str, Any] = {
-        "mediaType": media_type(root),
-        "digest": f"sha256:{hashlib.sha256(root).hexdigest()}",
-        "size": len(root),
+        "mediaType": str(found.get("mediaType") or _MANIFEST),
+        "digest": f"sha256:{hashlib.sha256(manifest).hexdigest()}",
+        "size": len(manifest),
     }
     if name:
         tag = name.rpartition(":")[2]
@@ -51,17 +53,6 @@ def documents(name: str | None, root: bytes, manifest: bytes) -> dict[str, bytes
         f"{IMAGE}/index.json": json.dumps(index, indent=1).encode() + b"\n",
         f"{IMAGE}/manifest.json": json.dumps([old], indent=1).encode() + b"\n",
     }
-
-
-def media_type(document: bytes) -> str:
-    """What an index or a manifest says it is; OCI leaves it out at times. Raises ValueError."""
-    found = json.loads(document)
-    if not isinstance(found, dict):
-        raise ValueError("it is neither an index nor a manifest")
-    return str(found.get("mediaType") or (f"{_OCI}.index.v1+json" if "manifests" in found else _MANIFEST))
-
-
-_MANIFEST = f"{_OCI}.manifest.v1+json"
 
 
 def manifest_of_save(config: bytes, layers: list[tuple[str, int]]) -> bytes:
@@ -98,7 +89,7 @@ def require_chain(shelf: Shelf, image: Image) -> None:
             entry = shelf.bundle.entry(blob_path(str(blob["digest"])))
             if blob["digest"] != f"sha256:{entry.sha256}" or blob["size"] != entry.size:
                 raise ValueError(f"{entry.path} is not the blob that the manifest names")
-        for path, content in documents(_name_in(shelf), root, raw).items():
+        for path, content in documents(_name_in(shelf), raw).items():
             if shelf.small(path, _LARGEST) != content:
                 raise ValueError(f"{path} is not the one of this image")
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -101,12 +101,13 @@ class Packer:
         self.entries: dict[str, Entry] = {}
         self.moved = 0  # bytes that were fetched or copied by this run
 
-    def require_room(self, items: Sequence[Item]) -> None:
-        """Refuse (`disk-full`), before the first byte, what will not fit."""
+    def require_room(self, items: Sequence[Item], more: int = 0) -> None:
+        """Refuse (`disk-full`), before the first byte, what will not fit; `more` bytes come as a stream."""
         require_distinct(item.path for item in items)
         if len(items) > MOST_FILES:
             raise ValueError(f"more than {MOST_FILES} files")
-        needed = 0
+        there = sum(path.stat().st_blocks * 512 for path in self._folder.rglob("*") if path.is_file())
+        needed = max(0, more - there) if more else 0
         for item in items:
             if not (self._journal.finished(item.path, self._token(item)) or self._is_linkable(item)):
                 needed += item.size - self._begun_bytes(item)
@@ -145,10 +146,13 @@ class Packer:
             self.entries[item.path] = entry
         return entry
 
-    def tell(self, phase: str = "done") -> None:
-        """Report the state now."""
-        self._told = 0.0
-        self._report(0, phase=phase)
+    def known(self, path: str, size: int, digest: str) -> Entry | None:
+        """The file where it was finished already, which then belongs to the bundle."""
+        entry = self._journal.finished(path, self._token(Item(path, size, lambda _: iter(()), digest)))
+        if entry is not None:
+            self.entries[path] = entry
+            self._report(entry.size, before=True)
+        return entry
 
     def _token(self, item: Item) -> str:
         """What was finished for another size of the parts has to be cut anew."""
@@ -188,10 +192,10 @@ class Packer:
 
     def _stream(self, item: Item, writing: "_Writing") -> None:
         for chunk in item.read(writing.done) if writing.done < item.size else ():
-            if self._stop.is_set:
-                raise stopped("the bundle")
             writing.write(chunk)
             self._report(len(chunk))
+            if self._stop.is_set:
+                raise stopped("the bundle")
         if writing.done < item.size and item.origin is None:
             raise NimctlError(
                 "image-pull-failed",
@@ -252,17 +256,20 @@ class Packer:
 
     def _report(self, count: int, *, before: bool = False, phase: str = "fetching") -> None:
         """Tell of `count` more bytes; those `before` this run took no time."""
+        now = time.monotonic()
         with self._lock:
             self._done += count
             if before:
                 self._before += count
             else:
+                if not self.moved:  # what came before the first byte is the other side's time
+                    self._begun = now
                 self.moved += count
-            now = time.monotonic()
             if now - self._told < _EVERY:
                 return
             self._told = now
-            rate = (self._done - self._before) / (now - self._begun) if self._done > self._before else None
+            spent = now - self._begun
+            rate = (self._done - self._before) / spent if spent > _EVERY and self._done > self._before else None
             left = max(0, self._total - self._done)
             self._on_progress(
                 Progress(
@@ -407,6 +414,11 @@ def _not_as_promised(item: Item, why: str) -> NimctlError:
         if here
         else "Run it again; if it happens again, a proxy or the registry changes what it hands out.",
     )
+
+
+def sha256(content: bytes) -> str:
+    """In hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def write_whole(folder: Path, name: str, content: bytes) -> None:

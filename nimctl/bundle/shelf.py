@@ -9,6 +9,7 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -193,7 +194,9 @@ def _from(pieces: Sequence[Piece], offset: int) -> Iterator[tuple[Piece, int]]:
 
 def _walk(folder: Path, root: Path) -> Iterator[tuple[str, int]]:
     """Every file below `folder` with its size. Raises `bundle-invalid` for what is neither file nor folder."""
-    for entry in os.scandir(folder):
+    with os.scandir(folder) as scan:
+        entries = list(islice(scan, _MOST_FOUND + 1))
+    for entry in entries:
         if folder == root and (entry.name in _OF_MEDIA or entry.name.startswith((".Trash-", "._"))):
             continue
         path = Path(entry.path).relative_to(root).as_posix()

@@ -49,7 +49,7 @@ class StartupView:
         if self._seen.get(stage.name) == known and not (moves and now - self._printed >= _LINE_SECONDS):
             return
         self._seen[stage.name], self._printed = known, now
-        if self._out.mode == "json":
+        if self._out.json_lines:
             self._out.progress_line(_stage_json(stage))
         else:
             self._out.text(f"{stage.state:<8}{_stage_line(stage)}")
@@ -77,7 +77,7 @@ class TransferView:
             self._printed = now
             self._out.text(f"{line}  {detail}".rstrip())
 
-    def report(self, progress: "Progress") -> None:
+    def report(self, progress: "Progress", stage: str = "weights") -> None:
         """How far a download or a check is: bytes, rate and time left as it knows them itself."""
         now = time.monotonic()
         if self._live is not None:
@@ -87,8 +87,8 @@ class TransferView:
         seen = (progress.phase, progress.detail if progress.phase == "resolving" else None)
         if now - self._printed >= _LINE_SECONDS or seen != self._seen:
             self._printed, self._seen = now, seen
-            if self._out.mode == "json":
-                told = {"stage": "weights", "state": "running", **to_plain(progress)}
+            if self._out.json_lines:
+                told = {"stage": stage, "state": "running", **to_plain(progress)}
                 self._out.progress_line({name: value for name, value in told.items() if name != "files"})
             elif progress.phase != "done":
                 self._out.text(f"{self._what}  {moved(progress)}")

@@ -1,0 +1,196 @@
+"""The image of a bundle: out of its registry with the registry's own bytes, or out of the engine that built it."""
+
+from __future__ import annotations
+
+import os
+import platform as machine
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nimctl.bundle import image as layout
+from nimctl.bundle import model, packing, saved
+from nimctl.bundle.journal import Journal
+from nimctl.cli.config import Config
+from nimctl.core import recipes, signatures
+from nimctl.core.errors import NimctlError
+from nimctl.core.image_identity import ImageIdentity
+from nimctl.render import Output, size
+
+if TYPE_CHECKING:
+    from nimctl.cli.bundling import Asked
+    from nimctl.lock.model import Lock
+    from nimctl.registry.login import Login
+    from nimctl.registry.reference import Reference
+    from nimctl.registry.resolving import RemoteImage
+
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+@dataclass(frozen=True)
+class Carried:
+    """The image to carry: `items` from its registry; or its `id` in the engine, and about how large it is there."""
+
+    model: str
+    identity: ImageIdentity
+    items: tuple[packing.Item, ...] = ()
+    materials: tuple[signatures.Material, ...] = ()
+    manifest: bytes | None = None
+    id: str | None = None
+    saved_size: int | None = None
+
+
+def choose(asked: Asked, lock: Lock | None, config: Config, out: Output) -> Carried:
+    """Which image, and where it comes from; nothing large is fetched yet."""
+    from nimctl.cli.target import device_for, image_for, resolve
+
+    target = resolve(asked.model or (lock.model if lock else None), config, asked.image)
+    # what `nimctl run` is told there: a recipe, or the address or image itself
+    name = target.recipe.name if target.recipe.name in recipes.names() else asked.model or target.recipe.name
+    if lock is not None:
+        identity = lock.image.identity
+        if identity.digest:
+            return _from_registry(name, identity.reference, identity.digest, identity.platform, out)
+        return _from_engine(name, identity, out)
+    device = device_for(config, target.recipe)
+    choice = image_for(target, device, config)
+    if choice.how == "pull":
+        return _from_registry(name, choice.reference, None, asked.platform or _platform(), out)
+    from nimctl.cli import acquire
+    from nimctl.launch.docker import Engine
+
+    here = acquire.ensure_image(choice, device, Engine.connect(), out, config)
+    return _from_engine(name, here.identity, out)
+
+
+def _from_registry(name: str, reference: str, digest: str | None, platform: str, out: Output) -> Carried:
+    from nimctl.registry.artifacts import signatures_of
+    from nimctl.registry.credentials import config_folder, stored_or_key
+    from nimctl.registry.reference import parse
+    from nimctl.registry.resolving import resolve_image
+
+    wanted = parse(reference)
+    wanted = replace(wanted, digest=digest or wanted.digest)
+    login, _ = stored_or_key(wanted.registry, config_folder(), os.environ)
+    with out.working(f"asking {wanted.registry} for {wanted}"):
+        remote = resolve_image(wanted, login, platform, name=reference)
+        materials = signatures_of(wanted, remote.identity.digests[:2], login)
+    out.text(
+        f"image {reference} at {remote.identity.digest} for {platform}: {size(remote.size)}, "
+        f"{len(materials)} signature{'' if len(materials) == 1 else 's'}"
+    )
+    return Carried(name, remote.identity, _blobs(remote, wanted, login), materials, remote.manifest)
+
+
+def _blobs(remote: RemoteImage, reference: Reference, login: Login | None) -> tuple[packing.Item, ...]:
+    """Every blob of the image, each once."""
+    from nimctl.registry.blobs import open_blob
+
+    items = {}
+    for content in filter(None, (remote.config, remote.manifest, remote.index)):
+        digest = f"sha256:{packing.sha256(content)}"
+        items[digest] = packing.of_bytes(layout.blob_path(digest), content)
+    for blob in remote.layers:
+        items.setdefault(
+            blob.digest,
+            packing.Item(
+                layout.blob_path(blob.digest),
+                blob.size,
+                lambda offset, digest=blob.digest: open_blob(reference, digest, login, offset=offset),  # type: ignore[misc]
+                blob.digest,
+            ),
+        )
+    return tuple(items.values())
+
+
+def _from_engine(name: str, identity: ImageIdentity, out: Output) -> Carried:
+    from nimctl.launch.docker import Engine, archive
+
+    engine = Engine.connect()
+    found = archive.find(engine, identity)
+    if found is None:
+        raise NimctlError(
+            "image-not-found",
+            f"the locked image {identity.reference} is not on this host",
+            cause=f"it was built and never pushed, and docker knows none of {', '.join(identity.digests)}",
+            fix="Make the bundle where it was built, or push it (`nimctl build --push`) and lock again.",
+        )
+    out.text(f"image {identity.reference} out of the engine, where it was built: {size(found.size or 0)}")
+    return Carried(name, identity, id=found.id, saved_size=found.size or 0)
+
+
+def finish(
+    carried: Carried, packer: packing.Packer, notes: Journal, folder: Path
+) -> tuple[model.Image, frozenset[str]]:
+    """The image once all its blobs are in the folder, and their paths."""
+    if carried.manifest is not None:
+        manifest, config = carried.manifest, carried.identity.config
+        blobs = [item.path for item in carried.items]
+    else:
+        found = _saved(carried, packer, notes, folder)
+        manifest, config = found.manifest, found.config
+        blobs = [layout.blob_path(digest) for digest in found.blobs]
+    assert config is not None
+    for path, content in layout.documents(_full_name(carried.identity.reference), manifest).items():
+        packer.pack_one(packing.of_bytes(path, content))
+    total = sum(packer.entries[path].size for path in blobs)
+    digest = f"sha256:{packing.sha256(manifest)}"
+    identity = carried.identity
+    image = model.Image(identity.reference, identity.digest, digest, config, identity.platform, total)
+    return image, frozenset(blobs)
+
+
+def _saved(carried: Carried, packer: packing.Packer, notes: Journal, folder: Path) -> saved.Saved:
+    """The image out of the engine, unless an earlier run finished that."""
+    from nimctl.launch.docker import archive
+
+    assert carried.id is not None
+    noted = notes.note("saved") or {}
+    if noted.get("id") == carried.id:
+        blobs = {str(digest): int(count) for digest, count in noted["blobs"].items()}
+        there = [packer.known(layout.blob_path(digest), count, digest) for digest, count in blobs.items()]
+        if all(there):
+            content = (folder / layout.blob_path(str(noted["manifest"]))).read_bytes()
+            return saved.Saved(content, str(noted["config"]), tuple(blobs))
+    image = carried.id
+    found = saved.pack_saved(lambda: archive.save(image), packer, folder)
+    sizes = {digest: packer.entries[layout.blob_path(digest)].size for digest in found.blobs}
+    digest = f"sha256:{packing.sha256(found.manifest)}"
+    notes.note("saved", {"id": image, "manifest": digest, "config": found.config, "blobs": sizes})
+    return found
+
+
+def completed(lock: Lock | None, content: bytes | None, image: model.Image, out: Output) -> bytes | None:
+    """The lock to carry. One of an image that was never pushed learns the manifest that it has in the bundle.
+
+    Docker's containerd store calls an image by its manifest, which an image of the classic store gets here first; it
+    names the configuration that was locked.
+    """
+    from nimctl.lock import writing
+
+    if lock is None or lock.image.digest or image.platform in lock.image.manifests:
+        return content
+    manifests = {**lock.image.manifests, image.platform: image.manifest}
+    out.text(f"the lock that is carried names the image's manifest too: {image.manifest}")
+    return writing.write(replace(lock, image=replace(lock.image, manifests=manifests))).encode()
+
+
+def trust_items(carried: Carried, config: Config, scratch: Path, out: Output) -> Sequence[packing.Item]:
+    """The signatures of the image as files."""
+    if not carried.materials:
+        return ()
+    written = signatures.write_materials(scratch / model.TRUST, carried.materials)
+    return [packing.of_bytes(f"{model.TRUST}/{path.name}", path.read_bytes()) for path in written]
+
+
+def _full_name(reference: str) -> str | None:
+    """The name as containerd's store wants it: with registry and tag. None where there is no tag."""
+    from nimctl.registry.reference import parse
+
+    found = parse(reference)
+    return f"{found.registry}/{found.repository}:{found.tag}" if found.tag else None
+
+
+def _platform() -> str:
+    return f"linux/{_ARCHITECTURES.get(machine.machine(), machine.machine())}"

@@ -1,0 +1,278 @@
+"""The steps of `nimctl bundle create`: what belongs into it, where each part comes from, and the folder filled."""
+
+from __future__ import annotations
+
+import base64
+import errno
+import os
+import re
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nimctl import __version__
+from nimctl.bundle import journal, model, packing
+from nimctl.bundle import weights as weights_layout
+from nimctl.cli import bundled_image, bundled_weights
+from nimctl.cli.bundled_image import Carried
+from nimctl.cli.config import Config
+from nimctl.cli.stopping import stoppable
+from nimctl.core.cache import CachePaths, held
+from nimctl.core.errors import NimctlError
+from nimctl.core.fetch import Progress
+from nimctl.core.fetch.manifest import Manifest
+from nimctl.core.fetch.sources.checksums import MANIFEST
+from nimctl.core.secret import Secret
+from nimctl.lock.model import FILE_NAME, Lock
+from nimctl.render import Output, size
+
+if TYPE_CHECKING:
+    from nimctl.trust.keys import PrivateKey
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+_LEAST_SPLIT = 2**20
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command line said beside the settings."""
+
+    folder: Path
+    model: str | None
+    image: str | None = None
+    lock: Path | None = None
+    split: int | None = None
+    weights: bool = True
+    caches: bool = False
+    sign_key: Path | None = None
+    platform: str | None = None
+
+
+@dataclass(frozen=True)
+class Content:
+    """All that goes into a bundle beside the image of an engine, which comes as a stream."""
+
+    items: tuple[packing.Item, ...]
+    image: Carried
+    weights: model.Weights | None
+    lock: bytes | None
+    caches: tuple[model.CompileCache, ...]
+    keys: tuple[str, ...] = ()
+
+
+def size_of(text: str | None) -> int | None:
+    """`4GiB`, `700MB`, `1000000` in bytes. Raises `usage`."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]i?)?b?", text.strip().lower())
+    count = int(float(found[1]) * _UNITS[found[2] or ""]) if found else 0
+    if count < _LEAST_SPLIT:
+        raise NimctlError(
+            "usage",
+            f"files cannot be cut into parts of {text!r}",
+            cause="it is no size of 1 MiB and more",
+            fix="Write --split 4GiB for FAT32, or the size of the medium: --split 700MB.",
+        )
+    return count
+
+
+def create(asked: Asked, config: Config, out: Output) -> None:
+    """Fill the folder, and say what is in it."""
+    lock, lock_bytes = _lock(asked, out)
+    key = _signer(asked.sign_key)
+    try:
+        with journal.opened(asked.folder) as notes, tempfile.TemporaryDirectory(prefix="nimctl-") as scratch:
+            carried = bundled_image.choose(asked, lock, config, out)
+            weights, manifest, weight_items = bundled_weights.gather(asked, lock, config, out)
+            caches, cache_items = _caches(asked, config, out)
+            trusted = bundled_image.trust_items(carried, config, Path(scratch), out)
+            items = (*carried.items, *weight_items, *cache_items, *trusted)
+            content = Content(items, carried, weights, lock_bytes, caches)
+            done = _fill(asked, content, lock, manifest, notes, key, out)
+    except OSError as error:
+        raise _unwritable(asked.folder, error) from error
+    _tell(asked, *done, out)
+
+
+def _fill(
+    asked: Asked,
+    content: Content,
+    lock: Lock | None,
+    manifest: Manifest | None,
+    notes: journal.Journal,
+    key: PrivateKey | None,
+    out: Output,
+) -> tuple[model.Bundle, int]:
+    items = [*content.items]
+    if manifest is not None:
+        items.append(packing.of_bytes(f"{model.WEIGHTS}/{MANIFEST}", weights_layout.of_manifest(manifest)))
+    expected = sum(item.size for item in items) + (content.image.saved_size or 0)
+    with stoppable() as (stop, going), out.transfer(f"packing {asked.folder.name}") as view:
+        going()
+        packer = packing.Packer(notes, expected, asked.split, lambda p: view.report(_copying(p), "bundle"), stop)
+        packer.require_room(items, more=content.image.saved_size or 0)
+        (asked.folder / model.NAME).unlink(missing_ok=True)
+        packer.pack(items)
+        image, blobs = bundled_image.finish(content.image, packer, notes, asked.folder)
+        lock_bytes = bundled_image.completed(lock, content.lock, image, out)
+        if lock_bytes is not None:
+            packer.pack_one(packing.of_bytes(model.LOCK, lock_bytes))
+        bundle = _described(content, image, packer, blobs, lock, lock_bytes)
+        _seal(asked.folder, bundle, notes, key)
+    return bundle, packer.moved
+
+
+def _copying(progress: Progress) -> Progress:
+    return replace(progress, phase="copying") if progress.phase == "fetching" else progress
+
+
+def _described(
+    content: Content,
+    image: model.Image,
+    packer: packing.Packer,
+    blobs: frozenset[str],
+    lock: Lock | None,
+    lock_bytes: bytes | None,
+) -> model.Bundle:
+    """The document, without blobs that an engine wrote and no manifest names."""
+    folder = f"{model.IMAGE}/blobs/"
+    entries = {p: e for p, e in packer.entries.items() if not p.startswith(folder) or p in blobs}
+    trust = sorted(path for path in entries if path.startswith(f"{model.TRUST}/"))
+    return model.Bundle(
+        created_by=f"nimctl {__version__}",
+        model=lock.model if lock else content.image.model,
+        files=tuple(entries[path] for path in sorted(entries)),
+        image=image,
+        weights=content.weights,
+        lock=model.LOCK if lock_bytes is not None else None,
+        signatures=tuple(path for path in trust if not path.startswith(f"{model.TRUST}/keys/")),
+        keys=tuple(path for path in trust if path.startswith(f"{model.TRUST}/keys/")),
+        caches=content.caches,
+    )
+
+
+def _seal(folder: Path, bundle: model.Bundle, notes: journal.Journal, key: PrivateKey | None) -> None:
+    """The sums, the signature and, last of all, the document; then nothing of an unfinished bundle is left."""
+    model.from_bytes(document := bundle.to_bytes())  # what would not be read is not written
+    wanted = frozenset(entry.path for entry in bundle.files)
+    for path in notes.others(wanted):
+        (folder / path).unlink(missing_ok=True)
+    others = [(model.NAME, packing.sha256(document))]
+    (folder / model.SIGNATURE).unlink(missing_ok=True)
+    if key is not None:
+        signature = base64.b64encode(key.sign(document)) + b"\n"
+        packing.write_whole(folder, model.SIGNATURE, signature)
+        others.append((model.SIGNATURE, packing.sha256(signature)))
+    packing.write_whole(folder, model.SUMS, model.sums(bundle.pieces, others))
+    packing.write_whole(folder, model.NAME, document)
+    packing.remove_private(notes)
+
+
+def _lock(asked: Asked, out: Output) -> tuple[Lock | None, bytes | None]:
+    """The lock to carry: the one named, else ./nimctl.lock where it is of the model that was asked for."""
+    from nimctl.lock import reading
+
+    path = asked.lock or Path(FILE_NAME)
+    if asked.lock is None and not path.is_file():
+        out.text("no nimctl.lock is carried: `nimctl lock` writes one, and `nimctl run --locked` needs it")
+        return None, None
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise reading.invalid(str(path), f"it cannot be read: {error.strerror}") from error
+    lock = reading.read(content, str(path))
+    if asked.lock is None and asked.model not in (None, lock.model):
+        out.text(f"{path} is of {lock.model}, so it is not carried", style="yellow")
+        return None, None
+    out.text(f"carrying what {path} locks: {lock.model}")
+    return lock, content
+
+
+def _signer(path: Path | None) -> PrivateKey | None:
+    """The private key to sign with, read before anything is done."""
+    if path is None:
+        return None
+    from nimctl.trust.keys import read_private
+
+    passphrase = os.environ.get("NIMCTL_SIGN_PASSPHRASE")
+    return read_private(path, Secret(passphrase) if passphrase else None)
+
+
+def _caches(
+    asked: Asked, config: Config, out: Output
+) -> tuple[tuple[model.CompileCache, ...], tuple[packing.Item, ...]]:
+    """This user's compile caches, those that a server writes now left out."""
+    mine = CachePaths(config.cache).engine / str(os.geteuid())
+    found: list[model.CompileCache] = []
+    items: list[packing.Item] = []
+    for folder in sorted(mine.iterdir()) if asked.caches and mine.is_dir() else ():
+        if folder.name.startswith(".") or not folder.is_dir() or folder.is_symlink():
+            continue
+        if held.is_held(folder):
+            out.text(f"compile cache {folder.name} is in use by a running server and is not carried", style="yellow")
+            continue
+        files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink()]
+        files = [path for path in files if path.name != held.LOCK]
+        executables = []
+        for path in files:
+            name = f"{model.CACHES}/{folder.name}/{path.relative_to(folder).as_posix()}"
+            items.append(packing.of_file(name, path, None, "bundle-damaged", linked=False))
+            if path.stat().st_mode & 0o100:
+                executables.append(name)
+        if files:
+            found.append(model.CompileCache(folder.name, tuple(executables)))
+            out.text(f"compile cache {folder.name}: {len(files)} files of code that the far host will run")
+    if asked.caches and not found:
+        out.text(f"there are no compile caches in {mine}", style="yellow")
+    return tuple(found), tuple(items)
+
+
+def _tell(asked: Asked, bundle: model.Bundle, moved: int, out: Output) -> None:
+    assert bundle.image is not None
+    out.text(
+        f"{asked.folder} is complete: {len(bundle.pieces) + 2} files, {size(bundle.total)} "
+        f"({size(moved)} fetched or copied now)",
+        style="bold green",
+    )
+    out.text(f"verify:  nimctl bundle verify {asked.folder}\nload:    nimctl bundle load {asked.folder}")
+    out.document({"ok": True, "bundle": str(asked.folder), "moved": moved, **summary(bundle)})
+
+
+def summary(bundle: model.Bundle) -> dict[str, object]:
+    """What a bundle holds, as part of a JSON document."""
+    image, weights = bundle.image, bundle.weights
+    return {
+        "model": bundle.model,
+        "files": len(bundle.pieces),
+        "bytes": bundle.total,
+        "image": {"reference": image.reference, "digest": image.digest, "manifest": image.manifest,
+                  "config": image.config, "platform": image.platform, "bytes": image.size} if image else None,
+        "weights": {"source": weights.source, "revision": weights.revision, "bytes": weights.size} if weights else None,
+        "lock": bundle.lock,
+        "signatures": len(bundle.signatures),
+        "caches": [cache.key for cache in bundle.caches],
+    }  # fmt: skip
+
+
+def _unwritable(folder: Path, error: OSError) -> NimctlError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NimctlError(
+            "disk-full",
+            f"{folder} has no room for the bundle",
+            cause=f"a write was refused ({error.strerror})",
+            fix="Free space there, then run it again: it goes on where it ended.",
+        )
+    if error.errno == errno.EFBIG:
+        return NimctlError(
+            "disk-full",
+            f"the filesystem of {folder} takes no file of this size",
+            cause="FAT32 ends below 4 GiB",
+            fix="Run it again with --split 4GiB.",
+        )
+    return NimctlError(
+        "cache-not-writable",
+        f"{folder} cannot be filled",
+        cause=f"{error.strerror} ({error.filename or folder})",
+        fix="Name a folder that this user may write.",
+    )
