@@ -13,9 +13,13 @@ if TYPE_CHECKING:  # these rooms cost start-up time; the verbs import them when 
     from nimctl.cli.config import Config
     from nimctl.cli.proof import Proof
     from nimctl.cli.target import ImageChoice
-    from nimctl.launch.docker import Engine
+    from nimctl.launch.docker import Engine, ImageInfo
     from nimctl.registry.login import Login
+    from nimctl.registry.resolving import RemoteImage
     from nimctl.render import Output
+
+# Seconds for the question whether a tag has moved, where the image is here already and could start without an answer.
+_ASKED_WITHIN = 3.0
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class Held:
     identity: ImageIdentity
     id: str
     proof: Proof | None = None  # whether somebody trusted has signed it
+    was: str | None = None  # the digest that the tag stood for on this host, where a pull changed it
 
     @property
     def digest(self) -> str:
@@ -35,11 +40,14 @@ class Held:
 def ensure_image(
     choice: ImageChoice, device: Literal["cuda", "cpu"], engine: Engine, out: Output, config: Config
 ) -> Held:
-    """The image on this host, after pulling or building it if it was missing."""
+    """The image on this host, after pulling or building it if it was missing.
+
+    One that is here is kept, and said so where its tag stands for another one by now.
+    """
     present = engine.inspect_image(choice.reference)
     if present:
         out.text(f"image {choice.reference} is on this host ({_short(present.name(choice.reference))})")
-        identity = present.identity(choice.reference)
+        identity = _known(choice, present, engine, out)
         return Held(identity, present.id, _proof_of_present(identity, choice, config, out))
     if choice.how == "build":
         out.text(f"image {choice.reference} is not on this host: {choice.origin}")
@@ -48,36 +56,107 @@ def ensure_image(
 
 
 def pull_image(reference: str, engine: Engine, out: Output, config: Config) -> Held:
-    """Resolve the reference to one image, once, and pull exactly that.
+    """Resolve the reference to one image, once, and pull exactly that, unless it is here.
 
-    With the stored login, else for NVIDIA's registry with the key of the environment.
+    With the stored login, else for NVIDIA's registry with the key of the environment. A tag that stands for another
+    image than the one of that name here takes the new one, and says so.
     """
     from nimctl.cli.proving import prove_image
-    from nimctl.registry.credentials import config_folder, stored_or_key
+    from nimctl.launch.docker.archive import find
     from nimctl.registry.reference import parse
-    from nimctl.registry.resolving import resolve_image
 
     wanted = parse(reference)
-    login, from_key = stored_or_key(wanted.registry, config_folder(), os.environ)
+    login, from_key = _login(wanted.registry)
     if from_key:
         out.text(f"no login is stored for {wanted.registry}: pulling with the NGC key of the environment")
     with out.working(f"asking {wanted.registry} for {wanted}"):
-        remote = resolve_image(wanted, login, engine.platform, name=reference)
+        remote = _asked(reference, login, engine)
     documents = [document for document in (remote.index, remote.manifest) if document is not None]
+    present = engine.inspect_image(reference)
+    was = present.name(reference) if present and present.id not in remote.identity.digests else None
+    if was:
+        out.text(f"digest-changed: {reference} was {was}, now {remote.identity.digest}", style="yellow")
     proof = prove_image(remote.identity, login, config, out, documents=documents)
-    with out.transfer(f"pulling {reference} ({_short(str(remote.identity.digest))})") as view:
-        image = engine.pull(remote.identity, login, on_event=lambda e: view.update(e.done, e.total, e.detail))
+    here = find(engine, remote.identity)
+    if here is not None:
+        engine.named(remote.identity, here.id)
+        out.text(f"image {reference} is on this host, as its registry has it now ({_short(remote.identity.digest)})")
+        return Held(remote.identity, here.id, proof, was)
+    image = _fetched(remote, login, engine, out)
     out.text(f"pulled {reference} at {remote.identity.digest}")
-    return Held(remote.identity, image.id, proof)
+    return Held(remote.identity, image.id, proof, was)
+
+
+def _fetched(remote: RemoteImage, login: Login | None, engine: Engine, out: Output) -> ImageInfo:
+    from nimctl.cli.image_room import require_room
+    from nimctl.launch.docker.pull import PullPlan
+    from nimctl.launch.docker.pulling import pull_patiently
+    from nimctl.render import size
+
+    layers = tuple((layer.digest, layer.size) for layer in remote.layers)
+    plan = PullPlan(remote.identity, layers, remote.diff_ids)
+    require_room(plan, engine, out)
+    what = (
+        f"{remote.identity.reference} ({_short(remote.identity.digest)}, {size(remote.size)} in {len(layers)} layers)"
+    )
+    with out.pull(f"pulling {what}") as view:
+        return pull_patiently(
+            engine,
+            plan,
+            login,
+            on_event=view.update,
+            on_retry=lambda error, seconds: view.note(
+                f"[{error.id}] {error.cause}; trying again in {seconds:.0f} s, what is here is kept"
+            ),
+        )
+
+
+def _known(choice: ImageChoice, present: ImageInfo, engine: Engine, out: Output) -> ImageIdentity:
+    """What the image that is here is. Its registry is asked for a moment whether its tag still stands for it."""
+    from nimctl.core.bounded import within
+    from nimctl.doctor.observe.reach import is_offline
+    from nimctl.registry.reference import parse
+
+    reference, own = choice.reference, present.identity(choice.reference)
+    if choice.how == "build" or "@" in reference or is_offline(os.environ):
+        return own
+    try:
+        login, _ = _login(parse(reference).registry)
+        late = "it did not answer"
+        remote = within(_ASKED_WITHIN, lambda: _asked(reference, login, engine), late)
+    except (NimctlError, TimeoutError) as error:
+        cause = error.cause if isinstance(error, NimctlError) else str(error)
+        out.text(f"whether {reference} is still what its registry has is not known: {cause}", style="dim")
+        return own
+    if present.id in remote.identity.digests:
+        return remote.identity
+    out.text(
+        f"digest-changed: {reference} was {present.name(reference)}, now {remote.identity.digest}; the one here is "
+        f"kept, `nimctl pull {reference}` takes the new one",
+        style="yellow",
+    )
+    return own
+
+
+def _asked(reference: str, login: Login | None, engine: Engine) -> RemoteImage:
+    from nimctl.registry.reference import parse
+    from nimctl.registry.resolving import resolve_image
+
+    return resolve_image(parse(reference), login, engine.platform, name=reference)
+
+
+def _login(registry: str) -> tuple[Login | None, bool]:
+    from nimctl.registry.credentials import config_folder, stored_or_key
+
+    return stored_or_key(registry, config_folder(), os.environ)
 
 
 def _proof_of_present(identity: ImageIdentity, choice: ImageChoice, config: Config, out: Output) -> Proof:
     from nimctl.cli.proving import prove_image
-    from nimctl.registry.credentials import config_folder, stored_or_key
     from nimctl.registry.reference import parse
 
     def login() -> Login | None:
-        return stored_or_key(parse(choice.reference).registry, config_folder(), os.environ)[0]
+        return _login(parse(choice.reference).registry)[0]
 
     return prove_image(identity, login, config, out, built=choice.how == "build", fresh=False)
 
@@ -100,5 +179,5 @@ def build_image(device: Literal["cuda", "cpu"], tag: str, engine: Engine, out: O
     return Held(built.identity(tag), built.id)
 
 
-def _short(digest: str) -> str:
-    return digest.rsplit(":", maxsplit=1)[-1][:12]
+def _short(digest: str | None) -> str:
+    return (digest or "").rsplit(":", maxsplit=1)[-1][:12]

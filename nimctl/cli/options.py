@@ -1,5 +1,6 @@
 """The options that several verbs share, so that they are spelt and explained once."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -7,6 +8,23 @@ import typer
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; people's text goes to stderr.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors and results.")]
+
+
+class ProgressForm(StrEnum):
+    """How progress is told."""
+
+    auto = "auto"
+    tty = "tty"
+    plain = "plain"
+    json = "json"
+
+
+Progress = Annotated[
+    ProgressForm,
+    typer.Option(
+        help="tty redraws, plain and json write lines, those of json on stderr; auto is what fits.",
+    ),
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback with an error.")]
 
 Model = Annotated[

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nimctl.cli.options import Cache, Debug, Gpus, Image, Json, Model, Quiet, Verify
+from nimctl.cli.options import Cache, Debug, Gpus, Image, Json, Model, Progress, ProgressForm, Quiet, Verify
 from nimctl.cli.verb import verb
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def pull(
     image: Image = None,
     cache: Cache = None,
     verify: Verify = None,
+    progress: Progress = ProgressForm.auto,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,  # read by @verb
@@ -43,7 +44,7 @@ def pull(
     from nimctl.cli.target import resolve
     from nimctl.render import Output
 
-    out = Output.choose("pull", as_json=as_json, quiet=quiet)
+    out = Output.choose("pull", as_json=as_json, quiet=quiet, progress=progress.value)
     config = configuration.load({"gpus": gpus, "cache": cache, "verify": verify})
     if model is not None and "://" in model and not model.startswith("file://"):
         out.document(
@@ -102,6 +103,10 @@ def _image(target: Target, config: Config, out: Output, *, may_lack_docker: bool
             raise
         out.text(f"no image was pulled: {error.message} ({error.cause})", style="yellow")
         return {"image": choice.reference, "digest": None, "skipped": error.id}
-    held = acquire.ensure_image(choice, device, engine, out, config)
+    if choice.how == "pull":
+        held = acquire.pull_image(choice.reference, engine, out, config)
+    else:
+        held = acquire.ensure_image(choice, device, engine, out, config)
     signature = held.proof.to_json() if held.proof else None
-    return {"image": choice.reference, "digest": held.digest, "signature": signature}
+    changed = {"was": held.was} if held.was else {}
+    return {"image": choice.reference, "digest": held.digest, **changed, "signature": signature}

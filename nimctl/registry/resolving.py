@@ -24,7 +24,7 @@ class RemoteImage:
     """An image as it lies in its registry, for one platform.
 
     `index`, `manifest` and `config` are the bytes themselves, from which the digests of `identity` follow; `index` is
-    None where the name stands for the manifest of one platform.
+    None where the name stands for the manifest of one platform. `diff_ids` are the hashes of the unpacked layers.
     """
 
     identity: ImageIdentity
@@ -33,6 +33,7 @@ class RemoteImage:
     index: bytes | None
     manifest: bytes
     config: bytes
+    diff_ids: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -61,7 +62,7 @@ def resolve_image(reference: Reference, login: Login | None, platform: str, *, n
     described = manifests.read_config(config, str(reference))
     manifests.require_platform(described, platform, str(reference))
     identity = ImageIdentity(name or str(reference), digest, manifest_digest, found.config.digest, platform)
-    return RemoteImage(identity, found.layers, described.labels, index, body, config)
+    return RemoteImage(identity, found.layers, described.labels, index, body, config, described.diff_ids)
 
 
 def _manifest(session: Session, target: str, promised: str | None) -> tuple[bytes, str, str]:

@@ -1,8 +1,9 @@
 """Everything a person or a script sees. The only importer of rich.
 
 Three modes: `human` (tables and progress), `quiet` (results and errors) and `json` (exactly one document on stdout).
-People's text goes to stderr when stdout carries JSON, so that a pipe never sees both. Without a terminal progress
-becomes plain lines, one a change; colour follows the terminal and `NO_COLOR`.
+People's text goes to stderr when stdout carries JSON, so that a pipe never sees both. Progress is redrawn on a
+terminal, plain lines without one, and JSON lines on stderr in JSON mode, unless `progress` says which of the three;
+colour follows the terminal and `NO_COLOR`.
 """
 
 import json
@@ -22,6 +23,7 @@ from rich.text import Text
 from nimctl.core.errors import NimctlError
 from nimctl.core.secret import redact
 from nimctl.core.stages import PROGRESS_SCHEMA, StartupReport
+from nimctl.render.pull import PullView
 from nimctl.render.timeline import timeline
 from nimctl.render.views import StartupView, TransferView
 from nimctl.render.words import ago, amounts, left, moved, shown, size
@@ -31,6 +33,7 @@ __all__ = ["Mode", "Output", "StartupView", "TransferView", "ago", "amounts", "l
 _WIDTH = 80  # of what is drawn
 
 Mode = Literal["human", "quiet", "json"]
+ProgressForm = Literal["auto", "tty", "plain", "json"]
 
 _VERDICTS = {
     "pass": ("green", "ok"),
@@ -48,19 +51,29 @@ class Output:
     verb: str
     mode: Mode
     console: Console = field(repr=False)
+    progress: ProgressForm = "auto"
 
     @classmethod
-    def choose(cls, verb: str, *, as_json: bool = False, quiet: bool = False) -> "Output":
+    def choose(
+        cls, verb: str, *, as_json: bool = False, quiet: bool = False, progress: ProgressForm = "auto"
+    ) -> "Output":
         """The output for the flags given: JSON beats quiet."""
         mode: Mode = "json" if as_json else "quiet" if quiet else "human"
         stream = sys.stdout if mode == "human" else sys.stderr
         width = None if stream.isatty() else 100
-        return cls(verb, mode, Console(file=stream, width=width, highlight=False, soft_wrap=not stream.isatty()))
+        return cls(
+            verb, mode, Console(file=stream, width=width, highlight=False, soft_wrap=not stream.isatty()), progress
+        )
 
     @property
     def live(self) -> bool:
         """True where lines may be redrawn."""
-        return self.mode != "quiet" and self.console.is_terminal
+        return self.mode != "quiet" and self.progress in ("auto", "tty") and self.console.is_terminal
+
+    @property
+    def json_lines(self) -> bool:
+        """True where progress is told as lines of JSON."""
+        return self.progress == "json" or (self.progress == "auto" and self.mode == "json" and not self.live)
 
     def text(self, line: str, style: str = "") -> None:
         """A line for people; secrets that other programs printed are masked."""
@@ -202,8 +215,8 @@ class Output:
                 self.console.print(Text(line, style=style), soft_wrap=True)
 
     def progress_line(self, progress: Mapping[str, Any]) -> None:
-        """One line of JSON on stderr, in JSON mode only: how far a long step is, for CI."""
-        if self.mode == "json":
+        """One line of JSON on stderr, in JSON mode or where it was asked for: how far a long step is, for CI."""
+        if self.json_lines:
             line = json.dumps({"schema": PROGRESS_SCHEMA, "event": "progress", **progress}, ensure_ascii=False)
             sys.stderr.write(shown(line) + "\n")
             sys.stderr.flush()
@@ -217,3 +230,13 @@ class Output:
         else:
             self.text(what)
             yield TransferView(self, what, None)
+
+    @contextmanager
+    def pull(self, what: str) -> Iterator[PullView]:
+        """Progress of a pull by layers, redrawn on a terminal, as lines elsewhere."""
+        self.text(what)
+        if self.live:
+            with Live(console=self.console, refresh_per_second=8, transient=True) as live:
+                yield PullView(self, live)
+        else:
+            yield PullView(self, None)

@@ -10,8 +10,9 @@ import pytest
 from nimctl.cli import acquire, key
 from nimctl.cli.config import load
 from nimctl.core.errors import NimctlError
-from nimctl.core.image_identity import ImageIdentity
+from nimctl.core.facts import DockerFacts
 from nimctl.core.secret import Secret
+from nimctl.launch.docker.pull import PullPlan
 from nimctl.registry import credentials, denial
 from nimctl.registry.login import Login
 from nimctl.render import Output
@@ -26,6 +27,7 @@ class Engine:
     """Remembers what it was asked to pull."""
 
     platform = "linux/amd64"
+    facts = DockerFacts("ok", endpoint="tcp://elsewhere", containerd_store=True)
 
     def __init__(self) -> None:
         self.pulled: list[tuple[str, str | None, Login | None]] = []
@@ -33,9 +35,9 @@ class Engine:
     def inspect_image(self, reference: str) -> None:
         return None
 
-    def pull(self, identity: ImageIdentity, login: Login | None, **_: Any) -> Any:
-        self.pulled.append((identity.reference, identity.digest, login))
-        return SimpleNamespace(id=identity.config)
+    def pull(self, plan: PullPlan, login: Login | None, **_: Any) -> Any:
+        self.pulled.append((plan.identity.reference, plan.identity.digest, login))
+        return SimpleNamespace(id=plan.identity.config)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from nimctl.core.errors import NimctlError
 from nimctl.core.secret import Secret
 from nimctl.launch.docker import DockerRuntime, Engine
 from nimctl.launch.docker.once import run_once
+from nimctl.launch.docker.pull import PullPlan
 from nimctl.launch.model import ExactImage, GpuRequest, LaunchPlan, SecretMount
 from nimctl.launch.plan import docker_run_line
 from nimctl.launch.progress import Policy, follow
@@ -360,17 +361,17 @@ def test_pulling_exactly_one_image_and_naming_it(docker_env: dict[str, str]) -> 
     engine = Engine.connect(20)
     try:
         remote = resolve_image(parse(reference), None, engine.platform)
-        image = engine.pull(remote.identity)
+        image = engine.pull(PullPlan(remote.identity))
         assert image.id in remote.identity.digests
         assert remote.identity.digest == digest == image.digest(reference)
         named = engine.inspect_image(reference)
         assert named is not None and named.id == image.id
         nowhere = replace(remote.identity, manifest=f"sha256:{'0' * 64}")
         with pytest.raises(NimctlError) as caught:
-            engine.pull(nowhere)
+            engine.pull(PullPlan(nowhere))
         assert caught.value.id == "image-not-found"
         with pytest.raises(NimctlError) as caught:
-            engine.pull(replace(nowhere, reference=f"{lab.registry_info().address}/nim/secret:1"))
+            engine.pull(PullPlan(replace(nowhere, reference=f"{lab.registry_info().address}/nim/secret:1")))
         assert caught.value.id in ("key-refused", "image-not-found")
     finally:
         with_image = engine.inspect_image(reference)

@@ -15,6 +15,7 @@ from nimctl.core.facts import DockerFacts
 from nimctl.core.image_identity import ImageIdentity
 from nimctl.core.plain import from_plain, to_plain
 from nimctl.launch.docker import DockerRuntime, Engine, describe_daemon
+from nimctl.launch.docker.pull import PullPlan
 from tests.lib.users import as_user, needs_root, open_folder
 
 VERSION = {"Version": "20.10.24", "ApiVersion": "1.41", "MinAPIVersion": "1.12"}
@@ -402,7 +403,7 @@ def test_an_error_in_the_stream_of_a_pull(
         closing(Engine.connect()) as engine,
         pytest.raises(NimctlError) as caught,
     ):
-        engine.pull(IDENTITY)
+        engine.pull(PullPlan(IDENTITY))
     assert (caught.value.id, caught.value.exit_code) == (error_id, code)
 
 
@@ -411,7 +412,7 @@ def test_a_pull_that_falls_silent_ends_and_keeps_what_it_saw(tmp_path: Path, mon
     seen: list[int | None] = []
     with daemon(tmp_path, monkeypatch, pulling(DOWNLOADING, then=lambda _: end.wait(30))):
         with closing(Engine.connect()) as engine, pytest.raises(NimctlError) as caught:
-            engine.pull(IDENTITY, on_event=lambda p: seen.append(p.done), silence=0.5)
+            engine.pull(PullPlan(IDENTITY), on_event=lambda p: seen.append(p.done), silence=0.5)
         end.set()
     assert caught.value.id == "image-pull-failed"
     assert seen == [5]
@@ -423,5 +424,5 @@ def test_a_daemon_that_dies_in_a_pull(tmp_path: Path, monkeypatch: pytest.Monkey
         closing(Engine.connect()) as engine,
         pytest.raises(NimctlError) as caught,
     ):
-        engine.pull(IDENTITY, silence=10)
+        engine.pull(PullPlan(IDENTITY), silence=10)
     assert caught.value.id in ("image-pull-failed", "docker-unreachable")

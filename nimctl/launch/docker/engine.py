@@ -12,11 +12,12 @@ from nimctl.core.docker_state import docker_error
 from nimctl.core.errors import NimctlError
 from nimctl.core.facts import DockerFacts
 from nimctl.core.image_identity import ImageIdentity
+from nimctl.core.pull_progress import PullProgress
 from nimctl.core.secret import Secret, redact
 from nimctl.launch.docker.client import open_client
 from nimctl.launch.docker.daemon import describe_daemon
 from nimctl.launch.docker.errors import CLASSES, Doing, failure, id_of_sentence, translate
-from nimctl.launch.docker.pull import PullProgress, advance
+from nimctl.launch.docker.pull import PullPlan, advance, begin
 
 # Seconds. Creating and starting a container can take long on a busy disk; a pull must show some event in its time.
 CALL_TIMEOUT = 60.0
@@ -52,7 +53,7 @@ class ImageInfo:
 
     def digest(self, reference: str) -> str | None:
         """Its digest in the registry of `reference`, of an index or of a manifest; None where it came from nowhere."""
-        repository = split_reference(reference)[0]
+        repository = _familiar(split_reference(reference)[0])
         return next((d.split("@")[1] for d in self.digests if d.split("@")[0] == repository), None)
 
     def name(self, reference: str) -> str:
@@ -97,15 +98,22 @@ class Engine:
         """Hang up."""
         self.api.close()
 
-    def inspect_image(self, reference: str) -> ImageInfo | None:
-        """The image on this host, None when it is not here."""
+    def inspect_image_raw(self, reference: str) -> Mapping[str, Any] | None:
+        """All that the daemon says of an image; None when it is not here."""
         try:
             with _asking(f"looking for image {reference}"):
-                found = self.api.inspect_image(reference)
+                found: Mapping[str, Any] = self.api.inspect_image(reference)
         except NimctlError as error:
             if error.id == "image-not-found":
                 return None
             raise
+        return found
+
+    def inspect_image(self, reference: str) -> ImageInfo | None:
+        """The image on this host, None when it is not here."""
+        found = self.inspect_image_raw(reference)
+        if found is None:
+            return None
         config = found.get("Config") or {}
         return ImageInfo(
             id=str(found["Id"]),
@@ -117,6 +125,13 @@ class Engine:
             system=found.get("Os"),
         )
 
+    def layers_here(self) -> list[tuple[str, ...]]:
+        """The hashes of the unpacked layers of every image on this host, the lowest first."""
+        with _asking("listing images"):
+            ids = [str(image["Id"]) for image in self.api.images()]
+            found = [self.api.inspect_image(id_).get("RootFS") or {} for id_ in ids]
+        return [tuple(one.get("Layers") or ()) for one in found]
+
     def image_digest(self, reference: str) -> str | None:
         """What identifies the image on this host: its registry digest, else its id; None when it is not here."""
         image = self.inspect_image(reference)
@@ -124,23 +139,26 @@ class Engine:
 
     def pull(
         self,
-        identity: ImageIdentity,
+        plan: PullPlan,
         login: Login | None = None,
         *,
+        attempt: int = 1,
         on_event: Callable[[PullProgress], None] = lambda _: None,
         silence: float = PULL_SILENCE,
     ) -> ImageInfo:
-        """Pull exactly this image, see that it is the one, and only then give it the name of `identity.reference`.
+        """Pull exactly this image, see that it is the one, and only then give it the name it was asked for by.
 
         The manifest of the platform is asked for and not the index above it: the classic store refuses a second
         platform under the digest of one index, and engines of 2025 stumbled over the attestations in indexes.
-        Raises `image-not-found`, `key-refused`, `terms-not-accepted`, `disk-full`, `image-incompatible`,
-        `image-tampered`, and `image-pull-failed` for the rest, also when nothing is heard for `silence` seconds.
+        One try; `pull_patiently` makes several. Raises `image-not-found`, `key-refused`, `terms-not-accepted`,
+        `disk-full`, `image-incompatible`, `image-tampered`, `image-rate-limited`, and `image-pull-failed` for the rest,
+        also when nothing is heard for `silence` seconds.
         """
+        identity = plan.identity
         repository, _ = split_reference(identity.reference)
         exact = f"{repository}@{identity.manifest or identity.digest}"
         doing = Doing(f"pulling {exact}", "pull")
-        progress = PullProgress()
+        progress = begin(plan, attempt)
         for event in self._pull_events(exact, login, doing, silence):
             if error := event.get("error"):
                 error_id = id_of_sentence(str(error), doing, otherwise="image-pull-failed")
@@ -225,11 +243,15 @@ class Engine:
         with _asking("listing containers"):
             return list(self.api.containers(all=True, filters={"label": label}))
 
-    def logs(self, container: str, *, tail: int | None = None, follow: bool = False) -> Iterator[str]:
+    def logs(
+        self, container: str, *, tail: int | None = None, follow: bool = False, only_stdout: bool = False
+    ) -> Iterator[str]:
         """The log of a container by lines, keys masked."""
         rest = b""
         with _asking("reading the log"):
-            chunks = self.api.logs(container, stream=True, follow=follow, tail="all" if tail is None else tail)
+            chunks = self.api.logs(
+                container, stream=True, follow=follow, stderr=not only_stdout, tail="all" if tail is None else tail
+            )
             try:
                 for chunk in chunks:
                     *lines, rest = (rest + chunk).split(b"\n")
@@ -265,6 +287,11 @@ def _auth(login: Login) -> dict[str, str]:
     if login.username == "<token>":
         return {"identitytoken": login.password.reveal()}
     return {"username": login.username, "password": login.password.reveal()}
+
+
+def _familiar(repository: str) -> str:
+    """A repository of Docker Hub as docker shows it: `ubuntu` for `docker.io/library/ubuntu`."""
+    return repository.removeprefix("docker.io/").removeprefix("library/") if "docker.io/" in repository else repository
 
 
 def split_reference(reference: str) -> tuple[str, str | None]:

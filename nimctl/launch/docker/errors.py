@@ -70,6 +70,9 @@ _FIXES: Mapping[str, str] = {
     "docker-refused": "Read the daemon's sentence; `journalctl -u docker` holds the rest.",
     "image-not-found": "Check the name and the tag; `nimctl pull` fetches it, `nimctl build` makes ours.",
     "image-pull-failed": "Check the network and the proxy of the daemon, then pull again: what is here is kept.",
+    "image-tampered": "Nothing of it is used. Pull again; if it stays so, a proxy or mirror on the way changes "
+    "content, or the registry's disk is damaged.",
+    "image-rate-limited": "Wait a while, or log in for a higher limit: `nimctl login REGISTRY`.",
     "image-incompatible": "Use an image for this processor, or correct the image's entrypoint.",
     "image-build-failed": "Read the last lines of the build and correct what they name.",
     "credentials-unwritable": "Correct docker's config.json (DOCKER_CONFIG) or the credential helper it names.",
@@ -109,6 +112,9 @@ _SENTENCES: tuple[tuple[str, str], ...] = (
 
 # Sentences of registries and of the daemon's own network; elsewhere the same words mean other things.
 _PULL_SENTENCES: tuple[tuple[str, str], ...] = (
+    # the classic store, and containerd's
+    (r"layer verification failed|verification failed for digest|unexpected commit (digest|size)", "image-tampered"),
+    (r"toomanyrequests|too many requests|\b429\b", "image-rate-limited"),
     (r"\b402\b|payment required", "payment-required"),
     (r"\bterms\b|\b451\b", "terms-not-accepted"),
     (

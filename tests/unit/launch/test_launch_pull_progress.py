@@ -1,65 +1,92 @@
-"""Adding up the events of a pull."""
+"""Docker's events of a pull, added up against what the manifest promised."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nimctl.launch.docker.engine import split_reference
-from nimctl.launch.docker.pull import PullProgress, advance
+from nimctl.core.image_identity import ImageIdentity
+from nimctl.core.pull_progress import PullProgress
+from nimctl.launch.docker.pull import PullPlan, advance, begin, finished
+
+NAMES = ("a" * 12, "b" * 12, "c" * 12)
+DIGESTS = tuple(f"sha256:{name}{'0' * 52}" for name in NAMES)
+IDENTITY = ImageIdentity("r/x:1", DIGESTS[0], DIGESTS[1], DIGESTS[2], "linux/amd64")
+PLAN = PullPlan(IDENTITY, tuple(zip(DIGESTS, (100, 200, 300), strict=True)), DIGESTS)
 
 
-def after(*events: dict[str, object]) -> PullProgress:
-    progress = PullProgress()
+def said(layer: int, status: str, current: int | None = None, total: int | None = None) -> dict[str, object]:
+    sizes = {} if current is None else {"current": current, **({"total": total} if total else {})}
+    return {"status": status, "id": NAMES[layer], "progressDetail": sizes}
+
+
+def after(*events: dict[str, object], start: PullProgress | None = None) -> PullProgress:
+    progress = start or begin(PLAN)
     for event in events:
         progress = advance(progress, event)
     return progress
 
 
-def downloading(layer: str, current: int, total: int) -> dict[str, object]:
-    return {"id": layer, "status": "Downloading", "progressDetail": {"current": current, "total": total}}
+def test_the_total_is_known_before_the_first_event_and_never_changes() -> None:
+    progress = begin(PLAN)
+    assert (progress.done, progress.total, progress.phase) == (0, 600, "waiting")
+    assert after(said(1, "Downloading", 50, 200)).total == 600
 
 
-def test_layers_add_up_and_a_finished_layer_counts_whole() -> None:
-    progress = after(downloading("a", 10, 100), downloading("b", 5, 50))
-    assert (progress.done, progress.total) == (15, 150)
-    progress = advance(progress, {"id": "a", "status": "Download complete", "progressDetail": {}})
-    assert (progress.done, progress.total) == (105, 150)
+def test_a_layer_is_fetched_then_unpacked() -> None:
+    progress = after(said(0, "Downloading", 40, 100))
+    assert (progress.done, progress.phase, progress.unpacked) == (40, "fetching", 0)
+    progress = after(said(0, "Download complete"), start=progress)
+    assert progress.done == 100
+    progress = after(said(0, "Extracting", 10, 100), start=progress)
+    assert (progress.done, progress.layers[NAMES[0]].state) == (100, "unpacking")
+    assert after(said(0, "Pull complete"), start=progress).unpacked == 1
 
 
-def test_nothing_is_known_before_the_first_size() -> None:
-    progress = after({"status": "Pulling from nim/x", "id": "1"}, {"id": "a", "status": "Already exists"})
-    assert (progress.done, progress.total) == (None, None)
-    assert progress.complete == {"a"}
+def test_what_was_here_counts_as_done_and_not_as_fetched() -> None:
+    progress = after(said(0, "Already exists"), said(1, "Downloading", 7, 200))
+    assert (progress.done, progress.fetched, progress.unpacked) == (107, 7, 1)
 
 
-def test_the_digest_is_kept() -> None:
-    assert after({"status": "Digest: sha256:" + "0" * 64}, {"status": "Status: ..."}).digest == "sha256:" + "0" * 64
+def test_all_fetched_is_unpacking_and_all_unpacked_is_done() -> None:
+    progress = after(*(said(n, "Verifying Checksum") for n in range(3)))
+    assert progress.phase == "unpacking"
+    assert after(*(said(n, "Pull complete") for n in range(3)), start=progress).phase == "done"
 
 
-statuses = st.sampled_from(["Downloading", "Extracting", "Pull complete", "Download complete", "Waiting", ""])
-events = st.lists(
-    st.fixed_dictionaries(
-        {"id": st.sampled_from("abc"), "status": statuses},
-        optional={
-            "progressDetail": st.fixed_dictionaries(
-                {}, optional={"current": st.integers(0, 10**12), "total": st.integers(0, 10**12)}
-            )
-        },
+def test_a_layer_that_docker_tries_again_is_told() -> None:
+    assert "retrying in 5 seconds" in after(said(1, "Retrying in 5 seconds")).detail
+
+
+def test_containerds_store_tells_no_size_of_what_it_unpacks() -> None:
+    progress = after(said(0, "Download complete"), said(0, "Extracting", 1))
+    assert (progress.layers[NAMES[0]].done, progress.done) == (1, 100)
+
+
+def test_without_a_manifest_each_layer_says_its_size() -> None:
+    progress = after(said(0, "Downloading", 5, 10), said(1, "Downloading", 1, 20), start=PullProgress())
+    assert (progress.done, progress.total) == (6, 30)
+
+
+def test_only_layers_without_a_gap_below_them_are_finished() -> None:
+    assert finished(after(said(1, "Pull complete")), PLAN) == 0
+    assert finished(after(said(0, "Already exists"), said(1, "Pull complete")), PLAN) == 2
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "status": st.sampled_from(["Downloading", "Extracting", "Pull complete", "Waiting", "?"])
+                | st.integers(),
+                "id": st.sampled_from([*NAMES, "else", ""]) | st.none(),
+                "progressDetail": st.none()
+                | st.text()
+                | st.dictionaries(st.sampled_from(["current", "total"]), st.integers() | st.none() | st.text()),
+            },
+        )
     )
 )
-
-
-@given(events)
-def test_never_more_done_than_announced(given_events: list[dict[str, object]]) -> None:
-    progress = PullProgress()
-    for event in given_events:
-        progress = advance(progress, event)
-        assert (progress.done or 0) <= (progress.total or 0)
-
-
-def test_references_are_split_as_docker_splits_them() -> None:
-    digest = "sha256:" + "a" * 64
-    assert split_reference("r:5000/nim/x:1") == ("r:5000/nim/x", "1")
-    assert split_reference("r:5000/nim/x") == ("r:5000/nim/x", "latest")
-    assert split_reference(f"r:5000/nim/x@{digest}") == ("r:5000/nim/x", digest)
-    assert split_reference(f"r/nim/x:1@{digest}") == ("r/nim/x", digest)
-    assert split_reference("ubuntu") == ("ubuntu", "latest")
+def test_whatever_a_daemon_says_the_sums_hold(events: list[dict[str, object]]) -> None:
+    progress = after(*events)
+    assert 0 <= progress.done <= progress.total
+    assert 0 <= progress.fetched <= progress.done

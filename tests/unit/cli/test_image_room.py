@@ -1,0 +1,56 @@
+"""An image that cannot fit is refused before a byte of it is fetched; one that may not fit is told."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from nimctl.cli import image_room
+from nimctl.core.errors import NimctlError
+from nimctl.core.facts import DiskFacts, DockerFacts
+from nimctl.core.image_identity import ImageIdentity
+from nimctl.launch.docker.pull import PullPlan
+from nimctl.render import Output
+
+GB = 10**9
+LAYERS = tuple((f"sha256:{n}", GB) for n in range(10))
+PLAN = PullPlan(ImageIdentity("r/x:1", None, None, None, "linux/amd64"), LAYERS, tuple(f"d{n}" for n in range(10)))
+
+
+def ask(monkeypatch, free, *, here=(), containerd=False, filesystem="ext4", endpoint="unix:///d.sock"):
+    monkeypatch.setattr(image_room, "look_at_image_store", lambda _: DiskFacts("/d", filesystem, free=free))
+    facts = DockerFacts("ok", endpoint=endpoint, containerd_store=containerd)
+    engine = SimpleNamespace(facts=facts, layers_here=lambda: [tuple(here)])
+    image_room.require_room(PLAN, engine, Output.choose("pull"))  # type: ignore[arg-type]
+
+
+def test_enough_room_is_not_worth_a_word(monkeypatch, capsys):
+    ask(monkeypatch, 24 * GB)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("free", "containerd"), [(9 * GB, False), (19 * GB, True)])
+def test_less_than_the_bytes_themselves_is_refused(monkeypatch, free, containerd):
+    with pytest.raises(NimctlError) as caught:
+        ask(monkeypatch, free, containerd=containerd)
+    assert (caught.value.id, caught.value.exit_code) == ("disk-full", 9)
+    assert "nothing was fetched" in caught.value.cause and "10.0 GB are to be fetched" in caught.value.cause
+
+
+@pytest.mark.parametrize(("free", "containerd"), [(11 * GB, False), (22 * GB, True)])
+def test_an_estimate_warns(monkeypatch, capsys, free, containerd):
+    ask(monkeypatch, free, containerd=containerd)
+    assert "[disk-tight]" in capsys.readouterr().out
+
+
+def test_layers_that_are_here_need_no_room(monkeypatch, capsys):
+    ask(monkeypatch, 5 * GB, here=[f"d{n}" for n in range(8)])
+    assert capsys.readouterr().out == ""
+    with pytest.raises(NimctlError):
+        ask(monkeypatch, 5 * GB, here=["other", "d1", "d2"])
+
+
+def test_a_filesystem_that_packs_proves_nothing_and_a_far_one_is_not_seen(monkeypatch, capsys):
+    ask(monkeypatch, 9 * GB, filesystem="zfs")
+    assert "[disk-tight]" in capsys.readouterr().out
+    ask(monkeypatch, 1, endpoint="ssh://far")
+    assert capsys.readouterr().out == ""
