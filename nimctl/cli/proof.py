@@ -104,7 +104,8 @@ def refusal(proof: Proof) -> NimctlError:
         "signature-invalid",
         f"{proof.subject} has no signature that can be trusted ({proof.verdict})",
         cause=f"{proof.why} (rule {proof.rule})",
-        fix=_FIXES.get(proof.verdict, "Do not start it; pull it again from its publisher, and ask there if it stays."),
+        fix=_FIXES.get(f"{proof.kind}-{proof.verdict}")
+        or _FIXES.get(proof.verdict, "Do not start it; pull it again from its publisher, and ask there if it stays."),
     )
 
 
@@ -113,5 +114,7 @@ _FIXES: Mapping[str, str] = {
     "wrong-identity": "Check `identity` and `issuer` of the rule; else do not start it.",
     "other-repository": "If this registry is a mirror, say so in the rule with `signed_as`; else do not start it.",
     "unsupported": "Ask its publisher for a signature by key, or as a sigstore bundle (cosign 3).",
+    "weights-unknown": "Fetch them first: `nimctl pull --weights`.",
+    "weights-other-digest": "Do not serve them; `nimctl cache verify --repair` fetches what is damaged again.",
     "unknown": "Try again with the network, or give the signatures with --signatures.",
 }

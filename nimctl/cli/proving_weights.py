@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 from nimctl.cli.kept_signatures import state_folder
 from nimctl.cli.proof import Proof, by_rule, settled, without_rule
 from nimctl.cli.proving import rules_of
+from nimctl.trust.policy import read_policy
 
-if (
-    TYPE_CHECKING
-):  # the libraries that check signatures cost start-up time; they are imported where a rule asks for them
+if TYPE_CHECKING:  # the libraries that check signatures cost start-up time
     from nimctl.cli.config import Config
     from nimctl.render import Output
     from nimctl.trust.judging import Judgement
@@ -29,10 +28,9 @@ def prove_weights(
 ) -> Proof:
     """The proof for the weights of `uri` that lie in `folder`, hashed once and again only after a change.
 
-    `signature` and `rule` outweigh what the configuration says. Raises as `prove_image` does, and `interrupted`.
+    `signature` and `rule` outweigh what the configuration says. Weights that no rule is about are not refused: hardly
+    any are signed. Raises as `prove_image` does, and `interrupted`.
     """
-    from nimctl.trust.policy import read_policy
-
     policy = read_policy(config.settings["verify"].value, config.origin("verify"))
     name = weights_name(uri)
     made = partial(Proof, uri, name, "weights", policy)
@@ -40,9 +38,30 @@ def prove_weights(
         return made("off", "nothing was checked, as verify is off")
     rule = rule or rules_of(config).for_weights(name)
     if rule is None:
-        return settled(without_rule(uri, name, "weights", policy), out=out, loud=False)
+        out.text(f"{uri}: not verified, as no rule says whose signature to trust for it", style="dim")
+        return without_rule(uri, name, "weights", policy)
     judged = judge_weights(folder, rule, out, signature=signature)
     return settled(by_rule(made, judged, rule), out=out, loud=True)
+
+
+def prove_before_start(source: str, config: Config, out: Output) -> Proof | None:
+    """The proof of the weights that a run serves (an address, or a folder); None where no rule is about them.
+
+    Weights that are not on this host yet are the container's to fetch, and nobody has seen them: where a good signature
+    is required they have to be pulled first. Raises as `prove_weights` does.
+    """
+    if config.text("verify") == "off" or not any(data for _, data in config.trust):
+        return None
+    rule = rules_of(config).for_weights(weights_name(source))
+    if rule is None:
+        return None
+    folder = Path(source) if source.startswith("/") else snapshot_of(source, config)
+    if folder is not None:
+        return prove_weights(source, folder, config, out, rule=rule)
+    policy = read_policy(config.settings["verify"].value, config.origin("verify"))
+    why = f"they are not on this host yet; `nimctl pull {source}` fetches and verifies them"
+    proof = Proof(source, weights_name(source), "weights", policy, "unknown", why, rule=rule.where)
+    return settled(proof, out=out, loud=True)
 
 
 def weights_name(uri: str) -> str:

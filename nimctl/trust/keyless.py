@@ -40,7 +40,8 @@ class _Whom:
             self.refused = f"it is signed by {', '.join(names) or 'nobody by name'}"
             raise VerificationError(self.refused)
         try:
-            policy.Identity(identity=self.named, issuer=self._issuer).verify(cert)
+            # the second extension replaced the first: https://github.com/sigstore/fulcio/blob/main/docs/oid-info.md
+            policy.AnyOf([policy.OIDCIssuerV2(self._issuer), policy.OIDCIssuer(self._issuer)]).verify(cert)
         except VerificationError:
             self.refused = f"{self.named} signed it, and another than {self._issuer} vouches for that"
             raise
