@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from nimctl.core import keys
 from nimctl.core.errors import NimctlError
@@ -68,10 +70,15 @@ def login(registry: str, user: str, key: Secret, *, config_dir: Path) -> Stored:
     dockerconfig.read(config_dir)  # broken: said before the key is sent
     proven, warnings = _proven(registry, Login(user, key))
     document = dockerconfig.read(config_dir)
-    if helper := dockerconfig.helper_for(document, registry):
-        with dockerconfig.replacing(config_dir, dockerconfig.with_login(document, registry, None)):
-            helpers.store(helper, dockerconfig.server_key(registry), proven)
-        return Stored(f"docker-credential-{helper}", plaintext=False, warnings=warnings)
+    helper = dockerconfig.helper_for(document, registry)
+    if helper is None and (default := _default(document)):
+        try:
+            kept = _keep(registry, proven, {**document, "credsStore": default}, default, config_dir)
+            return replace(kept, warnings=warnings)
+        except NimctlError as error:  # nobody named it, so that the file is no other place than was said
+            warnings = (*warnings, f"{error.message}: {error.cause}.")
+    if helper:
+        return replace(_keep(registry, proven, document, helper, config_dir), warnings=warnings)
     path = dockerconfig.write(config_dir, dockerconfig.with_login(document, registry, proven, user))
     told, offer = _plaintext(registry, path)
     return Stored(str(path), plaintext=True, warnings=(*warnings, told), offer=offer)
@@ -91,6 +98,9 @@ def logout(registry: str, *, config_dir: Path, environment: Mapping[str, str]) -
     if helper := dockerconfig.helper_for(document, registry):
         gone = [helpers.erase(helper, name) for name in names]
         removed += [f"docker-credential-{helper}"] if any(gone) else []
+    elif default := _default(document):
+        with suppress(NimctlError):
+            removed += [f"docker-credential-{default}"] if helpers.erase(default, names[0]) else []
     after = dockerconfig.without_login(document, names)
     if after["auths"] != (document.get("auths") or {}):
         held = any(entry for name, entry in document["auths"].items() if name in names)
@@ -121,7 +131,21 @@ def stored(registry: str, config_dir: Path) -> Login | None:
     document = dockerconfig.read(config_dir)
     if helper := dockerconfig.helper_for(document, registry):
         return helpers.get(helper, dockerconfig.server_key(registry))
+    if default := _default(document):
+        with suppress(NimctlError):
+            return helpers.get(default, dockerconfig.server_key(registry))
     return dockerconfig.login_in(document, registry)
+
+
+def _default(document: Mapping[str, Any]) -> str | None:
+    """The keyring that docker uses without being told; one that does not work keeps nobody from anything."""
+    return None if dockerconfig.knows_logins(document) else helpers.default()
+
+
+def _keep(registry: str, proven: Login, document: Mapping[str, Any], helper: str, config_dir: Path) -> Stored:
+    with dockerconfig.replacing(config_dir, dockerconfig.with_login(document, registry, None)):
+        helpers.store(helper, dockerconfig.server_key(registry), proven)
+    return Stored(f"docker-credential-{helper}", plaintext=False)
 
 
 def _registry(text: str) -> str:

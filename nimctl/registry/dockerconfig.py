@@ -69,6 +69,11 @@ def helper_for(document: Mapping[str, Any], registry: str) -> str | None:
     return str(helper) if helper else None
 
 
+def knows_logins(document: Mapping[str, Any]) -> bool:
+    """Whether the file holds logins or says who keeps them; where it does not, docker uses the host's own keyring."""
+    return any(document.get(key) for key in ("auths", "credsStore", "credHelpers"))
+
+
 def login_in(document: Mapping[str, Any], registry: str) -> Login | None:
     """User and key that the file itself holds for `registry`. An entry that cannot be decoded counts as none.
 

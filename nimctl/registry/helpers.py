@@ -76,11 +76,18 @@ def erase(helper: str, server: str) -> bool:
 
 
 def installed() -> tuple[str, ...]:
-    """The keyring helpers on this machine's PATH. pass comes first where its own program is there, as docker has it:
+    """The keyring helpers on this machine's PATH; the one that docker would choose comes first."""
+    found = [name for name in KEYRINGS if shutil.which(f"docker-credential-{name}")]
+    return tuple(sorted(found, key=lambda name: name != default()))
+
+
+def default() -> str | None:
+    """The helper that docker uses where its configuration names none and holds no login; None where it is not there.
+
     https://docs.docker.com/reference/cli/docker/login/#default-behavior
     """
-    found = [name for name in KEYRINGS if shutil.which(f"docker-credential-{name}")]
-    return tuple(sorted(found, key=lambda name: not (name == "pass" and shutil.which("pass"))))
+    name = "pass" if shutil.which("pass") else "secretservice"
+    return name if shutil.which(f"docker-credential-{name}") else None
 
 
 def _call(helper: str, verb: str, question: str, what: str, *, not_found_is_none: bool = False) -> Answer | None:

@@ -162,6 +162,30 @@ def test_a_keyring_that_is_installed_is_offered_and_nothing_is_changed(
     assert list(json.loads((folder / "config.json").read_text())) == ["auths"]
 
 
+def test_where_nothing_is_configured_the_keyring_of_this_host_is_used_as_docker_does(registry, folder, helper):
+    helper(GOOD, "secretservice")
+    helper("exit 0", "ecr-login")
+    assert stored(registry.address, folder) is None
+    done = login(registry.address, USER, Secret(registry.key), config_dir=folder)
+    assert (done.where, done.plaintext, done.warnings) == ("docker-credential-secretservice", False, ())
+    written = json.loads((folder / "config.json").read_text())
+    assert written == {"auths": {registry.address: {}}, "credsStore": "secretservice"}
+    (folder / "config.json").unlink()
+    assert stored(registry.address, folder) == Login(USER, Secret(registry.key))
+    assert logout(registry.address, config_dir=folder, environment={}).where == ("docker-credential-secretservice",)
+
+
+def test_a_keyring_that_nobody_named_and_that_does_not_work_keeps_nobody_from_anything(registry, folder, helper):
+    helper("cat; echo; echo no D-Bus; exit 1", "secretservice")
+    assert stored(registry.address, folder) is None
+    assert logout(registry.address, config_dir=folder, environment={}).where == ()
+    done = login(registry.address, USER, Secret(registry.key), config_dir=folder)
+    assert done.plaintext
+    assert "no keyring service answers" in done.warnings[0]
+    assert registry.key not in str(done)
+    assert list(json.loads((folder / "config.json").read_text())) == ["auths"]
+
+
 def test_a_disk_that_is_full_is_found_before_the_helper_is_told(registry, folder, helper, tmp_path, monkeypatch):
     helper(GOOD)
     before = configure(folder, credsStore="test")

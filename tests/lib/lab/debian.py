@@ -101,6 +101,22 @@ def unpack_packages(paths: Paths) -> None:
     stamp.write_text(wanted)
 
 
+def unpack_beside(paths: Paths, *names: str) -> Path:
+    """The root of these packages of the machine's own suite, unpacked once, beside what the lab itself needs."""
+    root, stamp = paths.state / "beside", paths.apt / "unpacked-beside"
+    if stamp.exists() and set(names) <= set(stamp.read_text().split()):
+        return root
+    debs = paths.apt / "debs-beside"
+    debs.mkdir(parents=True, exist_ok=True)
+    with step(f"download and unpack {' '.join(names)}"):
+        run(["sh", "-c", 'cd "$0" && exec apt-get -q download "$@"', debs, *names], env=_private_apt(paths))
+        for deb in sorted(debs.glob("*.deb")):
+            run(["dpkg", "-x", deb, root])
+    shutil.rmtree(debs)
+    stamp.write_text(" ".join(names))
+    return root
+
+
 def install_on_host(commands: dict[str, str]) -> None:
     """Install with apt, on the machine itself, the packages whose command (or file) is missing. Says so.
 
