@@ -1,7 +1,8 @@
-"""All tests in two pytest processes side by side, as one: what starts engines and containers mostly waits for them.
+"""All tests in three pytest processes side by side, as one: only the unit tests keep a processor busy all the time.
 
-Options (`-x`, `--durations=20`) go to both. With a path or a choice of tests (`-m`, `-k`, `--lf`) it is one ordinary
-pytest. The exit code is 0 where both are; a signal reaches both, with whatever they started to be cleaned up.
+What starts engines and containers waits for them; faults and scenarios wait for timeouts and for programs. Each test is
+in exactly one part. Options (`-x`, `--durations=20`) go to all. With a path or a choice of tests (`-m`, `-k`, `--lf`)
+it is one ordinary pytest. The exit code is 0 where all are; a signal reaches all, for them to clean up.
 """
 
 import os
@@ -13,7 +14,11 @@ import sys
 import threading
 from collections.abc import Sequence
 
-HALVES = {"engines": "lab or engine", "others": "not (lab or engine)"}
+PARTS = {
+    "engines": ["-m", "lab or engine"],
+    "rest": ["-m", "not (lab or engine)", "--ignore=tests/unit"],
+    "units": ["-m", "not (lab or engine)", "tests/unit"],
+}
 CHOICES = ("-m", "-k", "--lf", "--last-failed", "--ff", "--sw", "--deselect", "--ignore", "--junit", "--collect")
 RECAPPED = re.compile(r"(FAILED|ERROR) |(=+ )?(\d+ [a-z]+,? .*|no tests ran )in [\d.]+s")
 COLOURS = re.compile(r"\x1b\[[\d;]*m")
@@ -24,24 +29,24 @@ def main(options: Sequence[str]) -> int:
     pytest = [sys.executable, "-m", "pytest", *options]
     if any(not word.startswith("-") or word.startswith(CHOICES) for word in options):
         os.execv(sys.executable, pytest)
-    halves = {name: _start(name, [*pytest, "-m", marked]) for name, marked in HALVES.items()}
+    parts = {name: _start(name, [*pytest, *words]) for name, words in PARTS.items()}
 
     def pass_on(*_: object) -> None:
-        for half in halves.values():
-            if half.poll() is None:
-                half.send_signal(signal.SIGINT)  # of a SIGTERM pytest would die, and what tests started would live on
+        for part in parts.values():
+            if part.poll() is None:
+                part.send_signal(signal.SIGINT)  # of a SIGTERM pytest would die, and what tests started would live on
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, pass_on)
-    recaps: dict[str, list[str]] = {name: [] for name in halves}
+    recaps: dict[str, list[str]] = {name: [] for name in parts}
     lock = threading.Lock()
     readers = [
-        threading.Thread(target=_show, args=(name, half, recaps[name], lock), daemon=True)
-        for name, half in halves.items()
+        threading.Thread(target=_show, args=(name, part, recaps[name], lock), daemon=True)
+        for name, part in parts.items()
     ]
     for reader in readers:
         reader.start()
-    codes = [half.wait() for half in halves.values()]
+    codes = [part.wait() for part in parts.values()]
     for reader in readers:
         reader.join(10)  # what a test left running may hold the pipe
     for name, lines in recaps.items():
@@ -60,10 +65,10 @@ def _start(name: str, argv: list[str]) -> "subprocess.Popen[str]":
     )  # fmt: skip
 
 
-def _show(name: str, half: "subprocess.Popen[str]", recap: list[str], lock: threading.Lock) -> None:
-    """Print each line when it is whole, with the half it comes from; keep what is said again at the end."""
-    assert half.stdout is not None
-    for text in half.stdout:
+def _show(name: str, part: "subprocess.Popen[str]", recap: list[str], lock: threading.Lock) -> None:
+    """Print each line when it is whole, with the part it comes from; keep what is said again at the end."""
+    assert part.stdout is not None
+    for text in part.stdout:
         line = text.rstrip("\n")
         with lock:
             print(f"{name:7} | {line}", flush=True)

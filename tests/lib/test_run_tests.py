@@ -1,4 +1,4 @@
-"""`scripts/run_tests.py`: two halves side by side say and end as one pytest would."""
+"""`scripts/run_tests.py`: parts side by side say and end as one pytest would."""
 
 import os
 import signal
@@ -10,12 +10,24 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "run_tests.py"
-LAB = "import pytest\n@pytest.mark.lab\ndef test_lab(): {lab}\ndef test_pure(): {pure}\n"
+TESTS = {
+    "engines": "tests/unit/test_a.py::test_lab",
+    "rest": "tests/faults/test_b.py::test_fault",
+    "units": "tests/unit/test_a.py::test_pure",
+}
 
 
 def folder_of(folder: Path, **bodies: str) -> Path:
-    (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n  lab: needs it\n  engine: needs it\n")
-    (folder / "test_halves.py").write_text(LAB.format(**bodies))
+    """A test for each part, which does what `bodies` says of it."""
+    (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n  lab: needs it\n  engine: needs it\ntestpaths = tests\n")
+    written = {"tests/unit/test_a.py": "import pytest\n", "tests/faults/test_b.py": "import pytest\n"}
+    for part, test in TESTS.items():
+        file, _, name = test.partition("::")
+        mark = "@pytest.mark.lab\n" if part == "engines" else ""
+        written[file] += f"{mark}def {name}(): {bodies.get(part, 'pass')}\n"
+    for file, text in written.items():
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_text(text)
     return folder
 
 
@@ -32,44 +44,42 @@ def ran(folder: Path, *options: str) -> tuple[int, list[str]]:
     return process.returncode, said.splitlines()
 
 
-def test_each_test_runs_in_one_half_and_both_summaries_come_last(tmp_path: Path) -> None:
-    code, lines = ran(folder_of(tmp_path, lab="pass", pure="pass"), "-q")
+def test_each_test_runs_in_one_part_and_all_summaries_come_last(tmp_path: Path) -> None:
+    code, lines = ran(folder_of(tmp_path), "-q")
     assert code == 0
-    assert [line[:10] for line in lines[-2:]] == ["engines | ", "others  | "]
-    assert all("1 passed, 1 deselected" in line for line in lines[-2:])
+    assert [line[:10] for line in lines[-3:]] == ["engines | ", "rest    | ", "units   | "]
+    assert all(line[10:].startswith("1 passed") for line in lines[-3:])
 
 
-@pytest.mark.parametrize("broken", ["lab", "pure"])
-def test_one_failure_in_either_fails_all_and_is_named_at_the_end(tmp_path: Path, broken: str) -> None:
-    code, lines = ran(folder_of(tmp_path, **{"lab": "pass", "pure": "pass", broken: "assert False"}))
+@pytest.mark.parametrize("part", TESTS)
+def test_one_failure_in_any_fails_all_and_is_named_at_the_end(tmp_path: Path, part: str) -> None:
+    code, lines = ran(folder_of(tmp_path, **{part: "assert False"}))
     assert code == 1
-    half = {"lab": "engines", "pure": "others"}[broken]
-    assert [line for line in lines[-3:] if line.startswith(f"{half:7} | FAILED test_halves.py::test_{broken}")]
+    assert [line for line in lines[-4:] if line.startswith(f"{part:7} | FAILED {TESTS[part]}")]
 
 
-def test_a_half_without_tests_is_no_success(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path, lab="pass", pure="pass")
-    (folder / "test_halves.py").write_text("def test_pure(): pass\n")
+def test_a_part_without_tests_is_no_success(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path)
+    (folder / "tests/faults/test_b.py").unlink()
     assert ran(folder)[0] == 5
 
 
 def test_who_chooses_tests_has_one_pytest(tmp_path: Path) -> None:
-    code, lines = ran(folder_of(tmp_path, lab="pass", pure="pass"), "test_halves.py")
+    code, lines = ran(folder_of(tmp_path), "tests")
     assert code == 0
-    assert "2 passed" in lines[-1] and not lines[-1].startswith("engines")
+    assert "3 passed" in lines[-1] and not lines[-1].startswith("units")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_both(tmp_path: Path, number: signal.Signals) -> None:
-    waits = "open('{0}', 'w').write(str(__import__('os').getpid())); __import__('time').sleep(100)"
-    folder = folder_of(tmp_path, lab=waits.format("lab"), pure=waits.format("pure"))
-    with start(folder) as process:
-        halves = [folder / "lab", folder / "pure"]
+def test_a_signal_ends_all(tmp_path: Path, number: signal.Signals) -> None:
+    waits = "open('{}', 'w').write(str(__import__('os').getpid())); __import__('time').sleep(100)"
+    with start(folder_of(tmp_path, **{part: waits.format(part) for part in TESTS})) as process:
+        files = [tmp_path / part for part in TESTS]
         until = time.monotonic() + 60
-        while not all(half.exists() and half.read_text() for half in halves):
+        while not all(file.exists() and file.read_text() for file in files):
             assert time.monotonic() < until and process.poll() is None
             time.sleep(0.05)
         process.send_signal(number)
         process.communicate(timeout=60)
     assert process.returncode == pytest.ExitCode.INTERRUPTED
-    assert not [half for half in halves if Path(f"/proc/{half.read_text()}").exists()]
+    assert not [file for file in files if Path(f"/proc/{file.read_text()}").exists()]
