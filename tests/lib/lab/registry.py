@@ -37,8 +37,8 @@ FRONT = Path(__file__).with_name("front.py")
 # By name, so that a test can be read without a set-up; `nim/` is what nvcr.io does.
 REPOSITORIES = [["open/*", "open"], ["unpaid/*", "payment-required"], ["terms/*", "terms"], ["busy/*", "rate-limited"],
                 ["down/*", "unavailable"], ["private/*", "organisation"], ["hidden/*", "hidden"], ["slow/*", "slow"],
-                ["odd/*", "unknown-kind"], ["renewed/*", "renewed"], ["late/*", "late"], ["early/*", "early"],
-                ["*", "key"]]  # fmt: skip
+                ["nim/terms/*", "terms"], ["odd/*", "unknown-kind"], ["renewed/*", "renewed"],
+                ["late/*", "late"], ["early/*", "early"], ["*", "key"]]  # fmt: skip
 PUBLISHED = (
     "nim/moonshotai/kimi-k2.5:1.7.0-variant",
     "nim/moonshotai/kimi-k2.5-turbo:1.0.0",
