@@ -44,10 +44,10 @@ def ensure_image(
 
     One that is here is kept, and said so where its tag stands for another one by now.
     """
-    present = engine.inspect_image(choice.reference)
+    present = engine.inspect_image(choice.id or choice.reference)
     if present:
         out.text(f"image {choice.reference} is on this host ({_short(present.name(choice.reference))})")
-        identity = _known(choice, present, engine, out)
+        identity = choice.identity or _known(choice, present, engine, out)
         return Held(identity, present.id, _proof_of_present(identity, choice, config, out))
     if choice.how == "build":
         out.text(f"image {choice.reference} is not on this host: {choice.origin}")

@@ -66,11 +66,12 @@ class Prepared:
 
         try:
             engine = Engine.connect()
-            found = engine.inspect_image(self.choice.reference)
+            found = engine.inspect_image(self.choice.id or self.choice.reference)
             engine.close()
         except NimctlError:  # a plan is for looking at, also where no daemon answers
             return self
-        exact = ExactImage(found.id, found.identity(self.choice.reference)) if found else None
+        known = self.choice.identity
+        exact = ExactImage(found.id, known or found.identity(self.choice.reference)) if found else None
         return replace(self, plan=replace(self.plan, exact=exact))
 
 

@@ -10,8 +10,10 @@ import typer
 from nimctl.cli.options import Cache, Debug, Gpus, Image, Json, Model, Quiet
 from nimctl.cli.verb import verb
 
+_REPORT = "lock-report"  # not "lock": the file has that schema
 
-@verb("lock")
+
+@verb(_REPORT)
 def lock(
     model: Model = None,
     engine_args: Annotated[
@@ -51,7 +53,7 @@ def lock(
     if model is not None and model.startswith("-"):  # `nimctl lock -- --max-model-len 4096`: no model was named
         arguments.insert(0, model)
         model = None
-    out = Output.choose("lock", as_json=as_json, quiet=quiet)
+    out = Output.choose(_REPORT, as_json=as_json, quiet=quiet)
     config = configuration.load({"gpus": gpus, "cache": cache})
     if check:
         locked.refuse_beside_check(model, image, env, profile, arguments)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Literal, NoReturn
 
 from nimctl.cli import host, launching, locking
 from nimctl.cli.config import Config
@@ -242,8 +242,10 @@ def prepare(path: Path, given: Given, config: Config, out: Output) -> Prepared:
     rows += compare(replace(lock, engine=replace(lock.engine, options=None)), here)
     if rows:
         refuse(found, rows, out)
-    exact = held or exact_reference(lock.image)
-    return replace(prepared, choice=ImageChoice(exact, f"the lock {path}", "pull"), locked=lock.image.identity)
+    reference = lock.image.reference if held else exact_reference(lock.image)
+    how: Literal["pull", "build"] = "pull" if lock.image.digest else "build"
+    choice = ImageChoice(reference, f"the lock {path}", how, lock.image.identity, held)
+    return replace(prepared, choice=choice, locked=lock.image.identity)
 
 
 def exact_reference(image: LockedImage) -> str:
@@ -254,7 +256,7 @@ def exact_reference(image: LockedImage) -> str:
 
 
 def _held(image: LockedImage, engine: Engine | None) -> str | None:
-    """The name under which this host has exactly the locked image, by digest alone; None where it has it not."""
+    """What the daemon calls exactly the locked image, found by digest alone; None where it is not here."""
     from nimctl.launch.model import pinned
 
     if engine is None:
@@ -264,7 +266,7 @@ def _held(image: LockedImage, engine: Engine | None) -> str | None:
     for name in (*names, identity.config, identity.manifest, identity.digest):
         found = engine.inspect_image(name) if name else None
         if name and found is not None and same_image(image, making.image(found.identity(name), {}, {}, None)):
-            return name
+            return found.id
     return None
 
 

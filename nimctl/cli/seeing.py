@@ -71,6 +71,11 @@ def _ask(handle: RunHandle, path: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
+def _words(line: str) -> tuple[str, ...]:
+    """The words of a command; earlier images wrote them without quotes, so that JSON among them stands bare."""
+    return tuple(line.split() if '"' in line and "'" not in line else shlex.split(line))
+
+
 def _engine(runtime: Runtime, handle: RunHandle) -> tuple[str, ...] | None:
     """The words that the engine was started with, by the run's log, which outlives its server; None without them."""
     lines = runtime.logs(handle)
@@ -78,7 +83,7 @@ def _engine(runtime: Runtime, handle: RunHandle) -> tuple[str, ...] | None:
         for line in islice(lines, _LINES):
             for message in said(line):
                 if message.startswith(ENGINE_STARTS):
-                    return tuple(shlex.split(message.removeprefix(ENGINE_STARTS)))
+                    return _words(message.removeprefix(ENGINE_STARTS))
     except (NimctlError, ValueError):
         return None
     finally:

@@ -9,6 +9,7 @@ from typing import Literal
 from nimctl import __version__
 from nimctl.cli.config import Config
 from nimctl.core import recipes
+from nimctl.core.image_identity import ImageIdentity
 from nimctl.core.recipes import Recipe
 from nimctl.core.recipes.checkpoint import recipe_of_folder
 
@@ -32,11 +33,16 @@ class Target:
 
 @dataclass(frozen=True)
 class ImageChoice:
-    """The image that serves a target, why this one, and how it gets here when it is missing."""
+    """The image that serves a target, why this one, and how it gets here when it is missing.
+
+    Where one image alone will do, `identity` says which, and `id` is what the daemon calls it where it is here.
+    """
 
     reference: str
     origin: str
     how: Literal["pull", "build"]
+    identity: ImageIdentity | None = None
+    id: str | None = None
 
 
 def resolve(

@@ -76,7 +76,7 @@ def images(locked: LockedImage, here: LockedImage) -> tuple[Difference, ...]:
     if locked.platform != here.platform:
         found.append(difference("image.platform", locked.platform, here.platform))
     if not same_image(locked, here):
-        found.append(difference("image", _shown(locked), _shown(here)))
+        found.append(difference("image", *_shown(locked, here)))
     elif dict(locked.labels) != dict(here.labels):  # the same image says the same of itself: this was edited
         found += _field("image.labels", dict(locked.labels), dict(here.labels))
     found += _clashing_digests(locked, here)
@@ -155,8 +155,11 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def _shown(image: LockedImage) -> str:
-    return image.digest or image.config or next(iter(image.manifests.values()), "unknown")
+def _shown(*images: LockedImage) -> list[str]:
+    """The digests by which images are told apart: of the same kind, where all have one."""
+    kinds = ([one.config for one in images], [one.digest for one in images])
+    told = next((kind for kind in kinds if all(kind)), [next(iter(one.identity.digests), None) for one in images])
+    return [digest or "unknown" for digest in told]
 
 
 def _file(file: File | None) -> str:

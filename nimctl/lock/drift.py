@@ -1,5 +1,6 @@
 """What runs, held against its lock. Pure: whoever looked gives what was seen; what could not be seen is said."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -97,7 +98,7 @@ def drift(lock: Lock, digest: str, seen: Seen) -> Drift:
 def _fix(what: str) -> str:
     if what.startswith("container"):
         return f"Somebody started this container with other rights: {_STOP}"
-    return f"Start it again from the lock, or lock what runs if that is wanted: {_STOP}"
+    return f"If what runs is wanted, lock it (`nimctl lock`); else {_STOP}"
 
 
 def _row(what: str, locked: Any, here: Any) -> Iterator[Difference]:
@@ -110,6 +111,8 @@ def _text(value: Any) -> str:
         return "-"
     if isinstance(value, (list, tuple)):
         return " ".join(map(str, value)) or "none"
+    if isinstance(value, Mapping):
+        return json.dumps(value, separators=(",", ":"))
     return {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
 
 

@@ -95,6 +95,7 @@ def _problems(lock: Lock) -> Iterator[str]:
     yield from _of_layout(lock)
     yield from _unless(_HEX.fullmatch(lock.recipe.sha256), "recipe.sha256 is no SHA-256")
     yield from _unless(lock.gpus.count >= 0, "gpus.count is below 0")
+    yield from _unless(lock.gpus.count >= 0, "gpus.count is below 0")
     yield from _unless((lock.gpus.count == 0) == (lock.gpus.model is None), "gpus: count and model do not fit")
     yield from _unless(lock.container.shm_bytes >= 0, "container.shm_bytes is below 0")
     for name, value in lock.variables.items():
