@@ -230,6 +230,15 @@ def judge(found: Mapping[int, set[Hit]]) -> bool:
     return met
 
 
+def notes(stage: Mapping[str, Any]) -> list[str]:
+    """What is told of NVIDIA's images, whose key is no leak and no zero either."""
+    planned = Path(stage["out"]) / "dry-run-kimi-k2.5-turbo.stdout"
+    plan = json.loads(planned.read_text())["plan"] if planned.exists() else {"secrets": []}
+    names = [secret["name"] for secret in plan["secrets"] if secret["source"] is None]
+    text = "key-in-environment: NVIDIA's containers have it in Config.Env and in the environ of their processes"
+    return [f"told: {name} as {text}" for name in names]
+
+
 def leaks(number: int, hits: set[Hit]) -> set[Hit]:
     """What was found in a sink and is neither a plant nor told."""
     return {hit for hit in hits if hit.canary != PLANT and not (number == 3 and told(hit))}
@@ -262,17 +271,24 @@ def main() -> int:
             plant(top, stage, value)
             time.sleep(1.5)  # the plant's container lives for two seconds, and the watch looks ten times in each
         started_by = spawned.read(top / "private/strace.log")
-        hunt = Hunt({**canaries, PLANT: value})
+        hunt = Hunt({**canaries, **_signing_key(Path(stage["keys"])), PLANT: value})
         sweep = Sweep(hunt, top, stage, started, started_by, watch, logs_before)
         found = {number: sink(sweep) for number, sink in SINKS.items()}
         met = judge(found) and code == 0
-    leaks = {
-        NAMES[n]: len([h for h in hits if h.canary != PLANT and not (n == 3 and told(h))]) for n, hits in found.items()
+        scenes = len(list(sweep.out.glob("*.stdout"))) - 1
+        for line in notes(stage):
+            print(line)
+    result = {
+        "name": "key_sinks",
+        "met": met,
+        "hits": {NAMES[number]: len(leaks(number, hits)) for number, hits in found.items()},
+        "scenes": scenes,
+        "scenes_ended_right": code == 0,
+        "processes": len(started_by),
+        "proxied": len(proxy.passages),
+        "seconds": round(time.time() - started, 1),
     }
-    scenes = len(list(Path(stage["out"]).glob("*.stdout"))) if options.keep else None
-    print(json.dumps({"name": "key_sinks", "met": met, "scenes_ended_right": code == 0, "scenes": scenes,
-                      "processes": len(started_by), "proxied": len(proxy.passages), "hits": leaks,
-                      "seconds": round(time.time() - started, 1)}))  # fmt: skip
+    print(json.dumps(result))
     return 0 if met else 1
 
 
@@ -286,6 +302,12 @@ def _stage_options(options: argparse.Namespace, value: str, proxy: str) -> dict[
         "base": "nimctl-key-sinks/base",
         "built": "nimctl-key-sinks/built",
     }
+
+
+def _signing_key(folder: Path) -> dict[str, str]:
+    """A line of the private key that the scenes made, as another canary."""
+    lines = [p.read_text().splitlines()[1] for p in folder.glob("*.key")] if folder.is_dir() else []
+    return {"signing key": lines[0]} if lines else {}
 
 
 def _new_base(stage: Mapping[str, Any]) -> None:

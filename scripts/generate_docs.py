@@ -1,4 +1,4 @@
-"""Write what is generated below docs/: five chapters and schemas/facts.json; `--check` only compares."""
+"""Write what is generated below docs/: five chapters and the schemas of documents; `--check` only compares."""
 
 import dataclasses
 import inspect
@@ -14,6 +14,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from models_chapter import models_chapter
 from settings_chapter import settings_chapter
+from verb_schemas import verb_schemas
 
 from nimctl.core.errors import CATALOGUE
 from nimctl.core.facts import SCHEMA, HostFacts
@@ -182,6 +183,7 @@ def main() -> int:
         ("settings.md", settings_chapter()),
         ("schemas/facts.json", facts_schema()),
         ("schemas/plan.json", plan_schema()),
+        *((f"schemas/{verb}.json", text) for verb, text in verb_schemas().items()),
     ):
         path = ROOT / "docs" / name
         if path.exists() and path.read_text(encoding="utf-8") == text:

@@ -36,6 +36,8 @@ VERBS = {
     "stop": "Stop a run and remove its container; the cache stays.",
     "cache": "The folder that holds weights and compile caches.",
 }
+# What the documents of a verb are called where its name is that of a file.
+_REPORTS = {"bundle": "bundle-report", "lock": "lock-report"}
 
 _HELP = """Take a bare GPU host to a healthy OpenAI-compatible server, and prove every step.
 
@@ -103,6 +105,6 @@ def _refuse(error: Any, typed: str) -> NoReturn:
 
         hint = f"See `nimctl {typed} --help`." if typed in VERBS else "See `nimctl --help`."
         refusal = NimctlError("usage", error.format_message(), cause="the command line cannot be understood", fix=hint)
-        verb = typed if typed in VERBS else "nimctl"
+        verb = _REPORTS.get(typed, typed) if typed in VERBS else "nimctl"
         Output.choose(verb, as_json=True).document({"ok": False, "error": refusal.to_json()})
     sys.exit(error.exit_code)

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 
 from nimctl.core.secret import KEY_VARIABLES
 
+_OURS = frozenset({*KEY_VARIABLES, "NIMCTL_SIGN_PASSPHRASE"})
+
 
 def without_keys(environment: Mapping[str, str]) -> dict[str, str]:
     """`environment` for a program that nimctl starts: whoever needs a key of ours is given it another way.
 
     Other people's keys stay, as some credential helpers live on them (`AWS_SECRET_ACCESS_KEY`).
     """
-    return {name: value for name, value in environment.items() if name not in KEY_VARIABLES}
+    return {name: value for name, value in environment.items() if name not in _OURS}
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from nimctl.core.command import run
 from tests.conftest import ROOT
 from tests.lib import key_stage, spawned
 from tests.lib.canaries import Hit, Hunt, files_since, forms
+from tests.lib.documents import validate
 from tests.lib.lab import registry as the_registry
 
 CANARY = "nvapi-c4n4ry/of the+tests==~é"
@@ -72,7 +73,7 @@ def test_words_and_variables_are_read_from_a_trace(tmp_path: Path) -> None:
 
 
 def test_programs_that_are_started_inherit_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("NGC_API_KEY", "NGC_CLI_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+    for name in ("NGC_API_KEY", "NGC_CLI_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "NIMCTL_SIGN_PASSPHRASE"):
         monkeypatch.setenv(name, CANARY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of-a-credential-helper")
     shown = run([sys.executable, "-c", "import os; print(dict(os.environ))"])
@@ -95,6 +96,9 @@ def test_logins_and_pulls_leave_no_key_anywhere(tmp_path: Path) -> None:
         )
         assert played.returncode == 0, played.stderr
         log = the_registry.info(place), (place.logs / "front.log").read_text()
+    for path in Path(stage["out"]).glob("*.stdout"):
+        if (text := path.read_text()).startswith("{"):
+            validate(json.loads(text))
     hunt = Hunt({**canaries, "plant": options["plant"]})
     out, started = Path(stage["out"]), spawned.read(trace)
     assert len(list(out.glob("*.stdout"))) >= 9 and len(started) > 20

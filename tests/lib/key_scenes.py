@@ -89,6 +89,13 @@ def run_scenes(stage: Mapping[str, Any]) -> Iterator[Scene]:
         for verb in ("status", "logs"):
             yield Scene(f"{verb}-{runtime}", [verb, name, "--json"] if verb == "status" else [verb, name])
         yield Scene(f"ps-{runtime}", ["ps", "--json"])
+        if runtime == "docker":
+            lock = ["--output", f"{stage['home']}/nimctl.lock", "--json", "--debug"]
+            yield Scene("lock", ["lock", "demo", "--gpus", "none", *lock], None)
+            yield Scene("lock-check", ["lock", "--check", *lock], None)
+            yield Scene("drift", ["drift", name, "--json", "--debug"], None)
+            dry = ["run", "--locked", f"{stage['home']}/nimctl.lock", "--dry-run", "--json", "--debug"]
+            yield Scene("run-locked", dry, None)
         yield Scene(f"run-{runtime}-again", [*run, "--json", "--debug"], None)
         yield Scene(f"stop-{runtime}", ["stop", name, "--json"])
         yield Scene(f"run-{runtime}-people", [*run, "--detach"], 0)
@@ -115,17 +122,22 @@ def build_scenes(stage: Mapping[str, Any]) -> Iterator[Scene]:
 def late_scenes(stage: Mapping[str, Any]) -> Iterator[Scene]:
     """What is written down to be carried elsewhere, and the end of the logins."""
     home, logged_in = stage["home"], {"DOCKER_CONFIG": stage["docker"]["plain"]}
-    image = f"{stage['registry']}/open/tiny:1"
-    if "lock" in stage["verbs"]:
-        lock = ["lock", "demo", "--gpus", "none", "--image", image, "--output", f"{home}/nimctl.lock"]
-        yield Scene("lock", [*lock, "--json", "--debug"], None, env=logged_in)
-    if "bundle" in stage["verbs"]:
-        bundle = ["bundle", "create", "demo", "--gpus", "none", "--image", image, "--output", f"{home}/bundle"]
-        yield Scene("bundle", [*bundle, "--json", "--debug"], None, env=logged_in, timeout=600)
-    if "logout" in stage["verbs"]:
-        for store in ("plain", "store", "helper"):
-            env = {"DOCKER_CONFIG": stage["docker"][store]}
-            yield Scene(f"logout-{store}", ["logout", stage["registry"], "--json", "--debug"], None, env=env)
+    image, keys = f"{stage['registry']}/nim/moonshotai/kimi-k2.5-turbo:1.0.0", stage["keys"]
+    of_demo, said = ["demo", "--gpus", "none", "--image", image], ["--json", "--debug"]
+    passphrase = {**logged_in, "NIMCTL_SIGN_PASSPHRASE": stage["canaries"]["passphrase"]}
+    yield Scene("sign-generate", ["sign", "--generate", keys, *said], 0, env=passphrase)
+    private, public = f"{keys}/nimctl.key", f"{keys}/nimctl.pub"
+    yield Scene("sign", ["sign", image, "--key", private, *said], 0, env=passphrase)
+    wrong = ["sign", image, "--key", private, "--passphrase-stdin", *said]
+    yield Scene("sign-refused", wrong, None, stage["canaries"]["refused key"], logged_in)
+    yield Scene("verify", ["verify", image, "--key", public, *said], 0, env=logged_in)
+    yield Scene("lock-refused", ["lock", *of_demo, "--output", f"{home}/other.lock", *said], None, env=logged_in)
+    bundle = ["bundle", "create", f"{home}/bundle", *of_demo, "--sign-key", private]
+    yield Scene("bundle", [*bundle, *said], None, env=passphrase, timeout=600)
+    yield Scene("bundle-verify", ["bundle", "verify", f"{home}/bundle", *said], None)
+    for store in ("plain", "store", "helper"):
+        env = {"DOCKER_CONFIG": stage["docker"][store]}
+        yield Scene(f"logout-{store}", ["logout", stage["registry"], *said], 0, env=env)
 
 
 def quick_scenes(stage: Mapping[str, Any]) -> Iterator[Scene]:

@@ -65,6 +65,7 @@ def new_canaries() -> dict[str, str]:
         "proxy password": fresh("", "~!"),
         "pip password": fresh("", "_q"),
         "CA bundle": fresh("# marker "),
+        "passphrase": fresh("", " of two"),
     }
 
 
@@ -162,6 +163,7 @@ def set_stage(top: Path, place: Paths, proxy: str, canaries: dict[str, str], opt
         "pip": str(private / "pip.conf"),
         "pip_refused": str(private / "pip-refused.conf"),
         "ca": str(private / "ca.pem"),
+        "keys": str(private / "keys"),
         "verbs": sorted(VERBS),
         **options,
     }
