@@ -31,10 +31,9 @@ class MalformedError(ValueError):
 
 @dataclass(frozen=True)
 class Claim:
-    """What was signed: digests of images, and the repository of the image (None where that form names none)."""
+    """What was signed: digests of images, each with the repository that was named for it (None: none was)."""
 
-    digests: tuple[str, ...]
-    repository: str | None
+    images: tuple[tuple[str, str | None], ...]
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ def read_simple(payload: bytes) -> Claim:
     reference = _object(critical.get("identity"), "critical.identity").get("docker-reference")
     if not isinstance(reference, str):
         raise MalformedError("it names no repository")
-    return Claim((_digest(named[0]),), repository_of(reference))
+    return Claim(((_digest(named[0]), repository_of(reference)),))
 
 
 def read_statement(payload: bytes) -> Claim | None:
@@ -112,8 +111,16 @@ def read_statement(payload: bytes) -> Claim | None:
     subjects = statement.get("subject")
     if not isinstance(subjects, list) or not 0 < len(subjects) <= _MOST_SUBJECTS:
         raise MalformedError("it names no subject")
-    digests = [_object(_object(s, "subject").get("digest"), "digest").get("sha256") for s in subjects]
-    return Claim(tuple(_digest(f"sha256:{hexadecimal}") for hexadecimal in digests), None)
+    return Claim(tuple(_subject(_object(subject, "subject")) for subject in subjects))
+
+
+def _subject(subject: dict[str, Any]) -> tuple[str, str | None]:
+    """Digest and repository of a subject. cosign names none in this form; whoever names one means it."""
+    name = subject.get("name") or None
+    if name is not None and not isinstance(name, str):
+        raise MalformedError("the name of its subject is no text")
+    hexadecimal = _object(subject.get("digest"), "digest").get("sha256")
+    return _digest(f"sha256:{hexadecimal}"), repository_of(name) if name else None
 
 
 def read_bundle(bundle: bytes) -> Envelope:

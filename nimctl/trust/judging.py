@@ -188,13 +188,14 @@ def _opened(
 
 
 def _about(claim: Claim, by: str, expected: Expected) -> Judgement:
-    matching = next((digest for digest in claim.digests if digest in expected.digests), None)
-    if matching is None:
-        return Judgement("other-digest", f"{by} signed {claim.digests[0]}, which is another image")
-    if claim.repository is not None and expected.repository not in (None, claim.repository):
-        named = claim.repository or "no repository"
-        return Judgement("other-repository", f"{by} signed it as {named}, not as {expected.repository}")
-    return Judgement("good", f"signed by {by}", matching, by)
+    matching = [(digest, named) for digest, named in claim.images if digest in expected.digests]
+    if not matching:
+        return Judgement("other-digest", f"{by} signed {claim.images[0][0]}, which is another image")
+    for digest, named in matching:
+        if named is None or expected.repository in (None, named):
+            return Judgement("good", f"signed by {by}", digest, by)
+    named = matching[0][1] or "no repository"
+    return Judgement("other-repository", f"{by} signed it as {named}, not as {expected.repository}")
 
 
 def _document(data: bytes) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from nimctl.trust.keys import PrivateKey
 
 def sign_image(key: PrivateKey, repository: str, digest: str) -> tuple[Material, Material]:
     """The two signatures of the image `digest` in `repository` (`registry/name`): simple signing, and a bundle."""
-    return _simple(key, repository, digest), _bundle(key, digest)
+    return _simple(key, repository, digest), _bundle(key, repository, digest)
 
 
 def _simple(key: PrivateKey, repository: str, digest: str) -> Material:
@@ -32,10 +32,10 @@ def _simple(key: PrivateKey, repository: str, digest: str) -> Material:
     return Material("simple-signing", digest, payload, _base64(key.sign(payload)))
 
 
-def _bundle(key: PrivateKey, digest: str) -> Material:
+def _bundle(key: PrivateKey, repository: str, digest: str) -> Material:
     statement = {
         "_type": STATEMENT_TYPE,
-        "subject": [{"digest": {"sha256": digest.removeprefix("sha256:")}}],
+        "subject": [{"name": repository, "digest": {"sha256": digest.removeprefix("sha256:")}}],
         "predicateType": SIGN_PREDICATE,
         "predicate": {},
     }

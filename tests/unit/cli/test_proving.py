@@ -1,0 +1,229 @@
+"""The policy on images: who is asked, what is said, what is refused, and that a start needs no network for it."""
+
+import json
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from nimctl.cli import config as configuration
+from nimctl.cli.config import Config
+from nimctl.cli.proof import Proof
+from nimctl.cli.proving import prove_image
+from nimctl.cli.proving_weights import prove_before_start, prove_weights
+from nimctl.cli.signing import push_signatures
+from nimctl.core.errors import NimctlError
+from nimctl.core.image_identity import ImageIdentity
+from nimctl.core.signatures import write_materials
+from nimctl.render import Output
+from nimctl.trust import keys
+from nimctl.trust.signing import sign_image
+from tests.lib.memory_registry import MemoryRegistry, memory_registry
+
+
+@dataclass
+class Desk:
+    """A registry with one image, an own home with a configuration, and a pair of keys."""
+
+    registry: MemoryRegistry
+    home: Path
+    private: Path
+    public: Path
+    digest: str
+
+    @property
+    def reference(self) -> str:
+        return f"{self.registry.address}/open/trust:1"
+
+    @property
+    def name(self) -> str:
+        return f"{self.registry.address}/open/trust"
+
+    def identity(self, manifest: str | None = None) -> ImageIdentity:
+        return ImageIdentity(self.reference, self.digest, manifest or self.digest, None, "linux/amd64")
+
+    def sign(self, digest: str | None = None, image: str | None = None) -> None:
+        push_signatures(image or self.reference, digest or self.digest, keys.read_private(self.private, None))
+
+    def config(self, policy: str, rule: str | None = "keys: ../k/nimctl.pub", name: str | None = None) -> Config:
+        file = self.home / "nimctl" / "config.yaml"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(f"trust:\n  - images: {name or self.name}\n    {rule}\n" if rule else "")
+        return configuration.load({"verify": policy})
+
+    def prove(self, config: Config, *, fresh: bool = True, documents: tuple[bytes, ...] = (), **about: bool) -> Proof:
+        out = Output.choose("pull")
+        identity = self.identity()
+        return prove_image(identity, None, config, out, documents=documents, fresh=fresh, **about)
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "DOCKER_CONFIG"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.delenv("NIMCTL_VERIFY", raising=False)
+    monkeypatch.chdir(tmp_path)
+    private, public = keys.generate(tmp_path / "k", None)
+    with memory_registry() as registry:
+        yield Desk(registry, tmp_path, private, public, registry.image("open/trust", "1"))
+
+
+def refused(desk: Desk, config: Config, *, fresh: bool = True) -> NimctlError:
+    with pytest.raises(NimctlError) as raised:
+        desk.prove(config, fresh=fresh)
+    return raised.value
+
+
+def test_a_signed_image_is_good(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    desk.sign()
+    proof = desk.prove(desk.config("require"))
+    assert (proof.verdict, proof.digest) == ("good", desk.digest)
+    assert proof.rule == f"{desk.home / 'nimctl' / 'config.yaml'}:2"
+    assert "signed by key" in capsys.readouterr().out
+
+
+def test_what_require_refuses(desk: Desk) -> None:
+    missing = refused(desk, desk.config("require"))
+    assert (missing.id, missing.exit_code) == ("signature-missing", 5)
+    desk.sign(digest=desk.registry.image("open/trust", architecture="s390x"))
+    assert refused(desk, desk.config("require")).id == "signature-missing"  # a signature of another image is not there
+    desk.sign()
+    other = keys.generate(desk.home / "other", None)[1]
+    wrong = refused(desk, desk.config("require", f"keys: {other}"))
+    assert (wrong.id, wrong.exit_code) == ("signature-invalid", 5)
+    assert "wrong-key" in wrong.message
+    renamed = refused(desk, desk.config("require", "signed_as: nvcr.io/nim/x\n    keys: ../k/nimctl.pub"))
+    assert "other-repository" in renamed.message
+
+
+def test_without_a_rule_require_says_how_to_write_one(desk: Desk) -> None:
+    error = refused(desk, desk.config("require", None))
+    assert (error.id, error.exit_code) == ("trust-invalid", 2)
+    assert f"images: {desk.name}, keys:" in error.fix
+
+
+def test_without_a_rule_warn_asks_nobody_and_says_it_once(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    config = desk.config("warn", None)
+    assert desk.prove(config).verdict == "no-rule"
+    assert "not verified" in capsys.readouterr().out
+    assert desk.prove(config, fresh=False).verdict == "no-rule"
+    assert capsys.readouterr().out == ""
+    assert desk.registry.seen == []
+
+
+def test_off_and_built_here_ask_nobody(desk: Desk) -> None:
+    assert desk.prove(desk.config("off")).verdict == "off"
+    assert desk.prove(desk.config("require", None), built=True).verdict == "built-here"
+    assert desk.registry.seen == []
+
+
+def test_warn_says_it_and_goes_on(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    assert desk.prove(desk.config("warn")).verdict == "none"
+    assert "[signature-missing]" in capsys.readouterr().out
+
+
+def test_a_registry_that_does_not_answer(desk: Desk) -> None:
+    desk.registry.lies[f"/v2/open/trust/referrers/{desk.digest}"] = (403, b"")
+    assert desk.prove(desk.config("warn")).verdict == "unknown"
+    assert refused(desk, desk.config("require")).exit_code in (4, 5)
+
+
+def test_a_later_start_is_proved_without_a_network(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.sign()
+    config = desk.config("require")
+    desk.prove(config)
+
+    def refuse(self: socket.socket, address: object) -> None:
+        raise OSError(f"{address} was asked")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    assert desk.prove(config, fresh=False).verdict == "good"
+    other = keys.generate(desk.home / "other", None)[1]  # the bytes were kept, not the verdict
+    assert refused(desk, desk.config("require", f"keys: {other}"), fresh=False).id == "signature-invalid"
+    (payload,) = (desk.home / "nimctl" / "signatures" / desk.digest.replace(":", "-")).glob("01.*")
+    payload.write_bytes(payload.read_bytes().replace(b"container", b"contained"))
+    assert desk.prove(config, fresh=False).verdict == "good"  # the second form is whole
+    (bundle,) = payload.parent.glob("02.*")
+    bundle.write_bytes(b"{}")
+    assert refused(desk, config, fresh=False).id == "signature-invalid"
+
+
+def test_an_index_is_signed_and_its_manifest_starts(desk: Desk) -> None:
+    manifest = desk.digest
+    desk.digest = desk.registry.index("open/trust", {"amd64": manifest}, "1")
+    index = desk.registry.manifests[f"open/trust/{desk.digest}"][1]
+    desk.sign()
+    config, out = desk.config("require"), Output.choose("pull")
+    image = desk.identity(manifest)
+    assert prove_image(image, None, config, out, documents=[index]).digest == desk.digest
+    held = ImageIdentity(desk.reference, manifest, None, None, "linux/amd64")  # as an engine names it that pulled it
+    assert prove_image(held, None, config, out, fresh=False).digest == desk.digest
+    swapped = desk.identity("sha256:" + "0" * 64)
+    with pytest.raises(NimctlError, match="signature-invalid"):
+        prove_image(swapped, None, config, out, documents=[index])
+
+
+def test_signatures_from_a_folder(desk: Desk) -> None:
+    key = keys.read_private(desk.private, None)
+    write_materials(desk.home / "signatures-of-it", sign_image(key, desk.name, desk.digest))
+    folder = desk.home / "signatures-of-it"
+    config, out = desk.config("require"), Output.choose("load")
+    assert prove_image(desk.identity(), None, config, out, folder=folder).verdict == "good"
+    with pytest.raises(NimctlError, match="signature-missing"):
+        prove_image(desk.identity(), None, config, out, folder=desk.home / "nowhere")
+    assert desk.registry.seen == []
+
+
+def test_a_project_may_ask_for_more_and_not_for_less(desk: Desk) -> None:
+    user, project = desk.home / "nimctl" / "config.yaml", desk.home / "nimctl.yaml"
+    user.parent.mkdir()
+    user.write_text("verify: require\n")
+    project.write_text("verify: off\ntrust: [{images: a/**, keys: k.pub}]\n")
+    config = configuration.load({})
+    assert (config.text("verify"), config.origin("verify")) == ("require", str(user))
+    assert [path for path, data in config.trust if data] == [project]
+    assert configuration.load({"verify": "off"}).text("verify") == "off"
+    user.write_text("verify: off\n")
+    project.write_text("verify: require\n")
+    assert configuration.load({}).text("verify") == "require"
+
+
+def test_weights_are_hashed_once_and_again_after_a_change(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    from model_signing import hashing, signing  # noqa: PLC0415 (a second of import for this test alone)
+
+    folder = desk.home / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    config = hashing.Config().set_ignored_paths(paths=[folder / "model.sig"], ignore_git_paths=True)
+    signer = signing.Config().use_elliptic_key_signer(private_key=desk.private).set_hashing_config(config)
+    signer.sign(folder, folder / "model.sig")
+    (desk.home / "nimctl").mkdir(exist_ok=True)
+    rule = f"trust: [{{weights: {desk.home}/**, keys: {desk.public}}}]\n"
+    (desk.home / "nimctl" / "config.yaml").write_text(rule)
+    settings, out = configuration.load({"verify": "require"}), Output.choose("run")
+
+    def prove() -> Proof | None:
+        return prove_before_start(str(folder), settings, out)
+
+    first, second = prove(), prove()
+    assert first is not None
+    assert second is not None
+    assert (first.verdict, second.verdict) == ("good", "good")
+    assert "unchanged" not in first.why
+    assert "unchanged" in second.why
+    (folder / "config.json").write_text("[]")
+    with pytest.raises(NimctlError, match="signature-invalid"):
+        prove()
+    (folder / "config.json").write_text("{}")
+    third = prove()
+    assert third is not None
+    assert "unchanged" not in third.why
+    (folder / "model.sig").unlink()
+    with pytest.raises(NimctlError, match="signature-missing"):
+        prove()
+    assert prove_before_start("hf://other/model", settings, out) is None
+    assert prove_weights("hf://other/model", folder, settings, out).verdict == "no-rule"
+    assert json.dumps(third.to_json())
+    capsys.readouterr()
