@@ -12,6 +12,8 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,9 @@ from nimctl.registry.reference import is_loopback
 
 TIMEOUT = 15.0  # seconds for every single step: connect, each read
 MAX_REDIRECTS = 5
+_BY_CLOCK = (9, 10)  # OpenSSL's numbers for a certificate that is not valid yet, and for one that is no longer
+_CLOCK_TIMEOUT = 2.0  # seconds for the look at the other side's clock
+_SKEW = 60.0  # seconds between two clocks that mean nothing
 _REDIRECTS = (301, 302, 303, 307, 308)
 MAX_BODY = 4 * 2**20  # bytes; no registry accepts larger manifests
 
@@ -136,7 +141,9 @@ def _translated(host: str) -> Iterator[None]:
     try:
         yield
     except urllib.error.URLError as error:
-        raise _failure(host, _words(error.reason)) from None
+        why = error.reason
+        dated = isinstance(why, ssl.SSLCertVerificationError) and why.verify_code in _BY_CLOCK
+        raise (_clock_wrong(host, _words(why)) if dated else None) or _failure(host, _words(why)) from None
     except (OSError, http.client.HTTPException) as error:
         raise _failure(host, _words(error)) from None
     except ValueError:
@@ -146,14 +153,38 @@ def _translated(host: str) -> Iterator[None]:
         ) from None
 
 
-def _opener(url: str) -> urllib.request.OpenerDirector:
+def _clock_wrong(host: str, words: str) -> NimctlError | None:
+    """The error where `host` says another time than this machine; None where it agrees, or cannot be asked.
+
+    Its certificate is not checked for this: nothing is sent but the question, and its time is only shown.
+    """
+    unchecked = ssl.create_default_context()
+    unchecked.check_hostname, unchecked.verify_mode = False, ssl.CERT_NONE
+    try:
+        request = urllib.request.Request(f"https://{host}/v2/", method="HEAD")
+        with contextlib.closing(_opener(request.full_url, unchecked).open(request, timeout=_CLOCK_TIMEOUT)) as answer:
+            there = parsedate_to_datetime(answer.headers.get("Date", "")).astimezone(UTC)
+    except (OSError, http.client.HTTPException, ValueError, TypeError, OverflowError):
+        return None
+    here = datetime.now(UTC)
+    if abs((here - there).total_seconds()) < _SKEW:
+        return None
+    return NimctlError(
+        "clock-wrong",
+        f"{host} cannot be trusted by this machine's clock: {words}",
+        cause=f"this machine's clock shows {here:%Y-%m-%d %H:%M:%S} UTC, and {host} says {there:%Y-%m-%d %H:%M:%S} UTC",
+        fix="Set the clock: `sudo timedatectl set-ntp true`, then look at it with `timedatectl`.",
+    )
+
+
+def _opener(url: str, context: ssl.SSLContext | None = None) -> urllib.request.OpenerDirector:
     host = urlsplit(url).netloc
     opener = urllib.request.OpenerDirector()
     opener.add_handler(urllib.request.ProxyHandler({} if is_loopback(host) else None))
     opener.add_handler(urllib.request.HTTPHandler())
     if url.startswith("https:"):
         bundles = tuple(os.environ[name] for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE") if os.environ.get(name))
-        opener.add_handler(urllib.request.HTTPSHandler(context=_tls(host, bundles)))
+        opener.add_handler(urllib.request.HTTPSHandler(context=context or _tls(host, bundles)))
     return opener
 
 

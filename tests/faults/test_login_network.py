@@ -5,6 +5,9 @@ import socket
 import ssl
 import subprocess
 import threading
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
@@ -14,6 +17,7 @@ from nimctl.core.secret import Secret
 from nimctl.registry import transport
 from nimctl.registry.credentials import login
 from tests.lib.little_registry import TOKEN, USER, Answer, little_registry
+from tests.unit.entrypoint.certificates import Authority
 
 
 @pytest.fixture
@@ -150,6 +154,28 @@ class _Ping(BaseHTTPRequestHandler):
         pass
 
 
+@contextmanager
+def tls_server(certificate, key, ping=_Ping):
+    """The port of a registry on loopback behind this certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+
+    class Quiet(HTTPServer):
+        def handle_error(self, *_):
+            """A client that does not trust us hangs up: that is the test."""
+
+    server = Quiet(("127.0.0.1", 0), ping)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield server.server_address[1]
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
 @pytest.fixture
 def private_tls(tmp_path_factory):
     """A registry on loopback behind a certificate of its own CA: port and CA file."""
@@ -164,21 +190,8 @@ def private_tls(tmp_path_factory):
         str(folder / "ca.crt"),
     ]
     subprocess.run(command, check=True, capture_output=True, timeout=60)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(folder / "ca.crt", folder / "key")
-
-    class Quiet(HTTPServer):
-        def handle_error(self, *_):
-            """A client that does not trust us hangs up: that is the test."""
-
-    server = Quiet(("127.0.0.1", 0), _Ping)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server.server_address[1], folder / "ca.crt"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with tls_server(folder / "ca.crt", folder / "key") as port:
+        yield port, folder / "ca.crt"
 
 
 def test_a_private_ca_is_refused_until_it_is_named(private_tls, tmp_path, monkeypatch):
@@ -192,3 +205,30 @@ def test_a_private_ca_is_refused_until_it_is_named(private_tls, tmp_path, monkey
     assert "cannot be read" in failure(f"localhost:{port}", tmp_path).cause
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(ca))
     assert login(f"localhost:{port}", USER, Secret("nvapi-x"), config_dir=tmp_path).plaintext
+
+
+@pytest.mark.parametrize("days_ahead", [20, 0])
+def test_a_certificate_that_counts_as_expired_is_a_wrong_clock_where_the_registry_has_another_time(
+    tmp_path, monkeypatch, days_ahead
+):
+    class Past(_Ping):
+        def do_HEAD(self):
+            self.do_GET()
+
+        def date_time_string(self, timestamp=None):
+            return format_datetime(datetime.now(UTC) - timedelta(days=days_ahead), usegmt=True)
+
+    authority, stores = Authority(tmp_path), tmp_path / "docker"
+    stores.mkdir()
+    key, certificate = authority.issue("server", days=-10)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority.file))
+    with tls_server(certificate, key, Past) as port, pytest.raises(NimctlError) as caught:
+        login(f"localhost:{port}", USER, Secret("nvapi-canary-0123456789"), config_dir=stores)
+    error = caught.value
+    assert error.id == ("clock-wrong" if days_ahead else "image-pull-failed")
+    assert "expired" in f"{error.message} {error.cause}"
+    if days_ahead:
+        both = (datetime.now(UTC), datetime.now(UTC) - timedelta(days=days_ahead))
+        assert all(f"{when:%Y-%m-%d}" in error.cause for when in both)
+        assert "timedatectl" in error.fix
+    assert list(stores.iterdir()) == []
