@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from nimctl.bundle.model import NAME, PARTIAL, Entry, from_bytes
+from nimctl.bundle.model import NAME, PARTIAL, Bundle, Entry, from_bytes
 from nimctl.core.errors import NimctlError
 from nimctl.core.plain import from_plain, to_plain
 
@@ -24,6 +24,7 @@ class Journal:
         self.folder, self.private = folder, folder / PARTIAL
         self._entries: dict[str, tuple[str, Entry]] = {}
         self._notes: dict[str, Any] = {}
+        self.before: Bundle | None = None  # where the folder holds a finished bundle
         self._read()
 
     def finished(self, path: str, token: str) -> Entry | None:
@@ -64,8 +65,10 @@ class Journal:
 
     def _read(self) -> None:
         with contextlib.suppress(OSError, NimctlError):  # a bundle that was finished before
-            bundle = from_bytes((self.folder / NAME).read_bytes())
-            self._entries = {entry.path: (f"sha256:{entry.sha256}", entry) for entry in bundle.files}
+            self.before = from_bytes((self.folder / NAME).read_bytes())
+            for entry in self.before.files:
+                cut = f" {entry.parts[0].size}" if entry.parts else ""
+                self._entries[entry.path] = f"sha256:{entry.sha256}{cut}", entry
         with contextlib.suppress(OSError):
             for line in (self.private / _JOURNAL).read_bytes().splitlines():
                 with contextlib.suppress(ValueError, KeyError, TypeError):  # the last line of a cut may be half

@@ -7,7 +7,7 @@ import platform as machine
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nimctl.bundle import image as layout
 from nimctl.bundle import model, packing, saved
@@ -146,7 +146,7 @@ def _saved(carried: Carried, packer: packing.Packer, notes: Journal, folder: Pat
     from nimctl.launch.docker import archive
 
     assert carried.id is not None
-    noted = notes.note("saved") or {}
+    noted = notes.note("saved") or _noted_before(carried, notes, folder)
     if noted.get("id") == carried.id:
         blobs = {str(digest): int(count) for digest, count in noted["blobs"].items()}
         there = [packer.known(layout.blob_path(digest), count, digest) for digest, count in blobs.items()]
@@ -159,6 +159,16 @@ def _saved(carried: Carried, packer: packing.Packer, notes: Journal, folder: Pat
     digest = f"sha256:{packing.sha256(found.manifest)}"
     notes.note("saved", {"id": image, "manifest": digest, "config": found.config, "blobs": sizes})
     return found
+
+
+def _noted_before(carried: Carried, notes: Journal, folder: Path) -> dict[str, Any]:
+    """What would have been noted of the finished bundle in this folder, if it holds the same image."""
+    image = notes.before.image if notes.before else None
+    if image is None or notes.before is None or not {image.config, image.manifest} & set(carried.identity.digests):
+        return {}
+    start = f"{model.IMAGE}/blobs/sha256/"
+    blobs = {f"sha256:{e.sha256}": e.size for e in notes.before.files if e.path.startswith(start)}
+    return {"id": carried.id, "manifest": image.manifest, "config": image.config, "blobs": blobs}
 
 
 def completed(lock: Lock | None, content: bytes | None, image: model.Image, out: Output) -> bytes | None:
