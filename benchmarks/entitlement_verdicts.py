@@ -160,7 +160,7 @@ def main() -> int:
     slowest = max(float(str(r["slowest_s"])) for r in results)
     print(
         f"{right} of {len(results)} verdicts right, slowest {slowest} s (bar {BAR_S:g} s), {blobs} blobs: "
-        f"{'met' if met else 'MISSED'}; docker says of {len(alike)} what it says where other things are wrong, or nothing"
+        f"{'met' if met else 'MISSED'}; docker says of {len(alike)} what it also says of others, or nothing"
     )
     summary = {"name": "entitlement_verdicts", "bar_s": BAR_S, "met": met, "rounds": rounds, "load_before": load}
     print(json.dumps({**summary, "situations": results, "docker_said": words, "docker_confuses": alike}))
