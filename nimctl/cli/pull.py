@@ -10,6 +10,7 @@ from nimctl.cli.options import Cache, Debug, Gpus, Image, Json, Model, Progress,
 from nimctl.cli.verb import verb
 
 if TYPE_CHECKING:
+    from nimctl.cli.acquire import Held
     from nimctl.cli.config import Config
     from nimctl.cli.target import Target
     from nimctl.render import Output
@@ -36,7 +37,7 @@ def pull(
     """Pull or build the image that serves MODEL.
 
     Pulled by digest; built where no registry holds it. An address (hf://org/name) names weights: those alone are
-    fetched. Ctrl-C keeps what was fetched, and the same command goes on.
+    fetched. Ctrl-C keeps what was fetched, and the same command goes on. A tag that has moved is taken and told.
 
     Example:  nimctl pull kimi-k2.5-turbo
     """
@@ -52,25 +53,33 @@ def pull(
         )
         return
     target = resolve(model, config, image)
+    if weights and not target.recipe.weights:
+        _with_own_weights(model, image, config, out)
+        return
     out.text(f"model {target.recipe.name} (from {target.origin}): {target.recipe.title}", style="bold")
     done: dict[str, Any] = {"ok": True, "model": target.recipe.name}
-    brought = _weights_of(target, config, out) if weights else None
+    brought = _weights(str(target.folder or target.recipe.weights), config, out) if weights else None
     done |= _image(target, config, out, may_lack_docker=weights)
     out.document({**done, **({"weights": brought} if weights else {})})
 
 
-def _weights_of(target: Target, config: Config, out: Output) -> dict[str, object] | None:
-    """The weights of a model. NVIDIA's images have a downloader of their own, and which weights is theirs to say."""
-    from nimctl.core.errors import NimctlError
+def _with_own_weights(model: str | None, image: str | None, config: Config, out: Output) -> None:
+    """NVIDIA's images have a downloader of their own, and which weights is theirs to say."""
+    from nimctl.cli import bringing, nim_weights
+    from nimctl.cli.target import resolve
 
-    if not target.recipe.weights:
-        raise NimctlError(
-            "weights-source-unsupported",
-            f"the weights of {target.recipe.name} are fetched by its own image",
-            cause="which files it needs depends on the GPUs that it finds",
-            fix=f"`nimctl run {target.recipe.name}` fetches them into the cache at its first start.",
-        )
-    return _weights(str(target.folder or target.recipe.weights), config, out)
+    held, brought = nim_weights.bring(model, image, config, out)
+    findings = bringing.check_shared(config, None, out)
+    weights = {**brought, "warnings": [finding.id for finding in findings]}
+    name = resolve(model, config, image).recipe.name
+    out.document({"ok": True, "model": name, **_described(held.identity.reference, held), "weights": weights})
+
+
+def _described(reference: str, held: Held) -> dict[str, Any]:
+    """The image as part of the document; `was` is the digest that its tag stood for before."""
+    signature = held.proof.to_json() if held.proof else None
+    changed = {"was": held.was} if held.was else {}
+    return {"image": reference, "digest": held.digest, **changed, "signature": signature}
 
 
 def _weights(uri: str, config: Config, out: Output) -> dict[str, object]:
@@ -107,6 +116,4 @@ def _image(target: Target, config: Config, out: Output, *, may_lack_docker: bool
         held = acquire.pull_image(choice.reference, engine, out, config)
     else:
         held = acquire.ensure_image(choice, device, engine, out, config)
-    signature = held.proof.to_json() if held.proof else None
-    changed = {"was": held.was} if held.was else {}
-    return {"image": choice.reference, "digest": held.digest, **changed, "signature": signature}
+    return _described(choice.reference, held)
