@@ -23,6 +23,8 @@ def login(
 
     Example:  echo "$NGC_API_KEY" | nimctl login --password-stdin
     """
+    import os
+
     from nimctl.cli.key import read_key
     from nimctl.registry import credentials
     from nimctl.render import Output
@@ -30,7 +32,8 @@ def login(
     out = Output.choose("login", as_json=as_json, quiet=quiet)
     key = read_key(registry, from_stdin=password_stdin)
     with out.working(f"asking {registry} whether it accepts the key"):
-        stored = credentials.login(registry, username, key, config_dir=credentials.config_folder())
+        folder = credentials.config_folder()
+        stored = credentials.login(registry, username, key, config_dir=folder, environment=os.environ)
     for warning in stored.warnings:
         out.text(warning, style="yellow")
     done = {"ok": True, "registry": registry, "stored": stored.where, "plaintext": stored.plaintext}

@@ -58,17 +58,21 @@ class Removed:
     warnings: tuple[str, ...] = ()
 
 
-def login(registry: str, user: str, key: Secret, *, config_dir: Path) -> Stored:
+def login(
+    registry: str, user: str, key: Secret, *, config_dir: Path, environment: Mapping[str, str] | None = None
+) -> Stored:
     """Prove to `registry` that `user` and `key` are accepted, then store them as `docker login` does.
 
-    Where the registry gives an identity token for them, that is stored in their place. Nothing is stored for a key that
-    is refused, and never in another place than the configuration says. Raises `usage`, `key-missing`, `key-refused`,
+    Where the registry gives an identity token for them, that is stored in their place. Where `environment` holds a login
+    that comes before a stored one, a warning says so. Nothing is stored for a key that is refused, and never in another
+    place than the configuration says. Raises `usage`, `key-missing`, `key-refused`,
     `image-rate-limited`, `image-pull-failed` (no answer), `credentials-unwritable`.
     """
     registry = _registry(registry)
     _check(registry, user, key)
     dockerconfig.read(config_dir)  # broken: said before the key is sent
     proven, warnings = _proven(registry, Login(user, key))
+    warnings += _before(registry, environment or {})
     document = dockerconfig.read(config_dir)
     helper = dockerconfig.helper_for(document, registry)
     if helper is None and (default := _default(document)):
@@ -167,15 +171,22 @@ def _plaintext(registry: str, path: Path) -> tuple[str, str | None]:
 
 
 def _still_open(registry: str, environment: Mapping[str, str]) -> tuple[str, ...]:
-    found = []
+    found = _before(registry, environment)
+    if registry == NVIDIA and keys.is_present(keys.NGC, environment):
+        found += (f"An NGC key is in the environment, which opens {registry} without a login.",)
+    return found
+
+
+def _before(registry: str, environment: Mapping[str, str]) -> tuple[str, ...]:
+    """What is said of a login that comes before every stored one."""
     try:
         if dockerconfig.login_for_this_process(registry, environment):
-            found.append(f"{dockerconfig.VARIABLE} still holds a login for {registry}, for this shell.")
+            return (
+                f"{dockerconfig.VARIABLE} is set and holds a login for {registry}, which comes before a stored one.",
+            )
     except NimctlError as error:
-        found.append(f"{error.message}: {error.cause}.")
-    if registry == NVIDIA and keys.is_present(keys.NGC, environment):
-        found.append(f"An NGC key is in the environment, which opens {registry} without a login.")
-    return tuple(found)
+        return (f"{error.message}: {error.cause}.",)
+    return ()
 
 
 def _no_registry(registry: str, verb: str = "login") -> NimctlError:

@@ -1,5 +1,6 @@
 """Fault: the key is not where a login would have put it: only in the environment, in a broken file, or nowhere."""
 
+import io
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -80,6 +81,69 @@ def test_login_takes_the_key_of_a_file(nvidia, monkeypatch, tmp_path):
     (tmp_path / "key").write_text(f"{nvidia.key}\n")
     monkeypatch.setenv("NGC_API_KEY_FILE", str(tmp_path / "key"))
     assert key.read_key("nvcr.io", from_stdin=False) == Secret(nvidia.key)
+
+
+class Stdin:
+    """A stdin with these bytes, or a terminal."""
+
+    def __init__(self, data: bytes | None) -> None:
+        self.buffer, self._terminal = io.BytesIO(data or b""), data is None
+
+    def isatty(self) -> bool:
+        return self._terminal
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"nvapi-canary-0123456789\n", "nvapi-canary-0123456789"),
+        (b"  nvapi-canary-0123456789\r\n\n", "nvapi-canary-0123456789"),
+        (b"two\nlines\n", "two\nlines"),  # refused later: half a file is no key
+    ],
+)
+def test_a_key_from_stdin_is_all_of_it(monkeypatch, data, expected):
+    monkeypatch.setattr(key.sys, "stdin", Stdin(data))
+    assert key.read_key("nvcr.io", from_stdin=True) == Secret(expected)
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfe\x00canary", b"x" * 70_000])
+def test_what_is_no_key_on_stdin_is_refused(monkeypatch, data):
+    monkeypatch.setattr(key.sys, "stdin", Stdin(data))
+    with pytest.raises(NimctlError) as caught:
+        key.read_key("nvcr.io", from_stdin=True)
+    assert (caught.value.id, caught.value.exit_code) == ("key-refused", 4)
+    assert "canary" not in str(caught.value.to_json())
+
+
+@pytest.mark.parametrize("from_stdin", [True, False])
+def test_a_key_that_is_typed_is_not_shown(nvidia, monkeypatch, from_stdin):
+    asked = []
+
+    def prompt(words: str, *, hide_input: bool) -> str:
+        asked.append((words, hide_input))
+        return f" {nvidia.key} "
+
+    monkeypatch.setattr(key.sys, "stdin", Stdin(None))
+    monkeypatch.setattr(key.typer, "prompt", prompt)
+    assert key.read_key("nvcr.io", from_stdin=from_stdin) == Secret(nvidia.key)
+    assert asked == [("API key", True)]
+
+
+def test_in_and_out_again_as_documents_and_never_the_key(nimctl: Nimctl, bare_host, home: Path):
+    with little_registry() as registry:
+        job = json.dumps({"auths": {registry.address: {"auth": "eDp5"}}})
+        env = {**bare_host, "DOCKER_CONFIG": str(home / "d"), "DOCKER_AUTH_CONFIG": job, "PATH": str(home)}
+        into = nimctl("login", registry.address, "--password-stdin", "--json", env=env, stdin=registry.key)
+        assert (into.code, into.document["schema"], into.document["plaintext"]) == (0, "nimctl.login/1", True)
+        assert into.document["offer"] is None
+        assert "comes before" in into.document["warnings"][0]
+        out = nimctl("logout", registry.address, "--json", env=env)
+        again = nimctl("logout", registry.address, "--quiet", env=env)
+        assert registry.key not in into.stdout + into.stderr + out.stdout + out.stderr
+    assert out.document["removed"] == [str(home / "d/config.json")]
+    assert "DOCKER_AUTH_CONFIG" in out.document["warnings"][0]
+    assert (again.code, again.stdout) == (0, "")
+    assert json.loads((home / "d/config.json").read_text()) == {"auths": {}}
 
 
 def finding(done: Any) -> Any:
