@@ -94,6 +94,35 @@ def test_a_machine_without_debian_sources_is_told(monkeypatch: pytest.MonkeyPatc
         debian.sources()
 
 
+@pytest.mark.parametrize("works", [True, False])
+def test_packages_are_replaced_whole_or_not_at_all(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, works: bool
+) -> None:
+    """An engine may run from what is there."""
+    paths = paths_in(tmp_path)
+    (paths.unpacked / "dockerd").write_text("old")
+
+    def run(argv: list[object], **_: object) -> str:
+        if argv[0] == "sh":
+            Path(str(argv[3]), "docker.deb").touch()
+        elif not works:
+            raise steps.LabError("the archive is damaged", "download it again")
+        else:
+            Path(str(argv[3]), "dockerd").write_text("new")
+        return ""
+
+    monkeypatch.setattr(debian, "run", run)
+    monkeypatch.setattr(debian, "_private_apt", lambda paths: {})
+    monkeypatch.setattr(debian, "_update", lambda env: None)
+    if works:
+        debian.unpack_packages(paths)
+    else:
+        with pytest.raises(steps.LabError, match="damaged"):
+            debian.unpack_packages(paths)
+    assert (paths.unpacked / "dockerd").read_text() == ("new" if works else "old")
+    assert sorted(path.name for path in tmp_path.glob("lab/root*")) == (["root"] if works else ["root", "root.new"])
+
+
 # Processes
 
 

@@ -48,6 +48,7 @@ def have_store(paths: Paths) -> None:
 def _start_with_base(paths: Paths) -> None:
     engine.start_engine(paths)
     base_image.ensure_base_image(paths)
+    engine.remove_leftovers(paths)
 
 
 def down(paths: Paths, *, purge: bool = False) -> None:

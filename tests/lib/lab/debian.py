@@ -93,10 +93,17 @@ def unpack_packages(paths: Paths) -> None:
     with step(f"download {len(names)} packages"):
         run(["sh", "-c", 'cd "$0" && exec apt-get -q download "$@"', debs, *names], env=env)
     with step(f"unpack them into {paths.unpacked}"):
-        shutil.rmtree(paths.unpacked, ignore_errors=True)
-        paths.unpacked.mkdir(parents=True)
+        new, old = (paths.unpacked.with_name(f"{paths.unpacked.name}.{age}") for age in ("new", "old"))
+        for folder in (new, old):
+            shutil.rmtree(folder, ignore_errors=True)
+        new.mkdir(parents=True)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(lambda deb: run(["dpkg", "-x", deb, paths.unpacked]), sorted(debs.glob("*.deb"))))
+            list(pool.map(lambda deb: run(["dpkg", "-x", deb, new]), sorted(debs.glob("*.deb"))))
+        # Only now: an engine may run from the old ones, and clients of it start at any time.
+        if paths.unpacked.exists():
+            paths.unpacked.rename(old)
+        new.rename(paths.unpacked)
+        shutil.rmtree(old, ignore_errors=True)
     shutil.rmtree(debs)
     stamp.write_text(wanted)
 
