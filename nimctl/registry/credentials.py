@@ -63,8 +63,8 @@ def login(
 ) -> Stored:
     """Prove to `registry` that `user` and `key` are accepted, then store them as `docker login` does.
 
-    Where the registry gives an identity token for them, that is stored in their place. Where `environment` holds a login
-    that comes before a stored one, a warning says so. Nothing is stored for a key that is refused, and never in another
+    Where the registry gives an identity token for them, that is stored in their place. A login in `environment`
+    that comes before a stored one is a warning. Nothing is stored for a key that is refused, and never in another
     place than the configuration says. Raises `usage`, `key-missing`, `key-refused`,
     `image-rate-limited`, `image-pull-failed` (no answer), `credentials-unwritable`.
     """
