@@ -97,7 +97,7 @@ def _fetched(remote: RemoteImage, login: Login | None, engine: Engine, out: Outp
     plan = PullPlan(remote.identity, layers, remote.diff_ids)
     require_room(plan, engine, out)
     what = (
-        f"{remote.identity.reference} ({_short(remote.identity.digest)}, {size(remote.size)} in {len(layers)} layers)"
+        f"{remote.identity.reference} ({_short(remote.identity.digest)}, {size(remote.size)} in {_count(len(layers))})"
     )
     with out.pull(f"pulling {what}") as view:
         return pull_patiently(
@@ -177,6 +177,10 @@ def build_image(device: Literal["cuda", "cpu"], tag: str, engine: Engine, out: O
         )
     out.text(f"built {tag} ({_short(built.id)})")
     return Held(built.identity(tag), built.id)
+
+
+def _count(layers: int) -> str:
+    return f"{layers} layer{'' if layers == 1 else 's'}"
 
 
 def _short(digest: str | None) -> str:

@@ -78,8 +78,12 @@ def summary(progress: PullProgress, rate: float | None) -> str:
         parts.append(f"{size(rate)}/s")
         if rate:
             parts.append(left((progress.total - progress.done) / rate))
-    parts.append(f"{progress.unpacked} of {len(progress.layers)} layers unpacked")
+    parts.append(f"{progress.unpacked} of {_layers(len(progress.layers))} unpacked")
     return f"{progress.phase:<10} {', '.join(parts)}"
+
+
+def _layers(count: int) -> str:
+    return f"{count} layer{'' if count == 1 else 's'}"
 
 
 def _plain(progress: PullProgress, rate: float | None) -> dict[str, Any]:

@@ -77,6 +77,15 @@ class TransferView:
             self._printed = now
             self._out.text(f"{line}  {detail}".rstrip())
 
+    def told(self, stage: str, done: int, total: int | None, detail: str) -> None:
+        """The same for a program that is known by its last line, as lines of JSON where those are asked for."""
+        if self._live is not None or not self._out.json_lines:
+            self.update(done, total, detail)
+        elif time.monotonic() - self._printed >= _LINE_SECONDS:
+            self._printed = time.monotonic()
+            told = {"stage": stage, "state": "running", "bytes": done, "total": total, "detail": detail}
+            self._out.progress_line(told)
+
     def report(self, progress: "Progress", stage: str = "weights") -> None:
         """How far a download or a check is: bytes, rate and time left as it knows them itself."""
         now = time.monotonic()
