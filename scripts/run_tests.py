@@ -15,9 +15,9 @@ import threading
 from collections.abc import Sequence
 
 PARTS = {
-    "engines": ["-m", "lab or engine"],
+    "engines": ["-m", "lab or engine", "--ignore=tests/unit"],
     "rest": ["-m", "not (lab or engine)", "--ignore=tests/unit"],
-    "units": ["-m", "not (lab or engine)", "tests/unit"],
+    "units": ["tests/unit"],
 }
 CHOICES = ("-m", "-k", "--lf", "--last-failed", "--ff", "--sw", "--deselect", "--ignore", "--junit", "--collect")
 RECAPPED = re.compile(r"(FAILED|ERROR) |(=+ )?(\d+ [a-z]+,? .*|no tests ran )in [\d.]+s")

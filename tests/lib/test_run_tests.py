@@ -11,7 +11,7 @@ import pytest
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "run_tests.py"
 TESTS = {
-    "engines": "tests/unit/test_a.py::test_lab",
+    "engines": "tests/faults/test_b.py::test_lab",
     "rest": "tests/faults/test_b.py::test_fault",
     "units": "tests/unit/test_a.py::test_pure",
 }
@@ -60,7 +60,7 @@ def test_one_failure_in_any_fails_all_and_is_named_at_the_end(tmp_path: Path, pa
 
 def test_a_part_without_tests_is_no_success(tmp_path: Path) -> None:
     folder = folder_of(tmp_path)
-    (folder / "tests/faults/test_b.py").unlink()
+    (folder / "tests/unit/test_a.py").unlink()
     assert ran(folder)[0] == 5
 
 
