@@ -64,6 +64,12 @@ def test_a_part_without_tests_is_no_success(tmp_path: Path) -> None:
     assert ran(folder)[0] == 5
 
 
+def test_no_unit_test_needs_the_lab() -> None:
+    """They run beside the part that switches its host."""
+    files = (SCRIPT.parents[1] / "tests/unit").rglob("*.py")
+    assert not [str(file) for file in files if "mark.lab" in file.read_text()]
+
+
 def test_who_chooses_tests_has_one_pytest(tmp_path: Path) -> None:
     code, lines = ran(folder_of(tmp_path), "tests")
     assert code == 0
