@@ -93,6 +93,11 @@ def main() -> None:
         _refuse(error, typed)
     except typer.Abort:  # Ctrl-C or the end of input at a prompt
         sys.exit(130)
+    except OSError as error:  # of the help itself: verbs have their own end
+        from nimctl.cli.verb import unwritable
+
+        sys.stderr.write(f"{unwritable(error)}\n")
+        sys.exit(9)
     sys.exit(code if isinstance(code, int) else 0)
 
 

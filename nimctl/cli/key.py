@@ -35,7 +35,9 @@ def read_key(registry: str, *, from_stdin: bool) -> Secret:
             "no API key was given",
             cause="stdin was empty" if from_stdin else nowhere,
             fix='export NGC_API_KEY, or: echo "$NGC_API_KEY" | nimctl login --password-stdin. '
-            "Keys are made at https://org.ngc.nvidia.com/setup/api-keys",
+            "Keys are made at https://org.ngc.nvidia.com/setup/api-keys"
+            if registry == NGC_REGISTRY
+            else f'echo "$PASSWORD" | nimctl login {registry} --username USER --password-stdin',
         )
     return key
 

@@ -1,6 +1,8 @@
 """What every verb does around its work: choose the output, turn errors into exit codes, stop cleanly on Ctrl-C."""
 
+import errno
 import functools
+import os
 import signal
 import sys
 import traceback
@@ -9,6 +11,8 @@ from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Terminated(BaseException):
@@ -50,8 +54,22 @@ def _end(error: BaseException, out: Any, *, debug: bool) -> NoReturn:
     if debug:
         out.text(traceback.format_exc())
     failure = error if isinstance(error, NimctlError) else _translate(error)
-    out.error(failure)
+    try:
+        out.error(failure)
+    except OSError as problem:  # the document cannot be written: whoever reads the exit code and stderr learns of it
+        failure = unwritable(problem)
+        out.error_panel(failure)
     raise SystemExit(failure.exit_code) from None
+
+
+def unwritable(error: OSError) -> Any:
+    """What it means that the output cannot be written, as on a full disk."""
+    from nimctl.core.errors import NimctlError
+
+    # What could not be written is still in the buffer, and would be tried again, with a traceback, at the very end.
+    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 (stays open until the end)
+    fix = "Let the output go where there is room."
+    return NimctlError("disk-full", "the output cannot be written", cause=error.strerror or str(error), fix=fix)
 
 
 def _translate(error: BaseException) -> Any:
@@ -65,6 +83,8 @@ def _translate(error: BaseException) -> Any:
         return NimctlError(
             "terminated", "stopped by SIGTERM", cause="another process asked for it", fix="Run the command again."
         )
+    if isinstance(error, OSError) and error.errno in _NO_ROOM and error.filename is None:
+        return unwritable(error)
     return NimctlError(
         "internal",
         f"{type(error).__name__}: {error}",

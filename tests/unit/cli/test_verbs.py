@@ -14,7 +14,7 @@ def test_a_summary_is_the_first_line_of_its_verb(name: str) -> None:
     command = typer.main.get_command(build_app(None)).commands[name]  # type: ignore[attr-defined]
     text = command.help or ""
     assert text.splitlines()[0] == VERBS[name]
-    if name != "cache":
+    if name not in ("cache", "bundle"):  # whose verbs have examples of their own
         assert "Example:" in text
 
 
