@@ -186,12 +186,27 @@ def completed(lock: Lock | None, content: bytes | None, image: model.Image, out:
     return writing.write(replace(lock, image=replace(lock.image, manifests=manifests))).encode()
 
 
-def trust_items(carried: Carried, config: Config, scratch: Path, out: Output) -> Sequence[packing.Item]:
-    """The signatures of the image as files."""
-    if not carried.materials:
-        return ()
-    written = signatures.write_materials(scratch / model.TRUST, carried.materials)
-    return [packing.of_bytes(f"{model.TRUST}/{path.name}", path.read_bytes()) for path in written]
+def trust_items(carried: Carried, config: Config, scratch: Path) -> Sequence[packing.Item]:
+    """The signatures of the image as files, and the public keys that this user's rules name for it.
+
+    Raises `trust-invalid` for a key that cannot be used.
+    """
+    from nimctl.cli.proving import image_name, rules_of
+    from nimctl.trust.keys import read_public
+
+    items: list[packing.Item] = []
+    if carried.materials:
+        written = signatures.write_materials(scratch / model.TRUST, carried.materials)
+        items += [packing.of_bytes(f"{model.TRUST}/{path.name}", path.read_bytes()) for path in written]
+    rule = rules_of(config).for_image(image_name(carried.identity.reference))
+    if rule is None:
+        return items
+    for path in rule.keys:
+        read_public(path)
+    named = (*rule.keys, *(who.trusted_root for who in rule.keyless if who.trusted_root))
+    for number, path in enumerate(dict.fromkeys(named), 1):
+        items.append(packing.of_bytes(f"{model.TRUST}/keys/{number:02}-{path.name}", path.read_bytes()))
+    return items
 
 
 def _full_name(reference: str) -> str | None:

@@ -86,7 +86,7 @@ def create(asked: Asked, config: Config, out: Output) -> None:
             carried = bundled_image.choose(asked, lock, config, out)
             weights, manifest, weight_items = bundled_weights.gather(asked, lock, config, out)
             caches, cache_items = _caches(asked, config, out)
-            trusted = bundled_image.trust_items(carried, config, Path(scratch), out)
+            trusted = bundled_image.trust_items(carried, config, Path(scratch))
             items = (*carried.items, *weight_items, *cache_items, *trusted)
             content = Content(items, carried, weights, lock_bytes, caches)
             done = _fill(asked, content, lock, manifest, notes, key, out)

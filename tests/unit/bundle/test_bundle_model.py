@@ -2,13 +2,16 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from nimctl.bundle import model
 from nimctl.bundle.model import Bundle, Entry, Piece
 from nimctl.core.errors import NimctlError
+from tests.lib import bundles
 
 SUM = "0" * 64
 
@@ -87,3 +90,13 @@ def test_sums_are_sorted_lines_of_sha256sum() -> None:
         f"{SUM}  aa",
         f"{SUM}  b",
     ]
+
+
+def test_documents_keep_to_the_published_schema(tmp_path: Path) -> None:
+    schema = json.loads((Path(__file__).parents[3] / "docs/schemas/bundle.json").read_text(encoding="utf-8"))
+    validator = jsonschema.Draft202012Validator(schema)
+    for split in (None, 2**20):
+        document = json.loads(bundles.pack(tmp_path / str(split), split).to_bytes())
+        validator.validate(document)
+    document["files"][0]["sha256"] = "beef"
+    assert not validator.is_valid(document)

@@ -20,6 +20,7 @@ from nimctl.lock import reading
 from nimctl.lock.model import Lock, LockedContainer, LockedEngine, LockedGpus, LockedImage, LockedRecipe
 from nimctl.render import Output
 from nimctl.trust import keys
+from nimctl.trust.signing import sign_image
 from tests.lib.checkpoints import write_folder
 from tests.lib.little_registry import LittleRegistry, little_registry
 from tests.lib.remote_images import Shelf as Content
@@ -120,6 +121,26 @@ def test_a_signed_bundle_proves_whose_it_is(tmp_path: Path, registry: LittleRegi
     assert refused(tmp_path / "b") == "bundle-damaged"
     create(tmp_path / "b", registry)
     assert refused(tmp_path / "b", public) == "signature-missing"
+
+
+def test_signatures_and_the_keys_of_the_rules_come_along(
+    tmp_path: Path, registry: LittleRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private, public = keys.generate(tmp_path / "mine", None)
+    made = sign_image(keys.read_private(private, None), f"{registry.address}/open/tiny", digest(AMD.manifest))
+    monkeypatch.setattr("nimctl.registry.artifacts.signatures_of", lambda *_: made)
+    rules = f"trust: [{{images: '{registry.address}/**', keys: {public}}}]\nverify: require\n"
+    (tmp_path / "nimctl.yaml").write_text(rules)
+    bundle = create(tmp_path / "b", registry)
+    assert [Path(path).name for path in bundle.keys] == [f"01-{public.name}"]
+    assert len(bundle.signatures) == 3
+    registry.content.clear()
+    registry.closing.set()
+    verify(tmp_path / "b")  # by the far host's rules, and nobody is asked
+    assert list((tmp_path / "state").rglob("signatures.json"))  # kept for the starts to come
+    other = keys.generate(tmp_path / "other", None)[1]
+    (tmp_path / "nimctl.yaml").write_text(rules.replace(str(public), str(other)))
+    assert refused(tmp_path / "b") == "signature-invalid"
 
 
 def test_weights_of_a_folder_are_carried_with_digests(tmp_path: Path, registry: LittleRegistry) -> None:
