@@ -43,6 +43,8 @@ VERBS = (
     "login",
     "pull",
     "build",
+    "sign",
+    "verify",
     "run",
     "ps",
     "status",

@@ -106,7 +106,8 @@ DOCUMENTS = {
     ),
     "run": Document(
         "A run that was started, or that is ready; with --dry-run its plan (launch-plan.json) and command.",
-        {**_RUN, "state": "str", "startup": "any", "plan": "any", "command": "str", "differences": _DIFFERENCES},
+        {**_RUN, "state": "str", "startup": "any", "signatures": [{"subject": "str", **SIGNATURE}], "plan": "any",
+         "command": "str", "differences": _DIFFERENCES},
         (("state", *_RUN), ("plan", "command")),
     ),
     "status": Document(
