@@ -124,7 +124,7 @@ def _opened(
     if answer.status != 200:
         # Only a refusal says something about the image; a token service that is not found says nothing.
         about = reference if answer.status in (401, 402, 403) else None
-        raise denial(endpoint.registry, answer, credentials, about)
+        raise denial(endpoint.registry, answer, credentials, about, key_taken=False)
     token, identity = _tokens(endpoint.registry, answer)
     kept = Login(TOKEN_USER, identity) if identity else None
     return {"Authorization": f"Bearer {token.reveal()}"}, kept if offline else None

@@ -19,16 +19,25 @@ _SHOWN = 300
 
 
 def denial(
-    registry: str, response: Response, credentials: Login | None, reference: Reference | None = None
+    registry: str,
+    response: Response,
+    credentials: Login | None,
+    reference: Reference | None = None,
+    *,
+    key_taken: bool = True,
 ) -> NimctlError:
-    """The error for an answer that is not 200, to a login (no `reference`) or to a request for an image."""
+    """The error for an answer that is not 200, to a login (no `reference`) or to a request for an image.
+
+    `key_taken`: the registry accepted the key before this answer, so that a 403 is about the image. Token services
+    answer 403 to wrong keys too (GitHub's does).
+    """
     said = _said(response, credentials)
     evidence = [f"{registry} answered {response.status}{': ' if said else ''}{said}"]
     what = f"{registry} refused the key" if reference is None else f"{registry} refused {reference}"
     if response.status in (401, 402, 403):
         if credentials is None:
             return _key_missing(registry, reference, evidence)
-        if reference and (denied := _not_entitled(reference, response, said)):
+        if reference and (denied := _not_entitled(reference, response, said, key_taken)):
             error_id, cause, fix = denied
             return NimctlError(error_id, what, cause=cause, fix=fix, evidence=evidence)
         cause, fix = _key_refused(registry, response.status)
@@ -85,7 +94,7 @@ def _key_missing(registry: str, reference: Reference | None, evidence: list[str]
     )
 
 
-def _not_entitled(reference: Reference, response: Response, said: str) -> tuple[str, str, str] | None:
+def _not_entitled(reference: Reference, response: Response, said: str, key_taken: bool) -> tuple[str, str, str] | None:
     """Id, cause and fix where the key is good and gives no right to the image; None where the key itself is refused.
 
     NVIDIA's registry says no more than "Access Denied" (https://github.com/NVlabs/alpasim/issues/44), so that the path
@@ -109,11 +118,12 @@ def _not_entitled(reference: Reference, response: Response, said: str) -> tuple[
             f"Open {terms_page(reference)} and accept the terms in the organisation of the key; else log in with "
             f"another key: `nimctl login {reference.registry}`.",
         )
-    if response.status == 403 or challenge_error(response) == "insufficient_scope":
+    hidden = challenge_error(response) == "insufficient_scope"
+    if hidden or (response.status == 403 and (key_taken or _is_nvidias(reference))):
         return (
             "organisation-wrong",
             f"the key is good, and gives no access to the images of {organisation}: it was made in another "
-            "organisation or team, or without the right to pull",
+            "organisation or team, or without the right to pull" + ("; or there is no such image" if hidden else ""),
             f"Have a member of {organisation} invite you, then make the key there; or {again}",
         )
     return None
@@ -121,7 +131,7 @@ def _not_entitled(reference: Reference, response: Response, said: str) -> tuple[
 
 def _key_refused(registry: str, status: int) -> tuple[str, str]:
     if status == 403:
-        return "the key is known but gives no access here", f"Use a key that may: `nimctl login {registry}`."
+        return "the key is wrong, or gives no access here", f"Use a key that may: `nimctl login {registry}`."
     again = f"then log in again: `nimctl login {registry}`."
     if registry == NVIDIA:
         again = f"or make a new Personal API Key with the service NGC Catalog at {KEYS_PAGE}, {again}"

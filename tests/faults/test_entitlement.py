@@ -150,6 +150,13 @@ def test_a_token_without_rights_means_that_the_key_is_good(registry):
     assert probe(parse(f"{registry.address}/a/b"), None, HERE).verdict == "key-missing"
 
 
+def test_a_token_service_that_denies_says_nothing_good_of_the_key(registry):
+    """GitHub's answers 403 to wrong keys as well; NVIDIA's answers those 401."""
+    registry.token = lambda _: Answer(403, errors("DENIED", "denied"))
+    assert asked(registry, "somebody/a:1").verdict == "key-refused"
+    assert asked(registry, "nim/a/b:1").verdict == "terms-not-accepted"
+
+
 def test_the_whole_of_it_is_bounded(registry):
     registry.manifest = lambda _: Answer(hang=True)
     found = asked(registry, seconds=0.3)
