@@ -64,7 +64,7 @@ def test_a_pulled_image_has_the_manifests_digest_as_its_id(reference: str) -> No
     """The classic store names an image by its configuration: what a user compares differs between the two."""
     engine("pull", reference)
     image = json.loads(engine("image", "inspect", reference))[0]
-    assert image["RepoDigests"] == [f"{reference.rpartition(':')[0]}@{image['Id']}"]
+    assert f"{reference.rpartition(':')[0]}@{image['Id']}" in image["RepoDigests"]
 
 
 def build(folder: Path, tag: str, *lines: str) -> str:
