@@ -127,9 +127,16 @@ class CdiSpec:
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """The image that a run would use, where it is on this host already."""
+    """The image that a run would use, where it is on this host already.
+
+    `min_driver` and `min_compute_capability` ("580", "7.5") are what its labels ask of the host, `engine` what they
+    say that it serves with ("vllm 0.32.0"); None where it has no such label.
+    """
 
     reference: str
     present: bool | None = None
     digest: str | None = None
     architecture: str | None = None
+    min_driver: str | None = None
+    min_compute_capability: str | None = None
+    engine: str | None = None

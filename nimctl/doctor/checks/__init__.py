@@ -19,6 +19,7 @@ from nimctl.doctor.checks import (
     gpu_links,
     gpus,
     host,
+    image_labels,
     limits,
     network,
     toolkit,
@@ -27,8 +28,8 @@ from nimctl.doctor.checks.scope import docker_elsewhere
 from nimctl.doctor.model import Check, Finding, Needs, skipped
 
 _GROUPS_OF_THIS_MACHINE = ("host", "process", "gpu", "storage")
-_OF_THIS_MACHINE = ("cgroup-driver", "toolkit", "toolkit-configured", "gpu-runtime", "cdi", "advisories-driver",
-                    "advisories-toolkit")  # fmt: skip
+_OF_THIS_MACHINE = ("cgroup-driver", "toolkit", "toolkit-configured", "gpu-runtime", "cdi", "image-needs",
+                    "advisories-driver", "advisories-toolkit")  # fmt: skip
 
 
 def _judged_here(check: Check) -> Check:
@@ -56,6 +57,7 @@ _EVERY: tuple[Check, ...] = (
     *docker.CHECKS,
     *toolkit.CHECKS,
     *cdi.CHECKS,
+    *image_labels.CHECKS,
     *containers.CHECKS,
     *cache.CHECKS,
     *filesystem.CHECKS,
