@@ -13,6 +13,8 @@ variable "NIMCTL_BUILD_TAG" { default = "" }                                # em
 variable "NIMCTL_BUILD_VERSION" { default = "dev" }
 variable "NIMCTL_BUILD_REVISION" { default = "unknown" }
 variable "NIMCTL_BUILD_SOURCE" { default = "" }                             # where the source code lives, as a URL
+variable "NIMCTL_BUILD_SNAPSHOT" { default = "" }                           # Debian's packages of 20261120T000000Z
+variable "SOURCE_DATE_EPOCH" { default = "" }                               # the image's date; empty: now
 variable "HTTP_PROXY" { default = "" }
 variable "HTTPS_PROXY" { default = "" }
 variable "NO_PROXY" { default = "" }
@@ -47,6 +49,14 @@ target "_common" {
   target     = "image"
   contexts   = merge({ images = NIMCTL_BUILD_IMAGES }, NIMCTL_BUILD_WHEELS == "" ? {} : { wheels = NIMCTL_BUILD_WHEELS })
   platforms  = NIMCTL_BUILD_PLATFORMS == "" ? [] : split(",", NIMCTL_BUILD_PLATFORMS)
+  args = {
+    BASE              = NIMCTL_BUILD_BASE
+    SNAPSHOT          = NIMCTL_BUILD_SNAPSHOT == "" ? null : NIMCTL_BUILD_SNAPSHOT
+    SOURCE_DATE_EPOCH = SOURCE_DATE_EPOCH == "" ? null : SOURCE_DATE_EPOCH
+    HTTP_PROXY        = HTTP_PROXY == "" ? null : HTTP_PROXY
+    HTTPS_PROXY       = HTTPS_PROXY == "" ? null : HTTPS_PROXY
+    NO_PROXY          = NO_PROXY == "" ? null : NO_PROXY
+  }
   secret = concat(
     NIMCTL_BUILD_CA == "" ? [] : ["id=ca,src=${NIMCTL_BUILD_CA}"],
     NIMCTL_BUILD_PIP == "" ? [] : ["id=pip,src=${NIMCTL_BUILD_PIP}"],
@@ -55,26 +65,16 @@ target "_common" {
 
 target "cpu" {
   inherits = ["_common"]
-  args = {
-    BASE        = NIMCTL_BUILD_BASE
-    DEVICE      = "cpu"
-    HTTP_PROXY  = HTTP_PROXY == "" ? null : HTTP_PROXY
-    HTTPS_PROXY = HTTPS_PROXY == "" ? null : HTTPS_PROXY
-    NO_PROXY    = NO_PROXY == "" ? null : NO_PROXY
-  }
-  labels = labels("cpu")
-  tags   = tag("cpu")
+  args     = { DEVICE = "cpu" }
+  labels   = labels("cpu")
+  tags     = tag("cpu")
 }
 
 target "cuda" {
   inherits = ["_common"]
   args = {
-    BASE        = NIMCTL_BUILD_BASE
-    DEVICE      = "cuda"
-    KERNELS     = NIMCTL_BUILD_KERNELS
-    HTTP_PROXY  = HTTP_PROXY == "" ? null : HTTP_PROXY
-    HTTPS_PROXY = HTTPS_PROXY == "" ? null : HTTPS_PROXY
-    NO_PROXY    = NO_PROXY == "" ? null : NO_PROXY
+    DEVICE  = "cuda"
+    KERNELS = NIMCTL_BUILD_KERNELS
   }
   labels = labels("cuda")
   tags   = tag("cuda")

@@ -20,7 +20,7 @@ TIMEOUT_S = 1800
 def wanted() -> str:
     """The pinned version, for example `2.13.0+cpu`."""
     lines = REQUIREMENT.read_text(encoding="utf-8").splitlines()
-    return next(line.removeprefix("torch==").strip() for line in lines if line.startswith("torch=="))
+    return next(line.removeprefix("torch==").strip(" \\") for line in lines if line.startswith("torch=="))
 
 
 def installed() -> str | None:
@@ -33,7 +33,8 @@ def installed() -> str | None:
 
 def pip_install(*options: str, quiet: bool = False) -> bool:
     """Run pip for torch alone; True when it succeeded. `quiet` hides what pip says when it fails."""
-    argv = [sys.executable, "-m", "pip", "install", "--no-deps", *options, *sys.argv[1:], "-r", str(REQUIREMENT)]
+    pip = [sys.executable, "-m", "pip", "install", "--no-deps", "--require-hashes"]
+    argv = [*pip, *options, *sys.argv[1:], "-r", str(REQUIREMENT)]
     return subprocess.run(argv, check=False, capture_output=quiet, timeout=TIMEOUT_S).returncode == 0
 
 

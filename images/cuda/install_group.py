@@ -34,7 +34,8 @@ def main() -> int:
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write("\n".join(chosen) + "\n")
         file.flush()
-        pip = [sys.executable, "-m", "pip", "install", "--no-deps", "--require-hashes", "-r", file.name]
+        pip = [sys.executable, "-m", "pip", "install", "--no-deps", "--require-hashes"]
+        pip += ["--only-binary", ":all:", "-r", file.name]
         return subprocess.run(pip, check=False).returncode
 
 

@@ -15,8 +15,14 @@ def build(
     target: Annotated[str, typer.Argument(help="cuda or cpu.")],
     tag: Annotated[str | None, typer.Option(help="Name of the image [default: nimctl/TARGET:VERSION].")] = None,
     platform: Annotated[list[str] | None, typer.Option(help="Platform such as linux/arm64; repeatable.")] = None,
-    push: Annotated[bool, typer.Option("--push", help="Push to the registry in the tag.")] = False,
+    push: Annotated[
+        bool, typer.Option("--push", help="Push to the registry in the tag, with SBOM and provenance.")
+    ] = False,
+    compression: Annotated[str | None, typer.Option(help="Of pushed layers: gzip or zstd.")] = None,
+    sbom: Annotated[Path | None, typer.Option(help="File for the list of parts (CycloneDX).")] = None,
+    provenance: Annotated[Path | None, typer.Option(help="File for the provenance (SLSA).")] = None,
     base: Annotated[str | None, typer.Option(help="Base image instead of Debian's.")] = None,
+    snapshot: Annotated[str | None, typer.Option(help="Debian's packages of a moment: 20261120T000000Z.")] = None,
     wheels: Annotated[Path | None, typer.Option(help="Folder of wheels to prefer [default: pip's own].")] = None,
     ca: Annotated[Path | None, typer.Option(help="CA bundle for the build's network [default: pip's own].")] = None,
     as_json: Json = False,
@@ -28,6 +34,7 @@ def build(
     Example:  nimctl build cpu
     """
     from nimctl import images
+    from nimctl.cli import describing
     from nimctl.core.errors import NimctlError
     from nimctl.render import Output
 
@@ -35,6 +42,8 @@ def build(
     if target not in ("cuda", "cpu"):
         raise NimctlError("usage", f"there is no image {target!r}", cause="images: cuda, cpu", fix="nimctl build cpu")
     name = tag or images.local_tag(target)
+    where = describing.destination(name) if push else None
+    describing.require_writable(sbom, provenance)
     with out.transfer(f"building {name}") as view:
         built = images.build(
             target,
@@ -43,10 +52,16 @@ def build(
             platforms=tuple(platform or ()),
             push=push,
             base=base,
+            snapshot=snapshot,
             wheels=wheels,
             ca=ca,
+            compression=compression,
+            described=push or sbom is not None or provenance is not None,
             on_line=view.line,
         )
-    out.document({"ok": True, "image": name, "digest": built.digest})
+    described = describing.describe(built, where, out)
+    describing.write(described, sbom=sbom, provenance=provenance)
+    document = {"ok": True, "image": name, "digest": described.digest or built.digest, "config": built.config}
+    out.document({**document, "attestations": list(described.pushed)})
     if out.mode != "json":
-        out.result(name)
+        out.result(f"{name}@{described.digest}" if described.digest else name)

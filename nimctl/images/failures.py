@@ -39,6 +39,19 @@ _FAILURES = (
         "start it (`sudo systemctl start docker`) or correct DOCKER_HOST",
     ),
     _Known(
+        r"exec format error",
+        "image-build-failed",
+        "this machine cannot run programs of the other platform",
+        "register an emulator: `docker run --privileged --rm tonistiigi/binfmt --install all`, or Debian's "
+        "qemu-user-static; or build on a machine of that platform",
+    ),
+    _Known(
+        r"[Mm]ulti-platform build is not supported|does not support multi-platform|multiple platforms feature",
+        "image-build-failed",
+        "this builder makes images of one platform only",
+        "switch Docker to containerd's image store, or `docker buildx create --use`; or name one --platform",
+    ),
+    _Known(
         r"CERTIFICATE_VERIFY_FAILED|certificate verify failed|certificate signed by unknown authority",
         "image-build-failed",
         "a download was refused because its TLS certificate is not trusted, as behind an inspecting proxy",
@@ -55,6 +68,30 @@ _FAILURES = (
         "image-build-failed",
         "the base image cannot be fetched",
         "check the network and the registry, or name a Debian 12 image that is here with --base",
+    ),
+    _Known(
+        r"requested access to the resource is denied|denied: |insufficient_scope|403 Forbidden",
+        "key-refused",
+        "the registry lets this login not push to this repository",
+        "log in with a key that may write there: `nimctl login REGISTRY`; or correct --tag",
+    ),
+    _Known(
+        r"no basic auth credentials|401 Unauthorized|unauthorized: authentication required|unauthorized: ",
+        "key-missing",
+        "the registry takes no image without a login",
+        "log in first: `nimctl login REGISTRY`",
+    ),
+    _Known(
+        r"failed to push|failed to do request: (Head|Post|Put|Patch)|server gave HTTP response to HTTPS client",
+        "image-build-failed",
+        "the image was built, and its registry cannot be reached or broke off",
+        "check the registry in --tag and the network, and build again: nothing is built twice",
+    ),
+    _Known(
+        r"unsupported compression|invalid compression",
+        "image-build-failed",
+        "this builder cannot compress layers so",
+        "leave --compression out, or use a newer builder: `docker buildx create --use`",
     ),
     _Known(
         r"Temporary failure (resolving|in name resolution)|Name or service not known|Network is unreachable",

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from nimctl.core.command import run
 from nimctl.core.errors import NimctlError
@@ -36,3 +37,22 @@ def revision(root: Path) -> str:
     """The commit of a checkout, marked where files differ from it; `unknown` for an installed package."""
     found = run(["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"])
     return found.stdout.strip() if found.ok and (root / ".git").exists() else "unknown"
+
+
+def commit_time(root: Path) -> int | None:
+    """When the commit of a checkout was made, in seconds since 1970; None for an installed package."""
+    found = run(["git", "-C", str(root), "log", "-1", "--format=%ct"])
+    text = found.stdout.strip()
+    return int(text) if found.ok and text.isdigit() and (root / ".git").exists() else None
+
+
+def origin(root: Path) -> str | None:
+    """Where the checkout's source lives, as a web address without user or password; None where none is known."""
+    found = run(["git", "-C", str(root), "remote", "get-url", "origin"])
+    if not (found.ok and (root / ".git").exists()):
+        return None
+    address = urlsplit(found.stdout.strip())
+    if address.scheme not in ("http", "https") or not address.hostname:
+        return None
+    port = f":{address.port}" if address.port else ""
+    return f"{address.scheme}://{address.hostname}{port}{address.path.removesuffix('.git')}"

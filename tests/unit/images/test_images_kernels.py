@@ -76,4 +76,4 @@ def test_they_can_be_left_out(run):
 
 def test_the_dockerfile_and_the_bake_file_agree():
     assert "ARG KERNELS=auto" in (ROOT / "images/Dockerfile").read_text()
-    assert "KERNELS     = NIMCTL_BUILD_KERNELS" in (ROOT / "images/docker-bake.hcl").read_text()
+    assert "KERNELS = NIMCTL_BUILD_KERNELS" in (ROOT / "images/docker-bake.hcl").read_text()
