@@ -158,13 +158,12 @@ def settled_options(prepared: Prepared, engine: Engine, identity: ImageIdentity,
 
     plan = replace(prepared.plan, exact=ExactImage(id_, identity))
     has_cache = prepared.config.cache.is_dir()
-    with out.working("asking the container what it would tell the engine"):
-        code, said = run_once(engine, dry_run_body(plan, cache=has_cache), _DRY_RUN_SECONDS, only_stdout=True)
-    if code != 0:
-        return None
     try:
-        return making.options(json.loads(said))
-    except (ValueError, TypeError):
+        with out.working("asking the container what it would tell the engine"):
+            code, said = run_once(engine, dry_run_body(plan, cache=has_cache), _DRY_RUN_SECONDS, only_stdout=True)
+        return making.options(json.loads(said)) if code == 0 else None
+    except (NimctlError, ValueError) as error:  # an image that has no such action, or prints something else
+        out.text(f"the container does not say what it would tell the engine: {error}", style="dim")
         return None
 
 

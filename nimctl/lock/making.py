@@ -113,9 +113,9 @@ def _is_secret(name: str, value: str | Secret) -> bool:
     return isinstance(value, Secret) or is_secret_name(name) or redact(value) != value
 
 
-def options(document: Mapping[str, Any]) -> dict[str, LockedOption] | None:
+def options(document: Any) -> dict[str, LockedOption] | None:
     """The settled engine options of the container's own `--dry-run`; None where the document has none."""
-    found = document.get("engine_options")
+    found = document.get("engine_options") if isinstance(document, Mapping) else None
     if not isinstance(found, Mapping):
         return None
     settled = {}

@@ -181,3 +181,10 @@ def test_gpus_that_prefer_another_checkpoint_get_it_unless_one_was_named():
 
 def test_nvidias_images_are_not_served_by_ours():
     assert error_of(lambda: model_of(settings(NIM_RECIPE="kimi-k2.5-turbo"))) == "config-invalid"
+
+
+def test_a_revision_in_the_address_keeps_the_checkpoint_of_the_recipe() -> None:
+    pinned = "hf://nvidia/Kimi-K2.5-NVFP4:" + "0" * 40
+    model = named_model(settings(NIM_RECIPE="kimi-k2.5", NIM_MODEL_PATH=pinned))
+    assert model.recipe.format == "nvfp4"
+    assert model.weights == pinned

@@ -1,0 +1,128 @@
+"""Locks against a real registry and a real engine: the same bytes, what moved is found, and nobody else is asked."""
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Done, Nimctl, private_environment
+from tests.lib import lab
+from tests.lib.documents import validate
+from tests.lib.lab.push import push_image
+
+pytestmark = pytest.mark.lab
+
+REPOSITORY = "open/lock-tests"
+RUN = "lock-test"
+
+
+@pytest.fixture
+def env(home: Path) -> Iterator[dict[str, str]]:
+    """A host without GPU; its run and its image are gone afterwards."""
+    yield private_environment(lab.environment("none"), home) | {"NIMCTL_IMAGES_CPU": tag()}
+    lab.docker("rm", "--force", RUN)
+    for name in (tag(), f"{tag()}-other"):
+        lab.docker("rmi", "--force", name)
+
+
+def tag() -> str:
+    return f"{lab.registry_info().address}/{REPOSITORY}:1"
+
+
+def push(content: bytes) -> str:
+    """Put another image under the tag."""
+    return push_image(lab.registry_info(), f"{REPOSITORY}:1", {"hello": content})
+
+
+def locked(home: Path) -> str:
+    return (home / "nimctl.lock").read_text()
+
+
+def test_a_lock_is_written_kept_and_held_against_what_moved(nimctl: Nimctl, env: dict[str, str], home: Path) -> None:
+    first = push(b"#!/bin/sh\necho first\n")
+    done = nimctl("lock", "demo", "--gpus", "none", "--json", env=env)
+    assert done.code == 0, done.stderr
+    validate(done.document)
+    text = locked(home)
+    validate(json.loads(text))
+    assert f'"linux/amd64": "{first}"' in text or first in text
+    for word in (str(home), "/tmp/home", "127.0.0.1:0", "20[2-9][0-9]-"):
+        assert not re.search(word, text)
+
+    pulled = nimctl("pull", "demo", "--gpus", "none", env=env)
+    assert pulled.code == 0, pulled.stderr
+    again = nimctl("lock", "demo", "--gpus", "none", "--json", env=env)
+    assert (again.code, again.document["changed"]) == (0, False)  # that the image is here now changes no byte
+    assert locked(home) == text
+
+    push(b"#!/bin/sh\necho second\n")
+    assert nimctl("lock", "--check", env=env).code == 0  # a run here would start the one that is here
+    lab.docker("rmi", "--force", tag())
+    moved = nimctl("lock", "--check", "--json", env=env)
+    assert (moved.code, moved.error_id) == (3, "lock-differs")
+    assert moved.document["differences"][0]["what"] == "image"
+    validate(moved.document)
+
+
+def test_a_locked_run_asks_nobody_and_drift_sees_what_was_changed(
+    nimctl: Nimctl, env: dict[str, str], home: Path, tmp_path: Path
+) -> None:
+    push(b"#!/bin/sh\necho locked\n")
+    assert nimctl("pull", "demo", "--gpus", "none", env=env).code == 0
+    assert nimctl("lock", "demo", "--gpus", "none", env=env).code == 0
+    push(b"#!/bin/sh\necho swapped\n")
+    run = ("run", "--locked", "--name", RUN, "--port", "18931")
+    started, asked = traced(*run, "--dry-run", "--json", env=env, folder=tmp_path)
+    assert started.code == 0, started.stderr
+    assert asked == set()
+    plan = started.document["plan"]
+    assert plan["exact"]["id"] == lab.docker("inspect", "--format", "{{.Id}}", tag()).stdout.strip()
+    assert plan["labels"]["io.nimctl.lock"] == "sha256:" + hashlib.sha256(locked(home).encode()).hexdigest()
+
+    edited = (
+        locked(home).replace('"shm_bytes": 1073741824', '"shm_bytes": 1').replace('"revision": "', '"revision": "0')
+    )
+    (home / "edited.lock").write_text(edited)
+    differs = nimctl("run", "--locked", "edited.lock", "--name", RUN, "--json", env=env)
+    assert (differs.code, differs.error_id) == (3, "lock-differs")
+    assert [row["what"] for row in differs.document["differences"]] == ["weights.revision", "container.shm_bytes"]
+    validate(differs.document)
+    assert lab.docker("ps", "--all", "--quiet", "--filter", f"name={RUN}").stdout.strip() == ""
+
+    image, labels = plan["exact"]["id"], [f"--label={k}={v}" for k, v in plan["labels"].items()]
+    variables = [f"--env={one['name']}={one['value']}" for one in plan["env"]]
+    confined = ["--cap-drop=ALL", "--security-opt=no-new-privileges", "--read-only", "--shm-size=1g"]
+    confined += [f"--tmpfs={path}:{how}" for path, how in plan["security"]["tmpfs"].items()]
+    lab.docker("create", "--name", RUN, *labels, *variables, *confined, image)
+    same = nimctl("drift", RUN, "--json", env=env)
+    assert same.code == 0, same.stderr
+    validate(same.document)
+    assert same.document["differences"] == []
+    assert len(same.document["unseen"]) >= 2  # it has never served
+    lab.docker("rm", "--force", RUN)
+
+    lab.docker(
+        "create", "--name", RUN, *labels, *variables[1:], "--env=LD_PRELOAD=/x.so", "--pid=host", image, "/hello"
+    )
+    other = nimctl("drift", RUN, "--json", env=env)
+    assert (other.code, other.error_id) == (3, "drift-found")
+    validate(other.document)
+    found = {row["what"] for row in other.document["differences"]}
+    assert {"variables.LD_PRELOAD", "container.cap_drop", "container.host_namespaces", "container.read_only"} <= found
+    assert "engine.arguments" not in found  # the same as the image's own
+
+
+def traced(*arguments: str, env: dict[str, str], folder: Path) -> tuple[Done, set[str]]:
+    """The command line, and every address beyond this machine that it or a child of it spoke to."""
+    trace = folder / "trace"
+    calls = "trace=connect,sendto,sendmsg,sendmmsg"
+    argv = ["strace", "-f", "-e", calls, "-o", str(trace), sys.executable, "-m", "nimctl", *arguments]
+    done = subprocess.run(argv, env=env, cwd=env["HOME"], capture_output=True, text=True, timeout=120, check=False)
+    found = re.findall(r'sin6?_addr=[^"]*"([^"]+)"', trace.read_text())
+    assert "docker.sock" in trace.read_text()  # the trace sees what is spoken to
+    return Done(done.returncode, done.stdout, done.stderr), {one for one in found if one not in ("127.0.0.1", "::1")}

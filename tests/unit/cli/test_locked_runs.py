@@ -1,0 +1,115 @@
+"""What `run --locked` refuses before it looks at anything: no lock, and flags that the lock contradicts."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nimctl.cli import locked, locking
+from nimctl.core.errors import NimctlError
+from nimctl.launch.docker.seeing import container_facts
+from nimctl.lock.making import pinned
+from nimctl.lock.writing import digest_of, write
+from tests.unit.lock.locks import WHOLE
+
+
+def contradicts(**given: object) -> str:
+    with pytest.raises(NimctlError) as caught:
+        locked._refuse_contradictions(WHOLE, locked.Given(**given))  # type: ignore[arg-type]
+    assert caught.value.id == "usage"
+    return caught.value.message
+
+
+def test_the_lock_is_the_default_file_or_the_one_that_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other").write_text("{}")
+    assert locked.file_of(None) == (Path("nimctl.lock"), None)
+    assert locked.file_of("a.lock") == (Path("a.lock"), None)
+    assert locked.file_of("other") == (Path("other"), None)
+    assert locked.file_of("kimi-k2.5") == (Path("nimctl.lock"), "kimi-k2.5")
+
+
+def test_what_contradicts_the_lock_is_refused() -> None:
+    assert "MODEL demo" in contradicts(model="demo")
+    assert "--image other:1" in contradicts(image="other:1")
+    assert "--profile vllm-int4-tp4-pp1" in contradicts(profile="vllm-int4-tp4-pp1")
+    assert "engine arguments" in contradicts(engine_args=("--max-model-len", "9"))
+    assert "--env OTHER" in contradicts(env=("OTHER=1",))
+    assert "--env NIM_LOG_LEVEL" in contradicts(env=("NIM_LOG_LEVEL=INFO",))
+
+
+def test_what_says_the_same_and_the_value_of_a_secret_are_no_contradiction() -> None:
+    same = locked.Given(
+        "kimi-k2.5",
+        WHOLE.image.reference,
+        ("NIM_LOG_LEVEL=DEBUG", "MY_API_KEY=hidden"),
+        "vllm-int4-tp8-pp1",
+        WHOLE.engine.arguments,
+        "any-name",
+    )
+    assert locked._refuse_contradictions(WHOLE, same) is None
+
+
+def test_secrets_come_from_the_caller_and_a_missing_one_is_named() -> None:
+    found = locking.values_of(WHOLE.variables, {}, {"MY_API_KEY": "hidden"})
+    assert found == [("NIM_LOG_LEVEL", "DEBUG"), ("MY_API_KEY", "hidden")]
+    assert ("MY_API_KEY", "given") in locking.values_of(WHOLE.variables, {"MY_API_KEY": "given"}, {})
+    with pytest.raises(NimctlError) as caught:
+        locking.values_of(WHOLE.variables, {}, {})
+    assert caught.value.id == "key-missing" and "MY_API_KEY" in caught.value.message
+
+
+def test_a_lock_is_read_with_the_digest_of_its_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "nimctl.lock"
+    path.write_text(write(WHOLE))
+    assert locking.read_lock(path) == (WHOLE, digest_of(path.read_bytes()))
+    for wrong in (tmp_path / "missing", tmp_path):
+        with pytest.raises(NimctlError) as caught:
+            locking.read_lock(wrong)
+        assert caught.value.id == "lock-invalid"
+
+
+@pytest.mark.parametrize(
+    ("address", "there"),
+    [
+        ("hf://a/b", "hf://a/b:123"),
+        ("hf://a/b:main", "hf://a/b:123"),
+        ("hf://a/b@v1?file=x.json", "hf://a/b:123?file=x.json"),
+        ("builtin://demo", "builtin://demo"),
+        ("s3://bucket/model", "s3://bucket/model"),
+        ("ngc://org/team/model:1.0", "ngc://org/team/model:1.0"),
+    ],
+)
+def test_weights_are_pinned_where_their_source_knows_revisions(address: str, there: str) -> None:
+    assert pinned(address, "123") == there
+
+
+def test_the_reference_that_is_pulled_names_the_locked_digest() -> None:
+    assert locked.exact_reference(WHOLE.image) == f"registry.example:5000/nimctl/cuda@{WHOLE.image.digest}"
+    assert locked.exact_reference(replace(WHOLE.image, digest=None)) == WHOLE.image.reference
+
+
+def test_a_container_is_described_without_what_its_image_brings() -> None:
+    image = {"Config": {"Env": ["PATH=/bin", "A=1"], "Cmd": ["/serve"]}}
+    found = {
+        "Image": "sha256:x",
+        "Config": {"Env": ["PATH=/bin", "A=2", "B=3"], "Cmd": ["/serve"], "Labels": {"l": "v"}},
+        "HostConfig": {
+            "CapDrop": ["ALL"],
+            "CapAdd": ["SYS_ADMIN"],
+            "SecurityOpt": ["no-new-privileges:true", "seccomp=unconfined"],
+            "ReadonlyRootfs": True,
+            "NetworkMode": "host",
+            "ShmSize": 64,
+            "Binds": ["/data/nim:/opt/nim/.cache", "/etc:/host-etc:ro"],
+            "Mounts": [{"Target": "/run/secrets/HF_TOKEN"}, {"Target": "/var/run/docker.sock"}],
+        },
+    }
+    facts = container_facts(found, image)
+    assert dict(facts.given) == {"A": "2", "B": "3"}
+    assert facts.argv == ()
+    assert (facts.no_new_privileges, facts.read_only, facts.privileged) == (True, True, False)
+    assert facts.cap_add == ("SYS_ADMIN",) and facts.unconfined == ("seccomp=unconfined",)
+    assert facts.host_namespaces == ("network",)
+    assert facts.mounts == ("/host-etc", "/var/run/docker.sock")
+    assert dict(container_facts(found, None).given) == {"PATH": "/bin", "A": "2", "B": "3"}
