@@ -187,6 +187,7 @@ class TestRealRegistry:
             ("nim/entitled/two:1", "wrong", "key-refused"),
             ("private/a/b:1", "good", "organisation-wrong"),
             ("hidden/tiny:1", "good", "organisation-wrong"),
+            ("nim/terms/x:1", "good", "terms-not-accepted"),
             ("unpaid/tiny:1", "good", "payment-required"),
             ("nim/entitled/nothing:1", "good", "not-found"),
             ("nim/entitled/two:foreign", "good", "architecture-missing"),

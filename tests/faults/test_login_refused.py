@@ -98,12 +98,6 @@ def test_without_a_key_the_way_to_log_in_is_shown(registry, status):
 class TestRealRegistry:
     """The same verdicts from docker-registry with its token authentication."""
 
-    @pytest.fixture(autouse=True)
-    def _as_it_was(self):
-        lab.reset_situations()
-        yield
-        lab.reset_situations()
-
     def test_login_is_proved_stored_and_opens_the_image(self, tmp_path):
         registry = lab.registry_info()
         result = login(registry.address, registry.user, Secret(registry.key), config_dir=tmp_path)
@@ -133,20 +127,6 @@ class TestRealRegistry:
             login(registry.address, registry.user, Secret(f"{registry.key}x"), config_dir=tmp_path)
         assert caught.value.id == "key-refused"
         assert list(tmp_path.iterdir()) == []
-
-    @pytest.mark.parametrize(
-        ("situation", "error_id"),
-        [
-            ("terms", "terms-not-accepted"),
-            ("payment-required", "payment-required"),
-            ("rate-limited", "image-rate-limited"),
-            ("unavailable", "image-pull-failed"),
-        ],
-    )
-    def test_situations(self, situation, error_id):
-        registry = lab.registry_info()
-        lab.set_situation("nim/*", situation)
-        assert refusal(registry, "nim/moonshotai/kimi-k2.5-turbo:1.0.0", registry.key).id == error_id
 
     def test_with_and_without_a_key(self):
         registry = lab.registry_info()
