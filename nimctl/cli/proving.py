@@ -77,12 +77,14 @@ def judge_image(
     identity: ImageIdentity, materials: Sequence[Material], rule: Rule, documents: Sequence[bytes] = ()
 ) -> Judgement:
     """The verdict of a rule about these signatures; nothing is fetched. Raises `trust-invalid` for its key files."""
-    from nimctl.trust.judging import Expected, judge, proving_digests
+    from nimctl.trust.judging import Expected, Judgement, judge, proving_digests
     from nimctl.trust.keys import read_public
 
     expected = Expected(proving_digests(identity, documents), rule.expected(image_name(identity.reference)))
     keys = [read_public(path) for path in rule.keys]
     checks = []
+    if not expected.digests and not materials:
+        return Judgement("none", "the Docker Engine knows no digest under which a registry has it")
     if rule.keyless:
         from nimctl.trust.keyless import open_bundle
 
@@ -148,4 +150,12 @@ def _materials(
     known = None if fresh else kept(identity)
     if known is not None and (known[0] or policy != "require"):
         return known
-    return signatures_beside(identity, login() if callable(login) else login), documents
+    key = login() if callable(login) else login
+    materials = signatures_beside(identity, key)
+    if materials and not documents and identity.digest and identity.manifest not in (None, identity.digest):
+        from nimctl.registry.artifacts import index_of
+        from nimctl.registry.reference import parse
+
+        index = index_of(parse(identity.reference), identity.digest, key)  # what lists the manifest, to judge by
+        documents = [index] if index else []
+    return materials, documents

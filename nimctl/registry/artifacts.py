@@ -23,6 +23,7 @@ _BUNDLES = (BUNDLE, "application/vnd.dev.sigstore.bundle+json;version=0.3")
 PREDICATE = "dev.sigstore.bundle.predicateType"
 SIGN_PREDICATE = "https://sigstore.dev/cosign/sign/v1"
 _DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+_DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
 
 
 def signatures_of(reference: Reference, digests: Sequence[str], login: Login | None) -> tuple[Material, ...]:
@@ -37,6 +38,15 @@ def signatures_of(reference: Reference, digests: Sequence[str], login: Login | N
         found += _simple(repository, digest, MAX_MATERIALS - len(found))
         found += _bundles(repository, digest, MAX_MATERIALS - len(found))
     return tuple(found)
+
+
+def index_of(reference: Reference, digest: str, login: Login | None) -> bytes | None:
+    """The bytes of the index `digest` in the repository of `reference`, None where it is not there any more.
+
+    Raises what a registry's refusal means, and `image-pull-failed`.
+    """
+    found = open_repository(reference, login, "pull").document(f"manifests/{digest}", f"{INDEX}, {_DOCKER_INDEX}")
+    return found[0] if found else None
 
 
 def _simple(repository: Repository, digest: str, room: int) -> list[Material]:

@@ -1,6 +1,7 @@
 """The policy on images: who is asked, what is said, what is refused, and that a start needs no network for it."""
 
 import json
+import shutil
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -53,10 +54,10 @@ class Desk:
         file.write_text(f"trust:\n  - images: {name or self.name}\n    {rule}\n" if rule else "")
         return configuration.load({"verify": policy})
 
-    def prove(self, config: Config, *, fresh: bool = True, documents: tuple[bytes, ...] = (), **about: bool) -> Proof:
+    def prove(self, config: Config, *, fresh: bool = True, built: bool = False) -> Proof:
         out = Output.choose("pull")
         identity = self.identity()
-        return prove_image(identity, None, config, out, documents=documents, fresh=fresh, **about)
+        return prove_image(identity, None, config, out, built=built, fresh=fresh)
 
 
 @pytest.fixture
@@ -160,9 +161,19 @@ def test_an_index_is_signed_and_its_manifest_starts(desk: Desk) -> None:
     assert prove_image(image, None, config, out, documents=[index]).digest == desk.digest
     held = ImageIdentity(desk.reference, manifest, None, None, "linux/amd64")  # as an engine names it that pulled it
     assert prove_image(held, None, config, out, fresh=False).digest == desk.digest
+    (kept,) = {path.parent for path in desk.home.rglob("signatures.json") if desk.digest[7:] in str(path)}
+    shutil.rmtree(kept.parent)
+    assert prove_image(image, None, config, out, fresh=False).digest == desk.digest  # the index is asked for again
     swapped = desk.identity("sha256:" + "0" * 64)
     with pytest.raises(NimctlError, match="signature-invalid"):
         prove_image(swapped, None, config, out, documents=[index])
+
+
+def test_an_image_without_a_digest_of_a_registry_is_not_signed(desk: Desk) -> None:
+    loaded = ImageIdentity(desk.reference, None, None, "sha256:" + "c" * 64, "linux/amd64")
+    with pytest.raises(NimctlError) as raised:
+        prove_image(loaded, None, desk.config("require"), Output.choose("run"), fresh=False)
+    assert (raised.value.id, "knows no digest" in raised.value.cause) == ("signature-missing", True)
 
 
 def test_signatures_from_a_folder(desk: Desk) -> None:
