@@ -26,7 +26,7 @@ def test_a_build_hands_over_its_inputs_and_reports_the_digest(machine: dict[str,
     seen = tmp_path / "seen"
     put_docker(
         machine,
-        f"""env | sort > {seen}; echo "$*" >> {seen}; cat "$NIMCTL_BUILD_PIP" >> {seen}
+        f"""env | sort > {seen}; echo "$*" >> {seen}; cat "$NIMCTL_BUILD_PIP" "$NIMCTL_BUILD_PROXY" >> {seen}
         while [ $# -gt 0 ]; do [ "$1" = --metadata-file ] && meta=$2; shift; done
         echo '{{"cpu": {{"containerimage.digest": "sha256:abc"}}}}' > "$meta"
         printf '#1 [internal] load\\n#1 DONE 0.0s\\n#2 [a 1/2] RUN x\\n#2 CACHED\\n'
@@ -40,7 +40,7 @@ def test_a_build_hands_over_its_inputs_and_reports_the_digest(machine: dict[str,
     text = seen.read_text()
     assert f"NIMCTL_BUILD_WHEELS={wheels}" in text
     assert f"NIMCTL_BUILD_CA={tmp_path}/bundle.pem" in text
-    assert "HTTPS_PROXY=http://proxy.example:3128" in text
+    assert "export HTTPS_PROXY=http://proxy.example:3128\nexport https_proxy=http://proxy.example:3128\n" in text
     assert "index-url = https://user:canary@mirror.example/simple" in text
     assert "file:" not in text
     command = next(line for line in text.splitlines() if line.startswith("buildx bake"))

@@ -1,10 +1,11 @@
 """What a machine's own configuration gives to a build."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from nimctl.images.inputs import Inputs, detect
+from nimctl.images.inputs import Inputs, detect, write_proxies
 from tests.unit.images.build_hosts import configure_pip
 
 
@@ -32,3 +33,22 @@ def test_the_environment_wins_over_pips_files(machine: dict[str, str], tmp_path:
     of_files, of_both = detect(machine).pip or {}, detect({**machine, "PIP_TIMEOUT": "90"}).pip or {}
     assert (of_files["timeout"], of_files["retries"]) == ("7", "3")
     assert (of_both["timeout"], of_both["retries"]) == ("90", "3")
+
+
+def test_proxies_become_shell_for_the_users_eyes_alone(tmp_path: Path) -> None:
+    password = "http://user:it's%20two@proxy:3128"
+    path = write_proxies(tmp_path, {"https_proxy": password, "HTTPS_PROXY": "http://other", "NO_PROXY": "a,.b"})
+    assert path is not None and path.stat().st_mode & 0o777 == 0o600
+    shown = subprocess.run(
+        ["sh", "-c", f'. {path}; echo "$HTTPS_PROXY $https_proxy $no_proxy [$http_proxy]"'],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert shown.stdout == f"{password} {password} a,.b []\n"
+    assert write_proxies(tmp_path, {"https_proxy": "", "PATH": "/bin"}) is None
+
+
+def test_no_proxy_is_an_argument_of_a_build() -> None:
+    recipe = Path(__file__).parents[3] / "images"
+    assert "_PROXY" not in (recipe / "docker-bake.hcl").read_text().replace("NIMCTL_BUILD_PROXY", "")
+    steps = (recipe / "Dockerfile").read_text()
+    assert steps.count("type=secret,id=proxy") == steps.count("type=secret,id=ca") > 5
