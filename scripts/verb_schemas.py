@@ -70,7 +70,8 @@ DOCUMENTS = {
     ),
     "build": Document(
         "The image that was built: its name, its digest where a builder gives one, that of its configuration.",
-        {"image": "str", "digest": "str?", "config": "str?", "attestations": "any[]"},
+        {"image": "str", "digest": "str?", "config": "str?", "attestations": "any[]",
+         "signatures": "str[]"},
         (("image", "digest", "config", "attestations"),),
     ),
     "sign": Document(

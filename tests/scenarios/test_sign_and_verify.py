@@ -73,6 +73,13 @@ def test_what_sign_refuses(
     assert (done.code, done.error_id) == (code, error_id)
 
 
+def test_a_build_that_is_not_pushed_is_not_signed(nimctl: Nimctl, env: dict[str, str]) -> None:
+    done = nimctl("build", "cpu", "--sign-key", "nimctl.key", "--json", env=env)
+    assert (done.code, done.error_id) == (2, "usage")
+    missing = nimctl("build", "cpu", "--push", "--tag", "127.0.0.1:9/a/b:1", "--sign-key", "no.key", "--json", env=env)
+    assert (missing.code, missing.error_id) == (2, "trust-invalid")
+
+
 def test_unsigned_and_without_a_rule(nimctl: Nimctl, env: dict[str, str], registry: MemoryRegistry) -> None:
     registry.image("models/cpu", "1")
     image = f"{registry.address}/models/cpu:1"
