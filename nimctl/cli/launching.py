@@ -121,7 +121,8 @@ def prepare(asked: Asked, config: Config, out: Output) -> Prepared:
     if locked and locked.weights and options.recipe:
         options = replace(options, recipe=replace(options.recipe, weights=locked.weights))
     if options.recipe is not None and options.recipe.weights != recipe.weights:
-        out.text(f"checkpoint {options.recipe.weights}: these GPUs run {options.recipe.format}")
+        why = f"these GPUs run {options.recipe.format}" if not locked else "the lock says it"
+        out.text(f"checkpoint {options.recipe.weights}: {why}")
         target = replace(target, recipe=options.recipe)
     needs = replace(host.needs_for(target, config, gpus, facts), request=planning.request_of(options))
     plan = planning.make_plan(options, facts)

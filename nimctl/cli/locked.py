@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NoReturn
 
 from nimctl.cli import host, launching, locking
-from nimctl.cli.config import Config
+from nimctl.cli.config import Config, Setting
 from nimctl.cli.target import ImageChoice, Target, image_for, resolve
 from nimctl.core import recipes
 from nimctl.core.errors import NimctlError
@@ -322,6 +322,8 @@ def _plan(
     """The plan of what the lock says on this host. Raises `lock-differs` where these GPUs or this version of nimctl
     cannot plan it at all."""
     lock = found.lock
+    if lock.gpus.count == 0 and config.text("gpus") is None:
+        config = replace(config, settings={**config.settings, "gpus": Setting("none", "the lock")})
     target = _target(lock, folder, config, pin=pin)
     with_port = pin
     facts = host.look(config, out, target, try_port=with_port, ask=ask)

@@ -16,6 +16,7 @@ from nimctl.cli.config import Config
 from nimctl.cli.target import Target
 from nimctl.core.errors import NimctlError
 from nimctl.core.fetch import Manifest, from_environment, open_source
+from nimctl.core.fetch.retry import Patience
 from nimctl.core.gpus import Gpu
 from nimctl.core.image_identity import ImageIdentity
 from nimctl.core.layout import Layout
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from nimctl.launch.docker import Engine
 
 _DRY_RUN_SECONDS = 60.0
+# Somebody waits, and nothing is lost when it is asked for again: who has no name is asked for a moment.
+_PATIENCE = Patience(unreachable=0.25)
 _OFFLINE = ("image-pull-failed", "image-rate-limited", "proxy-refused", "tls-untrusted")
 
 
@@ -90,7 +93,8 @@ def manifest_of(target: Target, config: Config, *, offline: bool = False) -> Man
         return None
     access = from_environment(os.environ)
     access = replace(access, offline=access.offline or offline)
-    return open_source(str(target.folder or target.recipe.weights), config.cache, access=access).resolve()
+    address = str(target.folder or target.recipe.weights)
+    return open_source(address, config.cache, access=access, patience=_PATIENCE).resolve()
 
 
 def image_of(prepared: Prepared, engine: Engine | None, before: LockedImage | None, out: Output) -> LockedImage:
