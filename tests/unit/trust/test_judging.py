@@ -169,6 +169,32 @@ def test_a_signature_that_is_no_base64(signature: str, key: PrivateKey) -> None:
     assert verdict(material, keys=[key.public]).verdict in ("malformed", "wrong-key")
 
 
+def test_no_flipped_bit_of_a_payload_or_a_signature_is_good(key: PrivateKey) -> None:
+    material = sign_image(key, REPOSITORY, DIGEST)[0]
+    for at in range(len(material.payload)):
+        payload = bytearray(material.payload)
+        payload[at] ^= 1 << at % 8
+        assert verdict(replace(material, payload=bytes(payload)), keys=[key.public]).verdict == "wrong-key", at
+    signature = base64.b64decode(material.signature)
+    for at in range(len(signature)):
+        flipped = bytearray(signature)
+        flipped[at] ^= 1 << at % 8
+        changed = replace(material, signature=base64.b64encode(bytes(flipped)).decode())
+        assert verdict(changed, keys=[key.public]).verdict == "wrong-key", at
+
+
+def test_a_flipped_bit_of_a_bundle_is_good_only_where_it_says_nothing(key: PrivateKey) -> None:
+    material = sign_image(key, REPOSITORY, DIGEST)[1]
+    envelope = json.loads(material.payload)["dsseEnvelope"]
+    for at in range(len(material.payload)):
+        payload = bytearray(material.payload)
+        payload[at] ^= 1 << at % 7
+        if verdict(replace(material, payload=bytes(payload)), keys=[key.public]).verdict == "good":
+            found = json.loads(payload)["dsseEnvelope"]
+            assert found["payload"] == envelope["payload"], at
+            assert base64.b64decode(found["signatures"][0]["sig"]) == base64.b64decode(envelope["signatures"][0]["sig"])
+
+
 def bundle(key: PrivateKey, change: Callable[[dict[str, Any]], object]) -> Material:
     material = sign_image(key, REPOSITORY, DIGEST)[1]
     document = json.loads(material.payload)
