@@ -5,6 +5,7 @@ follows the one that the engine logs of its cache.
 """
 
 import json
+import multiprocessing
 import os
 import sys
 from typing import Any
@@ -12,10 +13,13 @@ from typing import Any
 os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the engine's core in this process: one import less each time
 
 import vllm.model_executor.model_loader.base_loader as loader
+import vllm.v1.executor.multiproc_executor as executor
 from torch import nn
 from vllm import LLM
 from vllm.logger import _print_info_once
+from vllm.platforms import current_platform
 
+_REGISTER = "register_triton_kernel_overrides"
 _PREPARE = "process_weights_after_loading"
 _prepare = vars(loader)[_PREPARE]
 _seen: dict[str, int] = {}
@@ -31,10 +35,15 @@ def _count(model: nn.Module, *others: Any, **named: Any) -> None:
 
 
 vars(loader)[_PREPARE] = _count
+# Workers are forked from this process, as they are on GPUs: on a CPU each would import the engine anew, 11 s of 15.
+vars(executor)["get_mp_context"] = lambda: multiprocessing.get_context("fork")
+# What each worker does first looks through all modules, and trips over one that only this process has (llvmlite's).
+getattr(current_platform, _REGISTER)()
+setattr(type(current_platform), _REGISTER, staticmethod(lambda: None))
 
 
 class Counting:
-    """What is added to each worker: a process that imports this script anew, and so counts."""
+    """What is added to each worker: a fork of this process, which counts for itself."""
 
     def held(self) -> dict[str, int]:
         """Bytes of parameters and of rotary tables of this rank."""
