@@ -17,10 +17,9 @@ from nimctl.bundle import weights as weights_layout
 from nimctl.cli import bundled_image, bundled_weights
 from nimctl.cli.bundled_image import Carried
 from nimctl.cli.config import Config
-from nimctl.cli.stopping import stoppable
 from nimctl.core.cache import CachePaths, held
 from nimctl.core.errors import NimctlError
-from nimctl.core.fetch import Progress
+from nimctl.core.fetch import Progress, Stop
 from nimctl.core.fetch.manifest import Manifest
 from nimctl.core.fetch.sources.checksums import MANIFEST
 from nimctl.core.secret import Secret
@@ -108,9 +107,9 @@ def _fill(
     if manifest is not None:
         items.append(packing.of_bytes(f"{model.WEIGHTS}/{MANIFEST}", weights_layout.of_manifest(manifest)))
     expected = sum(item.size for item in items) + (content.image.saved_size or 0)
-    with stoppable() as (stop, going), out.transfer(f"packing {asked.folder.name}") as view:
-        going()
-        packer = packing.Packer(notes, expected, asked.split, lambda p: view.report(_copying(p), "bundle"), stop)
+    # Ctrl-C and SIGTERM may come at any point: what is finished is noted, what is not goes on where it ends.
+    with out.transfer(f"packing {asked.folder.name}") as view:
+        packer = packing.Packer(notes, expected, asked.split, lambda p: view.report(_copying(p), "bundle"), Stop())
         packer.require_room(items, more=content.image.saved_size or 0)
         (asked.folder / model.NAME).unlink(missing_ok=True)
         packer.pack(items)

@@ -147,8 +147,8 @@ def _prove(shelf: Shelf, config: Config, out: Output, *, signed: str | None) -> 
         built=image.digest is None and signed is not None,
         folder=folder,
     )
-    if shelf.bundle.signatures:  # a start looks for them here before it asks a registry
-        kept_signatures.keep(identity, read_materials(folder), documents)
+    # a start looks for them here before it asks a registry; that there are none is known as well
+    kept_signatures.keep(identity, read_materials(folder) if shelf.bundle.signatures else (), documents)
     return str(proof.verdict)
 
 
@@ -168,19 +168,11 @@ def _load_image(shelf: Shelf, image: model.Image, out: Output) -> str:
         _require_room(engine, image)
         total = sum(entry.size for entry in shelf.bundle.below(model.IMAGE))
         done = 0
-        with stoppable() as (stop, going), out.transfer(f"loading {image.reference}") as view:
-            going()
+        with out.transfer(f"loading {image.reference}") as view:
 
             def on_bytes(count: int) -> None:
                 nonlocal done
                 done += count
-                if stop.is_set:
-                    raise NimctlError(
-                        "interrupted",
-                        "the load was stopped",
-                        cause="somebody asked for it",
-                        fix="Run it again: an image is loaded whole or not at all.",
-                    )
                 view.report(Progress(done, total, phase="copying"), "image")
 
             found = archive.load(engine, image_layout.archive(shelf, on_bytes), identity)
