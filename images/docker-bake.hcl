@@ -7,6 +7,7 @@ variable "NIMCTL_BUILD_IMAGES" { default = "images" }                       # th
 variable "NIMCTL_BUILD_WHEELS" { default = "" }                             # a folder of local wheels
 variable "NIMCTL_BUILD_CA" { default = "" }                                 # a CA bundle file
 variable "NIMCTL_BUILD_PIP" { default = "" }                                # a pip configuration file
+variable "NIMCTL_BUILD_PROXY" { default = "" }                              # shell that exports the proxies
 variable "NIMCTL_BUILD_KERNELS" { default = "auto" }                        # FlashInfer's: auto, required, off
 variable "NIMCTL_BUILD_PLATFORMS" { default = "linux/amd64,linux/arm64" }   # empty: the builder's own
 variable "NIMCTL_BUILD_TAG" { default = "" }                                # empty: nimctl/DEVICE:VERSION-vllmENGINE
@@ -15,9 +16,6 @@ variable "NIMCTL_BUILD_REVISION" { default = "unknown" }
 variable "NIMCTL_BUILD_SOURCE" { default = "" }                             # where the source code lives, as a URL
 variable "NIMCTL_BUILD_SNAPSHOT" { default = "" }                           # Debian's packages of 20261120T000000Z
 variable "SOURCE_DATE_EPOCH" { default = "" }                               # the image's date; empty: now
-variable "HTTP_PROXY" { default = "" }
-variable "HTTPS_PROXY" { default = "" }
-variable "NO_PROXY" { default = "" }
 
 variable "ENGINE_VERSION" { default = "0.32.0" }
 
@@ -53,13 +51,11 @@ target "_common" {
     BASE              = NIMCTL_BUILD_BASE
     SNAPSHOT          = NIMCTL_BUILD_SNAPSHOT == "" ? null : NIMCTL_BUILD_SNAPSHOT
     SOURCE_DATE_EPOCH = SOURCE_DATE_EPOCH == "" ? null : SOURCE_DATE_EPOCH
-    HTTP_PROXY        = HTTP_PROXY == "" ? null : HTTP_PROXY
-    HTTPS_PROXY       = HTTPS_PROXY == "" ? null : HTTPS_PROXY
-    NO_PROXY          = NO_PROXY == "" ? null : NO_PROXY
   }
   secret = concat(
     NIMCTL_BUILD_CA == "" ? [] : ["id=ca,src=${NIMCTL_BUILD_CA}"],
     NIMCTL_BUILD_PIP == "" ? [] : ["id=pip,src=${NIMCTL_BUILD_PIP}"],
+    NIMCTL_BUILD_PROXY == "" ? [] : ["id=proxy,src=${NIMCTL_BUILD_PROXY}"],
   )
 }
 

@@ -4,6 +4,7 @@
 set -eu
 roots=$1 folder=$2
 shift 2
+if [ -s /run/secrets/proxy ]; then . /run/secrets/proxy; fi
 sleep 0.1 # the kernel's clock for files may lag a few milliseconds behind the one that `date` reads
 since=$(date +%s.%N)
 export PYTHONDONTWRITEBYTECODE=1

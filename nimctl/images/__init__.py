@@ -1,9 +1,10 @@
 """Build our two images through BuildKit: `docker buildx bake`, nothing else.
 
 What differs between hosts (base image, local wheels, CA bundle, package index, proxies) is read from the machine's own
-configuration (`inputs`) and handed to BuildKit as named contexts, secrets and predefined build arguments, so that no
-host's settings ever end up in a layer. The recipe itself is in `images/` of the checkout, and is installed with the
-package as `nimctl/images/recipe/`; the container's share of our own code is taken from the packages that run now.
+configuration (`inputs`) and handed to BuildKit as named contexts and secrets, so that no host's settings ever end up
+in a layer, or in the history of builds that BuildKit keeps. The recipe itself is in `images/` of the checkout, and is
+installed with the package as `nimctl/images/recipe/`; the container's share of our own code is taken from the packages
+that run now.
 """
 
 import re
@@ -23,7 +24,7 @@ from nimctl.images.builder import look_at_builder, require
 from nimctl.images.client import lines_of, require_buildx, started
 from nimctl.images.described import inputs_of, read_sboms
 from nimctl.images.failures import failure
-from nimctl.images.inputs import detect, proxies, write_pip_config
+from nimctl.images.inputs import detect, write_pip_config, write_proxies
 from nimctl.images.progress import Step, parse_line, summary
 from nimctl.images.source import Source, find_source
 
@@ -96,8 +97,9 @@ def build(
             wheels=wheels or found.wheels,
             ca=ca or found.ca,
             pip=write_pip_config(Path(folder), found.pip),
+            proxy=write_proxies(Path(folder), env),
         )
-        around = {**proxies(env), **env, **variables}
+        around = {**env, **variables}
         metadata, parts = Path(folder) / "metadata.json", Path(folder) / "parts"
         argv = bake_command(target, source=source, metadata=metadata, push=push, compression=compression)
         steps = _bake(target, argv, around, source, on_line)

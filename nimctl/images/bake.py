@@ -46,6 +46,7 @@ def bake_variables(
     wheels: Path | None = None,
     ca: Path | None = None,
     pip: Path | None = None,
+    proxy: Path | None = None,
 ) -> dict[str, str]:
     """The variables of images/docker-bake.hcl; a default of that file is kept by leaving its variable out.
 
@@ -57,6 +58,7 @@ def bake_variables(
         "WHEELS": str(wheels.resolve()) if wheels else "",
         "CA": str(ca.resolve()) if ca else "",
         "PIP": str(pip) if pip else "",
+        "PROXY": str(proxy) if proxy else "",
         "PLATFORMS": ",".join(platforms),
         "SNAPSHOT": snapshot,
         "SOURCE": None if env.get("NIMCTL_BUILD_SOURCE") else origin(source.root),

@@ -1,6 +1,7 @@
 """What this machine gives to a build: local wheels, a CA bundle, pip's options, proxies, as it is configured."""
 
 import ast
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -48,9 +49,19 @@ def write_pip_config(folder: Path, options: Mapping[str, str] | None) -> Path | 
     return path
 
 
-def proxies(env: Mapping[str, str]) -> dict[str, str]:
-    """The proxy variables under the names that the recipe reads; most hosts set the lower-case ones."""
-    return {name: env[name.lower()] for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY") if name.lower() in env}
+def write_proxies(folder: Path, env: Mapping[str, str]) -> Path | None:
+    """Shell that exports the proxies of `env`, for the build's `proxy` secret: a proxy's address may hold a password.
+
+    Each under both names, because apt reads the lower-case ones alone; those win, as they do on most hosts.
+    """
+    found = {name: env.get(name.lower(), env.get(name, "")) for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")}
+    if not any(found.values()):
+        return None
+    path = folder / "proxy.sh"
+    path.touch(mode=0o600)
+    lines = [f"export {one}={shlex.quote(value)}\n" for name, value in found.items() for one in (name, name.lower())]
+    path.write_text("".join(lines))
+    return path
 
 
 def _pip_options(env: Mapping[str, str]) -> dict[str, str]:
