@@ -50,31 +50,3 @@ def test_the_block_for_scripts(bare_host: dict[str, str], nimctl: Nimctl) -> Non
             assert done.code == 0, done.stderr[-2000:]
     finally:
         nimctl("stop", "ci", env=env)
-
-
-def test_every_command_of_the_documents_is_understood(bare_host: dict[str, str], nimctl: Nimctl) -> None:
-    """Each `nimctl` line in README and docs names a verb and options that exist."""
-    texts = [ROOT / "README.md", *(ROOT / "docs").glob("0*.md")]
-    commands = {
-        re.split(r"\s+#|\s*[|;>&]\s*", line.strip())[0]
-        for path in texts
-        for block in re.findall(r"```\w*\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
-        for line in block.splitlines()
-        if line.strip().startswith(("nimctl ", "sudo nimctl "))
-    }
-    assert len(commands) > 10
-    helps: dict[tuple[str, ...], str] = {}
-    for command in sorted(commands):
-        words = command.removeprefix("sudo ").split()[1:]
-        verb = tuple(words[:2]) if words[0] == "cache" else tuple(words[:1])
-        if verb[0].startswith("-"):
-            continue
-        if verb not in helps:
-            shown = nimctl(*verb, "--help", env=bare_host)
-            assert shown.code == 0, f"{command}: {shown.stderr}"
-            helps[verb] = shown.stdout
-        for word in words:
-            if word == "--":
-                break
-            if word.startswith("--"):
-                assert word.split("=")[0] in helps[verb], f"{command}: {word}"
