@@ -92,12 +92,8 @@ def sealed_docker(folder: Path) -> Iterator[SealedDocker]:
     (folder / "daemon.json").write_text('{"exec-opts": ["native.cgroupdriver=cgroupfs"]}')
     daemon = {**engine.daemon_environment(paths()), "T": str(folder), "B": BRIDGE, "TMPDIR": str(folder)}
     namespaces = ["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    process = subprocess.Popen(
-        ["unshare", *namespaces, "sh", "-c", _SETUP],
-        env=daemon,
-        stdout=subprocess.DEVNULL,
-        stderr=(folder / "setup.log").open("wb"),
-    )
+    with (folder / "setup.log").open("wb") as log:
+        process = subprocess.Popen(["unshare", *namespaces, "sh", "-c", _SETUP], env=daemon, stdout=log, stderr=log)
     try:
         host = SealedDocker(folder, _first_inside(process))
         _wait(host, process)
