@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from nimctl.core.command import run, without_keys
+from nimctl.core.command import DOCKER_LOGINS, run, without_keys
 from nimctl.core.errors import NimctlError
 
 STALL_S = 1800.0  # the longest silence: one wheel of 1 GB at 0.6 MB/s
@@ -42,7 +42,7 @@ def started(argv: Sequence[str], env: Mapping[str, str], folder: Path) -> Iterat
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env=without_keys(env),
+        env=without_keys(env, keep=DOCKER_LOGINS),  # docker pushes with it
         cwd=folder,
         text=True,
         errors="replace",

@@ -46,7 +46,8 @@ _FAILURES = (
         "qemu-user-static; or build on a machine of that platform",
     ),
     _Known(
-        r"[Mm]ulti-platform build is not supported|does not support multi-platform|multiple platforms feature",
+        r"[Mm]ulti-platform build is not supported|does not support multi-platform|multiple platforms feature"
+        r"|does not currently support exporting manifest lists",
         "image-build-failed",
         "this builder makes images of one platform only",
         "switch Docker to containerd's image store, or `docker buildx create --use`; or name one --platform",
@@ -82,7 +83,7 @@ _FAILURES = (
         "log in first: `nimctl login REGISTRY`",
     ),
     _Known(
-        r"failed to push|failed to do request: (Head|Post|Put|Patch)|server gave HTTP response to HTTPS client",
+        r"> pushing |failed to push|failed to do request: (Head|Post|Put|Patch)|server gave HTTP response to HTTPS",
         "image-build-failed",
         "the image was built, and its registry cannot be reached or broke off",
         "check the registry in --tag and the network, and build again: nothing is built twice",

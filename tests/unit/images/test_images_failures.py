@@ -62,6 +62,17 @@ def test_a_failing_step_is_named_with_its_last_lines(machine: dict[str, str]) ->
         ),
         ("#9 0.1 exec /bin/sh: exec format error", "image-build-failed", "binfmt"),
         ("ERROR: Multi-platform build is not supported for the docker driver.", "image-build-failed", "containerd"),
+        (
+            "ERROR: docker exporter does not currently support exporting manifest lists",
+            "image-build-failed",
+            "containerd",
+        ),
+        (
+            " > pushing 127.0.0.1:1/x:1 with docker: dial tcp 127.0.0.1:1: connection refused",
+            "image-build-failed",
+            "--tag",
+        ),
+        ("ERROR: denied: Access Denied", "key-refused", "nimctl login"),
         ("ERROR: denied: requested access to the resource is denied", "key-refused", "nimctl login"),
         ("ERROR: push access denied: insufficient_scope: authorization failed", "key-refused", "nimctl login"),
         ("ERROR: no basic auth credentials", "key-missing", "nimctl login"),
