@@ -108,7 +108,7 @@ DOCUMENTS = {
     "run": Document(
         "A run that was started, or that is ready; with --dry-run its plan (launch-plan.json) and command.",
         {**_RUN, "state": "str", "startup": "any", "signatures": [{"subject": "str", **SIGNATURE}], "plan": "any",
-         "command": "str", "differences": _DIFFERENCES},
+         "command": "str", "file": "str", "lock": "digest", "differences": _DIFFERENCES},
         (("state", *_RUN), ("plan", "command")),
     ),
     "status": Document(
