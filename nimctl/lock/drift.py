@@ -137,6 +137,8 @@ def _weights(lock: Lock, seen: Seen, unseen: list[str]) -> Iterator[Difference]:
         unseen.append("The weights that are served could not be compared: /v1/manifest has another shape.")
         return
     source = lock.weights.source
+    if source == FOLDER:  # which has no revision: the server says where it is mounted
+        found = replace(found, revision=lock.weights.revision)
     yield from weights(lock.weights, replace(found, source=source) if _is_of(found, lock.weights) else found)
 
 

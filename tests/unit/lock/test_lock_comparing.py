@@ -229,3 +229,11 @@ def test_options_are_read_back_as_a_lock_has_them() -> None:
     wanted = {name: one.value for name, one in WHOLE.engine.options.items()}
     assert options_of(ENGINE) == wanted
     assert isinstance(WHOLE.engine.options["enforce-eager"], LockedOption)
+
+
+def test_a_folder_has_drifted_by_its_files_alone() -> None:
+    assert WHOLE.weights is not None
+    folder = replace(WHOLE, weights=replace(WHOLE.weights, source="folder", revision="local"))
+    served = changed_manifest(source="/opt/nim/model", revision="model")
+    assert whats(seen(manifest=served), folder) == []
+    assert "weights.files.config.json" in whats(seen(manifest={**served, "files": []}), folder)
