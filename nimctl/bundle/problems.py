@@ -36,7 +36,7 @@ def incomplete(where: str, cause: str, files: Sequence[str] = ()) -> NimctlError
         "bundle-incomplete",
         f"the bundle {where} is not complete",
         cause=cause,
-        fix="Carry the missing files over too"
+        fix="Carry the missing files over too, then try it again."
         if files
         else "Run the same `nimctl bundle create` again: it goes on where it ended.",
         evidence=files[:_SHOWN],

@@ -82,6 +82,7 @@ def create(asked: Asked, config: Config, out: Output) -> None:
     key = _signer(asked.sign_key)
     try:
         with journal.opened(asked.folder) as notes, tempfile.TemporaryDirectory(prefix="nimctl-") as scratch:
+            asked = _again(asked, lock, notes, out)
             carried = bundled_image.choose(asked, lock, config, out)
             weights, manifest, weight_items = bundled_weights.gather(asked, lock, config, out)
             caches, cache_items = _caches(asked, config, out)
@@ -186,6 +187,19 @@ def _lock(asked: Asked, out: Output) -> tuple[Lock | None, bytes | None]:
         return None, None
     out.text(f"carrying what {path} locks: {lock.model}")
     return lock, content
+
+
+def _again(asked: Asked, lock: Lock | None, notes: journal.Journal, out: Output) -> Asked:
+    """What was asked for, or where no model was named what an earlier run packed into this folder."""
+    if asked.model or lock:
+        notes.note("asked", {"model": asked.model, "image": asked.image})
+        return asked
+    before = {"model": notes.before.model, "image": None} if notes.before else {}
+    noted = notes.note("asked") or before
+    if not noted.get("model"):
+        return asked
+    out.text(f"going on with {noted['model']}, which the folder was begun for")
+    return replace(asked, model=str(noted["model"]), image=asked.image or noted.get("image"))
 
 
 def _signer(path: Path | None) -> PrivateKey | None:

@@ -107,8 +107,9 @@ def test_a_changed_blob_ends_it_and_the_next_run_mends_it(tmp_path: Path, regist
     assert not (tmp_path / "b/image/blobs/sha256" / digest(LAYERS[1]).removeprefix("sha256:")).exists()
     assert refused(tmp_path / "b") == "bundle-incomplete"
     registry.content[digest(LAYERS[1])] = kind, body
-    create(tmp_path / "b", registry, split=2**20)
+    create(tmp_path / "b", registry, split=2**20, model=None)  # the folder knows what it was begun for
     verify(tmp_path / "b")
+    assert create(tmp_path / "b", registry, model=None).model == f"{registry.address}/open/tiny:1"
 
 
 def test_a_signed_bundle_proves_whose_it_is(tmp_path: Path, registry: LittleRegistry) -> None:
