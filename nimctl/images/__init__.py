@@ -99,7 +99,8 @@ def build(
             pip=write_pip_config(Path(folder), found.pip),
             proxy=write_proxies(Path(folder), env),
         )
-        around = {**env, **variables}
+        # What buildx would say of the build by itself knows the time of day, and would make it another image each time.
+        around = {**env, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1", **variables}
         metadata, parts = Path(folder) / "metadata.json", Path(folder) / "parts"
         argv = bake_command(target, source=source, metadata=metadata, push=push, compression=compression)
         steps = _bake(target, argv, around, source, on_line)

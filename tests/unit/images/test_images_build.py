@@ -40,6 +40,7 @@ def test_a_build_hands_over_its_inputs_and_reports_the_digest(machine: dict[str,
     text = seen.read_text()
     assert f"NIMCTL_BUILD_WHEELS={wheels}" in text
     assert f"NIMCTL_BUILD_CA={tmp_path}/bundle.pem" in text
+    assert "BUILDX_NO_DEFAULT_ATTESTATIONS=1" in text
     assert "export HTTPS_PROXY=http://proxy.example:3128\nexport https_proxy=http://proxy.example:3128\n" in text
     assert "index-url = https://user:canary@mirror.example/simple" in text
     assert "file:" not in text
