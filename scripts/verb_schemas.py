@@ -27,8 +27,9 @@ class Document(NamedTuple):
     shapes: tuple[tuple[str, ...], ...]
 
 
-SIGNATURE = {"policy": "str", "verdict": "str", "why": "str", "digest": "str?", "by": "str?", "rule": "str?",
+_JUDGED = {"verdict": "str", "why": "str", "digest": "str?", "by": "str?", "rule": "str?",
              "signatures": "int"}  # fmt: skip
+SIGNATURE = {"policy": "str", **_JUDGED}
 _RUN = {"name": "str", "runtime": "str", "id": "str", "kind": "str", "recipe": "str", "host": "str", "port": "int",
         "image": "str?", "served_names": "str[]", "layout": "str?", "stop_timeout": "int", "notes": "str[]",
         "cache": "str?", "weights": "str?", "url": "str"}  # fmt: skip
@@ -83,8 +84,8 @@ DOCUMENTS = {
     "verify": Document(
         "Whose signatures an image and weights carry, and whether they are trusted; also where one is not.",
         {
-            "image": Null({"reference": "str", "digest": "str?", "manifest": "str?", "signature": SIGNATURE}),
-            "weights": Null({"source": "str", "signature": SIGNATURE}),
+            "image": Null({"reference": "str", "digest": "str?", "manifest": "str?", "signature": _JUDGED}),
+            "weights": Null({"source": "str", "signature": _JUDGED}),
         },
         (("image", "weights"),),
     ),

@@ -8,15 +8,17 @@ from dataclasses import dataclass
 
 from nimctl.core.secret import KEY_VARIABLES
 
-_OURS = frozenset({*KEY_VARIABLES, "NIMCTL_SIGN_PASSPHRASE"})
+# Logins in a variable, as a job of a CI gets them: see registry/dockerconfig.
+DOCKER_LOGINS = "DOCKER_AUTH_CONFIG"
+_OURS = frozenset({*KEY_VARIABLES, DOCKER_LOGINS, "NIMCTL_SIGN_PASSPHRASE"})
 
 
-def without_keys(environment: Mapping[str, str]) -> dict[str, str]:
+def without_keys(environment: Mapping[str, str], *, keep: str = "") -> dict[str, str]:
     """`environment` for a program that nimctl starts: whoever needs a key of ours is given it another way.
 
-    Other people's keys stay, as some credential helpers live on them (`AWS_SECRET_ACCESS_KEY`).
+    Other people's keys stay, as some credential helpers live on them (`AWS_SECRET_ACCESS_KEY`); and so does `keep`.
     """
-    return {name: value for name, value in environment.items() if name not in _OURS}
+    return {name: value for name, value in environment.items() if name not in _OURS or name == keep}
 
 
 @dataclass(frozen=True)

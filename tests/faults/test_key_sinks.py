@@ -73,7 +73,8 @@ def test_words_and_variables_are_read_from_a_trace(tmp_path: Path) -> None:
 
 
 def test_programs_that_are_started_inherit_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("NGC_API_KEY", "NGC_CLI_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "NIMCTL_SIGN_PASSPHRASE"):
+    for name in ("NGC_API_KEY", "NGC_CLI_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "NIMCTL_SIGN_PASSPHRASE",
+                 "DOCKER_AUTH_CONFIG"):  # fmt: skip
         monkeypatch.setenv(name, CANARY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of-a-credential-helper")
     shown = run([sys.executable, "-c", "import os; print(dict(os.environ))"])

@@ -76,6 +76,8 @@ def registry_scenes(stage: Mapping[str, Any]) -> Iterator[Scene]:
     yield Scene("pull-nobody", ["pull", "--image", other, "demo", "--json", "--debug"], None, env=nobody)
     wrong = {"DOCKER_CONFIG": stage["docker"]["wrong"]}
     yield Scene("pull-refused-key", ["pull", "--image", other, "demo", "--json", "--debug"], 4, env=wrong)
+    given = {**nobody, "DOCKER_AUTH_CONFIG": (Path(stage["docker"]["given"]) / "config.json").read_text()}
+    yield Scene("pull-given-login", ["pull", "--image", other, "demo", "--json", "--debug"], 0, env=given)
     large = ["pull", "--image", f"{at}/nim/large:1", "demo", "--gpus", "none", "--debug"]
     yield Scene("pull-cut", large, None, env=logged_in, stop_after=(stage["front_log"], "/blobs/" + stage["large"]))
 
@@ -131,7 +133,8 @@ def late_scenes(stage: Mapping[str, Any]) -> Iterator[Scene]:
     wrong = ["sign", image, "--key", private, "--passphrase-stdin", *said]
     yield Scene("sign-refused", wrong, None, stage["canaries"]["refused key"], logged_in)
     yield Scene("verify", ["verify", image, "--key", public, *said], 0, env=logged_in)
-    yield Scene("lock-refused", ["lock", *of_demo, "--output", f"{home}/other.lock", *said], None, env=logged_in)
+    other = ["lock", *of_demo, "--output", f"{home}/other.lock"]
+    yield Scene("lock-of-another-image", [*other, *said], None, env=logged_in)
     bundle = ["bundle", "create", f"{home}/bundle", *of_demo, "--sign-key", private]
     yield Scene("bundle", [*bundle, *said], None, env=passphrase, timeout=600)
     yield Scene("bundle-verify", ["bundle", "verify", f"{home}/bundle", *said], None)

@@ -93,6 +93,7 @@ def docker_folders(folder: Path, address: str, canaries: Mapping[str, str]) -> d
     contents: dict[str, Any] = {
         "nobody": {},
         "plain": {},
+        "given": auth(canaries["registry password"]),
         "wrong": auth(canaries["refused key"]),
         "store": {"credsStore": "file"},
         "helper": {"credHelpers": {address: "file"}},
