@@ -76,12 +76,13 @@ def describe(built: Build, where: Destination | None, out: Output) -> Described:
     Raises `image-tampered` where the registry holds another image than was built, and what a push raises.
     """
     from nimctl.images.provenance import CYCLONEDX, PROVENANCE, statement
-    from nimctl.registry.pushing import Layer, push_artifact
 
     if where is None:
         digest = built.config or built.digest or ""
         made = {name: statement(built.tag, digest, PROVENANCE, each) for name, each in built.provenances.items()}
         return Described(built.sboms, made)
+    from nimctl.registry.pushing import Layer, push_artifact
+
     made, pushed, index = {}, [], None
     with out.working(f"describing {where.reference} in its registry"):
         for platform, sbom in built.sboms.items():
