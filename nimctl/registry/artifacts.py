@@ -13,8 +13,9 @@ from nimctl.core.errors import NimctlError
 from nimctl.core.image_identity import DIGEST
 from nimctl.core.signatures import MAX_MATERIALS, MAX_PAYLOAD, Material
 from nimctl.registry.login import Login
+from nimctl.registry.manifests import INDEXES, MANIFESTS, OCI_INDEX, OCI_MANIFEST
 from nimctl.registry.reference import Reference
-from nimctl.registry.repository import INDEX, MANIFEST, Repository, open_repository
+from nimctl.registry.repository import Repository, open_repository
 
 SIMPLE_SIGNING = "application/vnd.dev.cosign.simplesigning.v1+json"
 SIGNATURE = "dev.cosignproject.cosign/signature"
@@ -22,8 +23,6 @@ BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 _BUNDLES = (BUNDLE, "application/vnd.dev.sigstore.bundle+json;version=0.3")
 PREDICATE = "dev.sigstore.bundle.predicateType"
 SIGN_PREDICATE = "https://sigstore.dev/cosign/sign/v1"
-_DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
-_DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
 
 
 def signatures_of(reference: Reference, digests: Sequence[str], login: Login | None) -> tuple[Material, ...]:
@@ -45,12 +44,12 @@ def index_of(reference: Reference, digest: str, login: Login | None) -> bytes | 
 
     Raises what a registry's refusal means, and `image-pull-failed`.
     """
-    found = open_repository(reference, login, "pull").document(f"manifests/{digest}", f"{INDEX}, {_DOCKER_INDEX}")
+    found = open_repository(reference, login, "pull").document(f"manifests/{digest}", ", ".join(INDEXES))
     return found[0] if found else None
 
 
 def _simple(repository: Repository, digest: str, room: int) -> list[Material]:
-    found = repository.document(f"manifests/{_tag(digest)}.sig", f"{MANIFEST}, {_DOCKER_MANIFEST}")
+    found = repository.document(f"manifests/{_tag(digest)}.sig", ", ".join(MANIFESTS))
     materials: list[Material] = []
     for layer in _objects(found[1].get("layers")) if found else ():
         notes = _texts(layer.get("annotations"))
@@ -77,7 +76,7 @@ def _bundles(repository: Repository, digest: str, room: int) -> list[Material]:
 
 def _referrers(repository: Repository, digest: str) -> list[dict[str, Any]]:
     """What names `digest` as its subject. A registry without the API answers 404, and some older ones 400 or 405."""
-    answer = repository.ask("GET", f"referrers/{digest}", {"Accept": INDEX})
+    answer = repository.ask("GET", f"referrers/{digest}", {"Accept": OCI_INDEX})
     if answer.status == 200:
         listed = _objects(repository.parsed(answer.body).get("manifests"))
     else:
@@ -85,14 +84,14 @@ def _referrers(repository: Repository, digest: str) -> list[dict[str, Any]]:
         if answer.status in (401, 403, 429) or answer.status >= 500:
             raise repository.refused(answer)
     # a mirror may have been filled by a client that wrote the tag, whatever its registry can do
-    found = repository.document(f"manifests/{_tag(digest)}", INDEX)
+    found = repository.document(f"manifests/{_tag(digest)}", OCI_INDEX)
     listed += _objects(found[1].get("manifests")) if found else []
     return list({str(entry.get("digest")): entry for entry in listed}.values())
 
 
 def _bundle(repository: Repository, entry: dict[str, Any]) -> bytes | None:
     digest = str(entry.get("digest"))
-    found = repository.document(f"manifests/{digest}", MANIFEST) if DIGEST.fullmatch(digest) else None
+    found = repository.document(f"manifests/{digest}", OCI_MANIFEST) if DIGEST.fullmatch(digest) else None
     layers = _objects(found[1].get("layers")) if found else []
     return _bytes(repository, layers[0]) if len(layers) == 1 and layers[0].get("mediaType") in _BUNDLES else None
 

@@ -15,19 +15,11 @@ from nimctl.core.errors import NimctlError
 from nimctl.core.signatures import Material
 from nimctl.registry.artifacts import BUNDLE, PREDICATE, SIGN_PREDICATE, SIGNATURE, SIMPLE_SIGNING
 from nimctl.registry.login import Login
+from nimctl.registry.manifests import ACCEPT, OCI_INDEX, OCI_MANIFEST, digest_of
 from nimctl.registry.reference import Reference
-from nimctl.registry.repository import EMPTY, INDEX, MANIFEST, Repository, digest_of, open_repository
+from nimctl.registry.repository import EMPTY, Repository, open_repository
 
 __all__ = ["Layer", "Subject", "push_artifact", "push_blob", "push_manifest", "push_signature", "subject_of"]
-
-_ANY_IMAGE = ", ".join(
-    (
-        INDEX,
-        "application/vnd.docker.distribution.manifest.list.v2+json",
-        MANIFEST,
-        "application/vnd.docker.distribution.manifest.v2+json",
-    )
-)
 
 
 @dataclass(frozen=True)
@@ -60,12 +52,12 @@ class Subject:
 def subject_of(repository: Repository, digest: str) -> Subject:
     """What lies in the registry under `digest`. Raises `image-not-found`."""
     path = f"manifests/{digest}"
-    answer = repository.ask("GET", path, {"Accept": _ANY_IMAGE})
+    answer = repository.ask("GET", path, {"Accept": ACCEPT})
     if answer.status != 200:
         raise repository.refused(answer)
     if digest_of(answer.body) != digest:
         raise _failed(repository, "push to", f"{digest} was asked for, and {digest_of(answer.body)} came")
-    media_type = repository.parsed(answer.body).get("mediaType") or answer.headers.get("content-type", MANIFEST)
+    media_type = repository.parsed(answer.body).get("mediaType") or answer.headers.get("content-type", OCI_MANIFEST)
     return Subject(digest, str(media_type).partition(";")[0].strip(), len(answer.body))
 
 
@@ -124,7 +116,7 @@ def push_artifact(
         push_blob(repository, layer.data)
     manifest = {
         "schemaVersion": 2,
-        "mediaType": MANIFEST,
+        "mediaType": OCI_MANIFEST,
         "artifactType": artifact_type,
         "config": config.descriptor(),
         "layers": [layer.descriptor() for layer in layers],
@@ -133,7 +125,7 @@ def push_artifact(
     }
     digest, listed = push_manifest(repository, manifest, tag)
     if belongs_to and not listed:
-        entry = {"mediaType": MANIFEST, "digest": digest, "size": len(_encoded(manifest))}
+        entry = {"mediaType": OCI_MANIFEST, "digest": digest, "size": len(_encoded(manifest))}
         about: dict[str, Any] = {name: manifest[name] for name in ("artifactType", "annotations") if name in manifest}
         _list(repository, belongs_to.digest, {**entry, **about})
     return digest
@@ -158,14 +150,14 @@ def push_signature(reference: Reference, login: Login | None, material: Material
     subject_of(repository, material.subject)
     tag = f"{material.subject.replace(':', '-')}.sig"
     layer = Layer(SIMPLE_SIGNING, material.payload, {SIGNATURE: material.signature, **material.annotations})
-    found = repository.document(f"manifests/{tag}", MANIFEST)
+    found = repository.document(f"manifests/{tag}", OCI_MANIFEST)
     listed = found[1].get("layers") if found else None
     layers = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
     layers.append(layer.descriptor())
     config = _signature_config([str(each.get("digest")) for each in layers])
     push_blob(repository, layer.data)
     push_blob(repository, config.data)
-    manifest = {"schemaVersion": 2, "mediaType": MANIFEST, "config": config.descriptor(), "layers": layers}
+    manifest = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config.descriptor(), "layers": layers}
     return push_manifest(repository, manifest, tag)[0]
 
 
@@ -189,12 +181,13 @@ def _list(repository: Repository, subject: str, entry: Mapping[str, Any]) -> Non
     """
     tag = subject.replace(":", "-")
     for _ in range(5):
-        found = repository.document(f"manifests/{tag}", INDEX)
+        found = repository.document(f"manifests/{tag}", OCI_INDEX)
         listed = found[1].get("manifests") if found else None
         entries = [e for e in listed if isinstance(e, dict)] if isinstance(listed, list) else []
         if any(e.get("digest") == entry["digest"] for e in entries):
             return
-        push_manifest(repository, {"schemaVersion": 2, "mediaType": INDEX, "manifests": [*entries, dict(entry)]}, tag)
+        index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [*entries, dict(entry)]}
+        push_manifest(repository, index, tag)
     raise _failed(repository, "keep a list in", f"the tag {tag} is overwritten again and again")
 
 

@@ -122,7 +122,7 @@ def test_a_payload_with_another_digest_is_refused() -> None:
         registry.lies[f"/v2/open/trust/blobs/{digest_of(b'{}')}"] = (200, b'{"other": 1}')
         with pytest.raises(NimctlError) as raised:
             signatures_of(of(registry), [digest], None)
-        assert raised.value.id == "image-pull-failed"
+        assert raised.value.id == "image-tampered"
         assert "other bytes" in raised.value.message
 
 
