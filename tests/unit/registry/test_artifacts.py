@@ -123,7 +123,6 @@ def test_a_payload_with_another_digest_is_refused() -> None:
         with pytest.raises(NimctlError) as raised:
             signatures_of(of(registry), [digest], None)
         assert raised.value.id == "image-tampered"
-        assert "other bytes" in raised.value.message
 
 
 def test_signatures_that_cannot_be_asked_for_are_not_missing_ones() -> None:
