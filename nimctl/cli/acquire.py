@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -38,11 +39,18 @@ class Held:
 
 
 def ensure_image(
-    choice: ImageChoice, device: Literal["cuda", "cpu"], engine: Engine, out: Output, config: Config
+    choice: ImageChoice,
+    device: Literal["cuda", "cpu"],
+    engine: Engine,
+    out: Output,
+    config: Config,
+    *,
+    admit: Callable[[Mapping[str, str]], None] = lambda labels: None,
 ) -> Held:
     """The image on this host, after pulling or building it if it was missing.
 
-    One that is here is kept, and said so where its tag stands for another one by now.
+    One that is here is kept, and said so where its tag stands for another one by now. `admit` is given the labels of
+    one that is to be pulled, and raises for what must not be.
     """
     present = engine.inspect_image(choice.id or choice.reference)
     if present:
@@ -52,10 +60,17 @@ def ensure_image(
     if choice.how == "build":
         out.text(f"image {choice.reference} is not on this host: {choice.origin}")
         return build_image(device, choice.reference, engine, out)
-    return pull_image(choice.reference, engine, out, config)
+    return pull_image(choice.reference, engine, out, config, admit=admit)
 
 
-def pull_image(reference: str, engine: Engine, out: Output, config: Config) -> Held:
+def pull_image(
+    reference: str,
+    engine: Engine,
+    out: Output,
+    config: Config,
+    *,
+    admit: Callable[[Mapping[str, str]], None] = lambda labels: None,
+) -> Held:
     """Resolve the reference to one image, once, and pull exactly that, unless it is here.
 
     With the stored login, else for NVIDIA's registry with the key of the environment. A tag that stands for another
@@ -71,6 +86,7 @@ def pull_image(reference: str, engine: Engine, out: Output, config: Config) -> H
         out.text(f"no login is stored for {wanted.registry}: pulling with the NGC key of the environment")
     with out.working(f"asking {wanted.registry} for {wanted}"):
         remote = _asked(reference, login, engine)
+    admit(remote.labels)
     documents = [document for document in (remote.index, remote.manifest) if document is not None]
     present = engine.inspect_image(reference)
     was = present.name(reference) if present and present.id not in remote.identity.digests else None

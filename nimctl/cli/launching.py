@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from nimctl.cli import acquire, host
+from nimctl.cli import acquire, admission, host
 from nimctl.cli.config import Config
 from nimctl.cli.proof import Proof
 from nimctl.cli.target import ImageChoice, Target, image_for, resolve
@@ -199,19 +199,7 @@ def check(prepared: Prepared, out: Output, *, force: bool) -> None:
     """Judge the host for this plan. Raises the finding's own error; `--force` says it and goes on."""
     if prepared.target.recipe.runs == "ours":
         _require_weights(prepared)
-    report = runner.run_checks(prepared.facts, prepared.needs)
-    for finding in report.findings:
-        if finding.verdict == "warn":
-            out.text(f"[{finding.id}] {finding.title}: {finding.cause}", style="yellow")
-    problem = runner.errors(report)
-    if problem is None:
-        return
-    if not force:
-        if problem.id == "preflight-failed":  # several; a single one is the error itself
-            out.findings(report.failures)
-        raise problem
-    for finding in report.failures:
-        out.text(f"forced past [{finding.id}] {finding.title}", style="yellow")
+    admission.settle(runner.run_checks(prepared.facts, prepared.needs), out, force=force)
 
 
 def _require_weights(prepared: Prepared) -> None:
@@ -252,9 +240,9 @@ class Started:
         return {**self.handle.to_json(), "signatures": signatures}
 
 
-def start(prepared: Prepared, out: Output) -> Started:
+def start(prepared: Prepared, out: Output, *, force: bool = False) -> Started:
     """Bring the image and the cache folder into place and start; Ctrl-C leaves nothing behind."""
-    runtime, exact, proof = _runtime(prepared, out)
+    runtime, exact, proof = _runtime(prepared, out, force=force)
     proofs = tuple(each for each in (proof, _proof_of_weights(prepared, out)) if each is not None)
     make_cache(prepared.config.cache, out)
     secrets = {n: key for n in prepared.plan.secret_names if (key := handover.secret(n, os.environ))}
@@ -290,7 +278,7 @@ def _proof_of_weights(prepared: Prepared, out: Output) -> Proof | None:
     return prove_before_start(str(folder) if folder else uri, prepared.config, out) if folder or uri else None
 
 
-def _runtime(prepared: Prepared, out: Output) -> tuple[Runtime, ExactImage | None, Proof | None]:
+def _runtime(prepared: Prepared, out: Output, *, force: bool) -> tuple[Runtime, ExactImage | None, Proof | None]:
     """Where it runs, and the image on this host that the container is made of, whatever becomes of its tag."""
     from nimctl.launch.process import ProcessRuntime
 
@@ -300,7 +288,8 @@ def _runtime(prepared: Prepared, out: Output) -> tuple[Runtime, ExactImage | Non
 
     runtime = DockerRuntime.connect()
     device: Literal["cuda", "cpu"] = "cpu" if prepared.plan.layout_gpus == 0 else "cuda"
-    held = acquire.ensure_image(prepared.choice, device, runtime.engine, out, prepared.config)
+    admit = admission.by_labels(prepared.facts, prepared.needs, out, force=force)
+    held = acquire.ensure_image(prepared.choice, device, runtime.engine, out, prepared.config, admit=admit)
     if prepared.locked is None:
         return runtime, ExactImage(held.id, held.identity), held.proof
     if held.id not in prepared.locked.digests:

@@ -66,11 +66,11 @@ def run(
     flags = {"gpus": gpus, "port": port, "host": host, "cache": cache, "runtime": runtime, "verify": verify}
     config = configuration.load(flags)
     if locked:
-        from nimctl.cli import locked as locks
+        from nimctl.cli import contradicting, locked_run, lockfile
 
-        file, model = locks.file_of(model)
-        given = locks.Given(model, image, env or (), profile, arguments, name)
-        prepared = locks.prepare(file, given, config, out)
+        file, model = lockfile.file_of(model)
+        given = contradicting.Given(model, image, env or (), profile, arguments, name)
+        prepared = locked_run.prepare(file, given, config, out)
     else:
         asked = launching.Asked(
             model, image=image, name=name, env=env or (), profile=profile, engine_args=arguments, dry_run=dry_run
@@ -80,7 +80,7 @@ def run(
         _show_plan(prepared.with_known_image(), out)
         return
     launching.check(prepared, out, force=force)
-    started = launching.start(prepared, out)
+    started = launching.start(prepared, out, force=force)
     if detach:
         out.document({"ok": True, "state": "started", **started.to_json()})
         out.text(f"started {started.name}; `nimctl status {started.name} --wait` tells when it is ready")

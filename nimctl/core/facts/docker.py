@@ -1,7 +1,7 @@
 """Facts about the Docker Engine, NVIDIA's container toolkit and CDI."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 DockerState = Literal["ok", "missing", "permission", "unreachable", "hangs"]
@@ -140,3 +140,13 @@ class ImageFacts:
     min_driver: str | None = None
     min_compute_capability: str | None = None
     engine: str | None = None
+
+    def described(self, labels: Mapping[str, str]) -> "ImageFacts":
+        """This image with what its labels say."""
+        serves = " ".join(filter(None, (labels.get("io.nimctl.engine"), labels.get("io.nimctl.engine.version"))))
+        return replace(
+            self,
+            min_driver=labels.get("io.nimctl.min-driver"),
+            min_compute_capability=labels.get("io.nimctl.min-compute-capability"),
+            engine=serves or None,
+        )

@@ -17,14 +17,4 @@ def look_at_image(reference: str, timeout: float = 3.0) -> ImageFacts:
         return ImageFacts(reference)
     if found is None:
         return ImageFacts(reference, present=False)
-    labels = found.labels
-    serves = " ".join(filter(None, (labels.get("io.nimctl.engine"), labels.get("io.nimctl.engine.version"))))
-    return ImageFacts(
-        reference,
-        True,
-        found.name(reference),
-        found.architecture,
-        min_driver=labels.get("io.nimctl.min-driver"),
-        min_compute_capability=labels.get("io.nimctl.min-compute-capability"),
-        engine=serves or None,
-    )
+    return ImageFacts(reference, True, found.name(reference), found.architecture).described(found.labels)

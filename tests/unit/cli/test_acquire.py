@@ -83,6 +83,21 @@ def ensure(reference: str, daemon: Engine) -> acquire.Held:
     return acquire.ensure_image(choice, "cpu", daemon, Output.choose("run"), load({}))
 
 
+def test_labels_that_ask_too_much_are_refused_before_a_layer_is_pulled(registry):
+    wanted = {"io.nimctl.min-driver": "999"}
+    reference, daemon = publish(registry, make_image(labels=wanted)), engine()
+    seen = []
+
+    def admit(labels):
+        seen.append(dict(labels))
+        raise NimctlError("driver-too-old", "no", cause="no", fix="no")
+
+    choice = ImageChoice(reference, "a test", "pull")
+    with pytest.raises(NimctlError) as raised:
+        acquire.ensure_image(choice, "cuda", daemon, Output.choose("run"), load({}), admit=admit)
+    assert (raised.value.id, seen, daemon.api.pulls) == ("driver-too-old", [wanted], [])
+
+
 def test_what_is_pulled_is_the_manifest_and_held_by_its_id(registry):
     reference, daemon = publish(registry, OLD), engine()
     held = pull(reference, daemon)
