@@ -25,14 +25,14 @@ def drift(
 
     Example:  nimctl drift demo --lock nimctl.lock
     """
-    from nimctl.cli import locked, seeing
+    from nimctl.cli import differing, lockfile, seeing
     from nimctl.cli.runs import find
     from nimctl.core.errors import NimctlError
     from nimctl.lock.drift import drift as compare
     from nimctl.render import Output
 
     out = Output.choose("drift", as_json=as_json, quiet=quiet)
-    wanted = locked.read(lock)
+    wanted = lockfile.read(lock)
     runtime, handle = find(name)
     found = compare(wanted.lock, wanted.digest, seeing.see(runtime, handle))
     told = {
@@ -45,7 +45,7 @@ def drift(
     for sentence in found.unseen:
         out.text(sentence, style="yellow")
     if found.rows:
-        locked.tell(found.rows, "running", out)
+        differing.tell(found.rows, "running", out)
         first = found.rows[0]
         error = NimctlError(
             "drift-found",

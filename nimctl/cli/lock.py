@@ -46,7 +46,7 @@ def lock(
     Example:  nimctl lock demo --gpus none
     """
     from nimctl.cli import config as configuration
-    from nimctl.cli import launching, locked
+    from nimctl.cli import contradicting, launching, locking
     from nimctl.render import Output
 
     arguments = list(engine_args or ())
@@ -56,13 +56,13 @@ def lock(
     out = Output.choose(_REPORT, as_json=as_json, quiet=quiet)
     config = configuration.load({"gpus": gpus, "cache": cache})
     if check:
-        locked.refuse_beside_check(model, image, env, profile, arguments)
-        found = locked.check(output, config, out)
+        contradicting.refuse_beside_check(model, image, env, profile, arguments)
+        found = locking.check(output, config, out)
         out.document({"ok": True, "file": str(output), "lock": found.digest, "model": found.lock.model})
         out.text(f"{output} is current: {found.lock.model}", style="bold green")
         return
     asked = launching.Asked(model, image=image, env=env or (), profile=profile, engine_args=arguments, dry_run=False)
-    made = locked.make(asked, config, output, out)
+    made = locking.make(asked, config, output, out)
     out.document(
         {"ok": True, "file": str(output), "changed": made.changed, "lock": made.digest, "notes": list(made.notes)}
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nimctl.cli import locked, locking
+from nimctl.cli import contradicting, locked_run, lockfile
 from nimctl.core.errors import NimctlError
 from nimctl.launch.docker.seeing import container_facts
 from nimctl.lock.making import pinned
@@ -15,7 +15,7 @@ from tests.unit.lock.locks import WHOLE
 
 def contradicts(**given: object) -> str:
     with pytest.raises(NimctlError) as caught:
-        locked._refuse_contradictions(WHOLE, locked.Given(**given))  # type: ignore[arg-type]
+        contradicting.refuse_contradictions(WHOLE, contradicting.Given(**given))  # type: ignore[arg-type]
     assert caught.value.id == "usage"
     return caught.value.message
 
@@ -23,10 +23,10 @@ def contradicts(**given: object) -> str:
 def test_the_lock_is_the_default_file_or_the_one_that_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "other").write_text("{}")
-    assert locked.file_of(None) == (Path("nimctl.lock"), None)
-    assert locked.file_of("a.lock") == (Path("a.lock"), None)
-    assert locked.file_of("other") == (Path("other"), None)
-    assert locked.file_of("kimi-k2.5") == (Path("nimctl.lock"), "kimi-k2.5")
+    assert lockfile.file_of(None) == (Path("nimctl.lock"), None)
+    assert lockfile.file_of("a.lock") == (Path("a.lock"), None)
+    assert lockfile.file_of("other") == (Path("other"), None)
+    assert lockfile.file_of("kimi-k2.5") == (Path("nimctl.lock"), "kimi-k2.5")
 
 
 def test_what_contradicts_the_lock_is_refused() -> None:
@@ -39,7 +39,7 @@ def test_what_contradicts_the_lock_is_refused() -> None:
 
 
 def test_what_says_the_same_and_the_value_of_a_secret_are_no_contradiction() -> None:
-    same = locked.Given(
+    same = contradicting.Given(
         "kimi-k2.5",
         WHOLE.image.reference,
         ("NIM_LOG_LEVEL=DEBUG", "MY_API_KEY=hidden"),
@@ -47,25 +47,25 @@ def test_what_says_the_same_and_the_value_of_a_secret_are_no_contradiction() -> 
         WHOLE.engine.arguments,
         "any-name",
     )
-    assert locked._refuse_contradictions(WHOLE, same) is None
+    assert contradicting.refuse_contradictions(WHOLE, same) is None
 
 
 def test_secrets_come_from_the_caller_and_a_missing_one_is_named() -> None:
-    found = locking.values_of(WHOLE.variables, {}, {"MY_API_KEY": "hidden"})
+    found = contradicting.values_of(WHOLE.variables, {}, {"MY_API_KEY": "hidden"})
     assert found == [("NIM_LOG_LEVEL", "DEBUG"), ("MY_API_KEY", "hidden")]
-    assert ("MY_API_KEY", "given") in locking.values_of(WHOLE.variables, {"MY_API_KEY": "given"}, {})
+    assert ("MY_API_KEY", "given") in contradicting.values_of(WHOLE.variables, {"MY_API_KEY": "given"}, {})
     with pytest.raises(NimctlError) as caught:
-        locking.values_of(WHOLE.variables, {}, {})
+        contradicting.values_of(WHOLE.variables, {}, {})
     assert caught.value.id == "key-missing" and "MY_API_KEY" in caught.value.message
 
 
 def test_a_lock_is_read_with_the_digest_of_its_bytes(tmp_path: Path) -> None:
     path = tmp_path / "nimctl.lock"
     path.write_text(write(WHOLE))
-    assert locking.read_lock(path) == (WHOLE, digest_of(path.read_bytes()))
+    assert lockfile.read(path) == lockfile.Read(WHOLE, digest_of(path.read_bytes()), path)
     for wrong in (tmp_path / "missing", tmp_path):
         with pytest.raises(NimctlError) as caught:
-            locking.read_lock(wrong)
+            lockfile.read(wrong)
         assert caught.value.id == "lock-invalid"
 
 
@@ -85,8 +85,8 @@ def test_weights_are_pinned_where_their_source_knows_revisions(address: str, the
 
 
 def test_the_reference_that_is_pulled_names_the_locked_digest() -> None:
-    assert locked.exact_reference(WHOLE.image) == f"registry.example:5000/nimctl/cuda@{WHOLE.image.digest}"
-    assert locked.exact_reference(replace(WHOLE.image, digest=None)) == WHOLE.image.reference
+    assert locked_run.exact_reference(WHOLE.image) == f"registry.example:5000/nimctl/cuda@{WHOLE.image.digest}"
+    assert locked_run.exact_reference(replace(WHOLE.image, digest=None)) == WHOLE.image.reference
 
 
 def test_a_container_is_described_without_what_its_image_brings() -> None:
