@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from nimctl.bundle.image import blob_path, manifest_of_save
-from nimctl.bundle.packing import Item, Packer, of_bytes
+from nimctl.bundle.items import Item, of_bytes
+from nimctl.bundle.packing import Packer
 from nimctl.core.errors import NimctlError
 
 _BLOB = re.compile(r"blobs/sha256/([0-9a-f]{64})")

@@ -1,4 +1,4 @@
-"""Compile caches out of a bundle: code that servers of this user will run, so theirs alone, and said so."""
+"""Compile caches in a bundle: code that servers of this user will run, so theirs alone, and said so."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
+from nimctl.bundle.items import Item, of_file
 from nimctl.bundle.model import CACHES, CompileCache
 from nimctl.bundle.problems import invalid
 from nimctl.bundle.shelf import Shelf
@@ -14,6 +15,33 @@ from nimctl.core.cache import PRIVATE_MODE, CachePaths, held, storage_error
 from nimctl.render import Output
 
 _FILE, _PROGRAM = 0o600, 0o700
+
+
+def gather(config: Config, out: Output) -> tuple[tuple[CompileCache, ...], tuple[Item, ...]]:
+    """This user's compile caches, those that a server writes now left out."""
+    mine = CachePaths(config.cache).engine / str(os.geteuid())
+    found: list[CompileCache] = []
+    items: list[Item] = []
+    for folder in sorted(mine.iterdir()) if mine.is_dir() else ():
+        if folder.name.startswith(".") or not folder.is_dir() or folder.is_symlink():
+            continue
+        if held.is_held(folder):
+            out.text(f"compile cache {folder.name} is in use by a running server and is not carried", style="yellow")
+            continue
+        files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink()]
+        files = [path for path in files if path.name != held.LOCK]
+        executables = []
+        for path in files:
+            name = f"{CACHES}/{folder.name}/{path.relative_to(folder).as_posix()}"
+            items.append(of_file(name, path, None, "bundle-damaged", linked=False))
+            if path.stat().st_mode & 0o100:
+                executables.append(name)
+        if files:
+            found.append(CompileCache(folder.name, tuple(executables)))
+            out.text(f"compile cache {folder.name}: {len(files)} files of code that the far host will run")
+    if not found:
+        out.text(f"there are no compile caches in {mine}", style="yellow")
+    return tuple(found), tuple(items)
 
 
 def load(shelf: Shelf, cache: CompileCache, config: Config, out: Output) -> None:

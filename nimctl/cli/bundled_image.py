@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nimctl.bundle import image as layout
-from nimctl.bundle import model, packing, saved
+from nimctl.bundle import model, saved
+from nimctl.bundle.items import Item, of_bytes, sha256
 from nimctl.bundle.journal import Journal
+from nimctl.bundle.packing import Packer
 from nimctl.cli.config import Config
 from nimctl.core import recipes, signatures
 from nimctl.core.errors import NimctlError
@@ -34,7 +36,7 @@ class Carried:
 
     model: str
     identity: ImageIdentity
-    items: tuple[packing.Item, ...] = ()
+    items: tuple[Item, ...] = ()
     materials: tuple[signatures.Material, ...] = ()
     manifest: bytes | None = None
     id: str | None = None
@@ -83,18 +85,18 @@ def _from_registry(name: str, reference: str, digest: str | None, platform: str,
     return Carried(name, remote.identity, _blobs(remote, wanted, login), materials, remote.manifest)
 
 
-def _blobs(remote: RemoteImage, reference: Reference, login: Login | None) -> tuple[packing.Item, ...]:
+def _blobs(remote: RemoteImage, reference: Reference, login: Login | None) -> tuple[Item, ...]:
     """Every blob of the image, each once."""
     from nimctl.registry.blobs import open_blob
 
     items = {}
     for content in filter(None, (remote.config, remote.manifest, remote.index)):
-        digest = f"sha256:{packing.sha256(content)}"
-        items[digest] = packing.of_bytes(layout.blob_path(digest), content)
+        digest = f"sha256:{sha256(content)}"
+        items[digest] = of_bytes(layout.blob_path(digest), content)
     for blob in remote.layers:
         items.setdefault(
             blob.digest,
-            packing.Item(
+            Item(
                 layout.blob_path(blob.digest),
                 blob.size,
                 lambda offset, digest=blob.digest: open_blob(reference, digest, login, offset=offset),  # type: ignore[misc]
@@ -120,9 +122,7 @@ def _from_engine(name: str, identity: ImageIdentity, out: Output) -> Carried:
     return Carried(name, identity, id=found.id, saved_size=found.size or 0)
 
 
-def finish(
-    carried: Carried, packer: packing.Packer, notes: Journal, folder: Path
-) -> tuple[model.Image, frozenset[str]]:
+def finish(carried: Carried, packer: Packer, notes: Journal, folder: Path) -> tuple[model.Image, frozenset[str]]:
     """The image once all its blobs are in the folder, and their paths."""
     if carried.manifest is not None:
         manifest, config = carried.manifest, carried.identity.config
@@ -133,15 +133,15 @@ def finish(
         blobs = [layout.blob_path(digest) for digest in found.blobs]
     assert config is not None
     for path, content in layout.documents(_full_name(carried.identity.reference), manifest).items():
-        packer.pack_one(packing.of_bytes(path, content))
+        packer.pack_one(of_bytes(path, content))
     total = sum(packer.entries[path].size for path in blobs)
-    digest = f"sha256:{packing.sha256(manifest)}"
+    digest = f"sha256:{sha256(manifest)}"
     identity = carried.identity
     image = model.Image(identity.reference, identity.digest, digest, config, identity.platform, total)
     return image, frozenset(blobs)
 
 
-def _saved(carried: Carried, packer: packing.Packer, notes: Journal, folder: Path) -> saved.Saved:
+def _saved(carried: Carried, packer: Packer, notes: Journal, folder: Path) -> saved.Saved:
     """The image out of the engine, unless an earlier run finished that."""
     from nimctl.launch.docker import archive
 
@@ -156,7 +156,7 @@ def _saved(carried: Carried, packer: packing.Packer, notes: Journal, folder: Pat
     image = carried.id
     found = saved.pack_saved(lambda: archive.save(image), packer, folder)
     sizes = {digest: packer.entries[layout.blob_path(digest)].size for digest in found.blobs}
-    digest = f"sha256:{packing.sha256(found.manifest)}"
+    digest = f"sha256:{sha256(found.manifest)}"
     notes.note("saved", {"id": image, "manifest": digest, "config": found.config, "blobs": sizes})
     return found
 
@@ -171,22 +171,7 @@ def _noted_before(carried: Carried, notes: Journal, folder: Path) -> dict[str, A
     return {"id": carried.id, "manifest": image.manifest, "config": image.config, "blobs": blobs}
 
 
-def completed(lock: Lock | None, content: bytes | None, image: model.Image, out: Output) -> bytes | None:
-    """The lock to carry. One of an image that was never pushed learns the manifest that it has in the bundle.
-
-    Docker's containerd store calls an image by its manifest, which an image of the classic store gets here first; it
-    names the configuration that was locked.
-    """
-    from nimctl.lock import writing
-
-    if lock is None or lock.image.digest or image.platform in lock.image.manifests:
-        return content
-    manifests = {**lock.image.manifests, image.platform: image.manifest}
-    out.text(f"the lock that is carried names the image's manifest too: {image.manifest}")
-    return writing.write(replace(lock, image=replace(lock.image, manifests=manifests))).encode()
-
-
-def trust_items(carried: Carried, config: Config, scratch: Path) -> Sequence[packing.Item]:
+def trust_items(carried: Carried, config: Config, scratch: Path) -> Sequence[Item]:
     """The signatures of the image as files, and the public keys that this user's rules name for it.
 
     Raises `trust-invalid` for a key that cannot be used.
@@ -194,10 +179,10 @@ def trust_items(carried: Carried, config: Config, scratch: Path) -> Sequence[pac
     from nimctl.cli.proving import image_name, rules_of
     from nimctl.trust.keys import read_public
 
-    items: list[packing.Item] = []
+    items: list[Item] = []
     if carried.materials:
         written = signatures.write_materials(scratch / model.TRUST, carried.materials)
-        items += [packing.of_bytes(f"{model.TRUST}/{path.name}", path.read_bytes()) for path in written]
+        items += [of_bytes(f"{model.TRUST}/{path.name}", path.read_bytes()) for path in written]
     rule = rules_of(config).for_image(image_name(carried.identity.reference))
     if rule is None:
         return items
@@ -205,7 +190,7 @@ def trust_items(carried: Carried, config: Config, scratch: Path) -> Sequence[pac
         read_public(path)
     named = (*rule.keys, *(who.trusted_root for who in rule.keyless if who.trusted_root))
     for number, path in enumerate(dict.fromkeys(named), 1):
-        items.append(packing.of_bytes(f"{model.TRUST}/keys/{number:02}-{path.name}", path.read_bytes()))
+        items.append(of_bytes(f"{model.TRUST}/keys/{number:02}-{path.name}", path.read_bytes()))
     return items
 
 

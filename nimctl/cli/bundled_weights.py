@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nimctl.bundle import model, packing
+from nimctl.bundle import model
+from nimctl.bundle.items import Item, of_file
 from nimctl.cli.config import Config
 from nimctl.core.cache import CachePaths, RepoPaths
 from nimctl.core.errors import NimctlError
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from nimctl.lock.model import Lock
 
 FOLDER = "folder"  # the source of weights that lie in a folder of the user, as a lock calls it
-Gathered = tuple[model.Weights | None, Manifest | None, tuple[packing.Item, ...]]
+Gathered = tuple[model.Weights | None, Manifest | None, tuple[Item, ...]]
 
 
 def gather(asked: Asked, lock: Lock | None, config: Config, out: Output) -> Gathered:
@@ -87,8 +88,8 @@ def _of_folder(folder: Path, out: Output) -> Gathered:
     return model.Weights(FOLDER, source.repo, source.part, manifest.revision, (), manifest.total), manifest, items
 
 
-def _item(file: File, origin: Path) -> packing.Item:
-    return packing.of_file(f"{model.WEIGHTS}/{file.path}", origin, file.digest, "weights-corrupt")
+def _item(file: File, origin: Path) -> Item:
+    return of_file(f"{model.WEIGHTS}/{file.path}", origin, file.digest, "weights-corrupt")
 
 
 def _refs(repo: RepoPaths, revision: str) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import errno
 import os
 import re
@@ -12,18 +11,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nimctl import __version__
-from nimctl.bundle import journal, model, packing
+from nimctl.bundle import journal, model
 from nimctl.bundle import weights as weights_layout
-from nimctl.cli import bundled_image, bundled_weights
+from nimctl.bundle.items import Item, of_bytes
+from nimctl.bundle.packing import Packer
+from nimctl.bundle.sealing import seal
+from nimctl.cli import bundled_caches, bundled_image, bundled_lock, bundled_weights
 from nimctl.cli.bundled_image import Carried
 from nimctl.cli.config import Config
-from nimctl.core.cache import CachePaths, held
 from nimctl.core.errors import NimctlError
 from nimctl.core.fetch import Progress, Stop
 from nimctl.core.fetch.manifest import Manifest
 from nimctl.core.fetch.sources.checksums import MANIFEST
 from nimctl.core.secret import Secret
-from nimctl.lock.model import FILE_NAME, Lock
+from nimctl.lock.model import Lock
 from nimctl.render import Output, size
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Asked:
 class Content:
     """All that goes into a bundle beside the image of an engine, which comes as a stream."""
 
-    items: tuple[packing.Item, ...]
+    items: tuple[Item, ...]
     image: Carried
     weights: model.Weights | None
     lock: bytes | None
@@ -78,14 +79,14 @@ def size_of(text: str | None) -> int | None:
 
 def create(asked: Asked, config: Config, out: Output) -> None:
     """Fill the folder, and say what is in it."""
-    lock, lock_bytes = _lock(asked, out)
+    lock, lock_bytes = bundled_lock.choose(asked, out)
     key = _signer(asked.sign_key)
     try:
         with journal.opened(asked.folder) as notes, tempfile.TemporaryDirectory(prefix="nimctl-") as scratch:
             asked = _again(asked, lock, notes, out)
             carried = bundled_image.choose(asked, lock, config, out)
             weights, manifest, weight_items = bundled_weights.gather(asked, lock, config, out)
-            caches, cache_items = _caches(asked, config, out)
+            caches, cache_items = bundled_caches.gather(config, out) if asked.caches else ((), ())
             trusted = bundled_image.trust_items(carried, config, Path(scratch))
             items = (*carried.items, *weight_items, *cache_items, *trusted)
             content = Content(items, carried, weights, lock_bytes, caches)
@@ -106,20 +107,20 @@ def _fill(
 ) -> tuple[model.Bundle, int]:
     items = [*content.items]
     if manifest is not None:
-        items.append(packing.of_bytes(f"{model.WEIGHTS}/{MANIFEST}", weights_layout.of_manifest(manifest)))
+        items.append(of_bytes(f"{model.WEIGHTS}/{MANIFEST}", weights_layout.of_manifest(manifest)))
     expected = sum(item.size for item in items) + (content.image.saved_size or 0)
     # Ctrl-C and SIGTERM may come at any point: what is finished is noted, what is not goes on where it ends.
     with out.transfer(f"packing {asked.folder.name}") as view:
-        packer = packing.Packer(notes, expected, asked.split, lambda p: view.report(_copying(p), "bundle"), Stop())
+        packer = Packer(notes, expected, asked.split, lambda p: view.report(_copying(p), "bundle"), Stop())
         packer.require_room(items, more=content.image.saved_size or 0)
         (asked.folder / model.NAME).unlink(missing_ok=True)
         packer.pack(items)
         image, blobs = bundled_image.finish(content.image, packer, notes, asked.folder)
-        lock_bytes = bundled_image.completed(lock, content.lock, image, out)
+        lock_bytes = bundled_lock.completed(lock, content.lock, image, out)
         if lock_bytes is not None:
-            packer.pack_one(packing.of_bytes(model.LOCK, lock_bytes))
+            packer.pack_one(of_bytes(model.LOCK, lock_bytes))
         bundle = _described(content, image, packer, blobs, lock, lock_bytes)
-        _seal(asked.folder, bundle, notes, key)
+        seal(bundle, notes, key.sign if key else None)
     return bundle, packer.moved
 
 
@@ -130,7 +131,7 @@ def _copying(progress: Progress) -> Progress:
 def _described(
     content: Content,
     image: model.Image,
-    packer: packing.Packer,
+    packer: Packer,
     blobs: frozenset[str],
     lock: Lock | None,
     lock_bytes: bytes | None,
@@ -150,43 +151,6 @@ def _described(
         keys=tuple(path for path in trust if path.startswith(f"{model.TRUST}/keys/")),
         caches=content.caches,
     )
-
-
-def _seal(folder: Path, bundle: model.Bundle, notes: journal.Journal, key: PrivateKey | None) -> None:
-    """The sums, the signature and, last of all, the document; then nothing of an unfinished bundle is left."""
-    model.from_bytes(document := bundle.to_bytes())  # what would not be read is not written
-    wanted = frozenset(entry.path for entry in bundle.files)
-    for path in notes.others(wanted):
-        (folder / path).unlink(missing_ok=True)
-    others = [(model.NAME, packing.sha256(document))]
-    (folder / model.SIGNATURE).unlink(missing_ok=True)
-    if key is not None:
-        signature = base64.b64encode(key.sign(document)) + b"\n"
-        packing.write_whole(folder, model.SIGNATURE, signature)
-        others.append((model.SIGNATURE, packing.sha256(signature)))
-    packing.write_whole(folder, model.SUMS, model.sums(bundle.pieces, others))
-    packing.write_whole(folder, model.NAME, document)
-    packing.remove_private(notes)
-
-
-def _lock(asked: Asked, out: Output) -> tuple[Lock | None, bytes | None]:
-    """The lock to carry: the one named, else ./nimctl.lock where it is of the model that was asked for."""
-    from nimctl.lock import reading
-
-    path = asked.lock or Path(FILE_NAME)
-    if asked.lock is None and not path.is_file():
-        out.text("no nimctl.lock is carried: `nimctl lock` writes one, and `nimctl run --locked` needs it")
-        return None, None
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise reading.invalid(str(path), f"it cannot be read: {error.strerror}") from error
-    lock = reading.read(content, str(path))
-    if asked.lock is None and asked.model not in (None, lock.model):
-        out.text(f"{path} is of {lock.model}, so it is not carried", style="yellow")
-        return None, None
-    out.text(f"carrying what {path} locks: {lock.model}")
-    return lock, content
 
 
 def _again(asked: Asked, lock: Lock | None, notes: journal.Journal, out: Output) -> Asked:
@@ -210,35 +174,6 @@ def _signer(path: Path | None) -> PrivateKey | None:
 
     passphrase = os.environ.get("NIMCTL_SIGN_PASSPHRASE")
     return read_private(path, Secret(passphrase) if passphrase else None)
-
-
-def _caches(
-    asked: Asked, config: Config, out: Output
-) -> tuple[tuple[model.CompileCache, ...], tuple[packing.Item, ...]]:
-    """This user's compile caches, those that a server writes now left out."""
-    mine = CachePaths(config.cache).engine / str(os.geteuid())
-    found: list[model.CompileCache] = []
-    items: list[packing.Item] = []
-    for folder in sorted(mine.iterdir()) if asked.caches and mine.is_dir() else ():
-        if folder.name.startswith(".") or not folder.is_dir() or folder.is_symlink():
-            continue
-        if held.is_held(folder):
-            out.text(f"compile cache {folder.name} is in use by a running server and is not carried", style="yellow")
-            continue
-        files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink()]
-        files = [path for path in files if path.name != held.LOCK]
-        executables = []
-        for path in files:
-            name = f"{model.CACHES}/{folder.name}/{path.relative_to(folder).as_posix()}"
-            items.append(packing.of_file(name, path, None, "bundle-damaged", linked=False))
-            if path.stat().st_mode & 0o100:
-                executables.append(name)
-        if files:
-            found.append(model.CompileCache(folder.name, tuple(executables)))
-            out.text(f"compile cache {folder.name}: {len(files)} files of code that the far host will run")
-    if asked.caches and not found:
-        out.text(f"there are no compile caches in {mine}", style="yellow")
-    return tuple(found), tuple(items)
 
 
 def _tell(asked: Asked, bundle: model.Bundle, moved: int, out: Output) -> None:

@@ -8,8 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from nimctl.bundle import image as layout
-from nimctl.bundle import journal, model, packing
+from nimctl.bundle import journal, model
 from nimctl.bundle import weights as weights_layout
+from nimctl.bundle.items import Item, of_bytes, sha256
+from nimctl.bundle.packing import Packer
+from nimctl.bundle.sealing import seal
 from nimctl.core.fetch import Progress, Stop
 from nimctl.core.fetch.manifest import File, Manifest
 from nimctl.core.fetch.sources.checksums import MANIFEST
@@ -55,14 +58,14 @@ def manifest_of(files: Mapping[str, bytes] = WEIGHTS) -> Manifest:
     return Manifest("hf://org/tiny", "a" * 40, tuple(listed))
 
 
-def items(split: int | None = None) -> list[packing.Item]:
+def items(split: int | None = None) -> list[Item]:
     """All files of the bundle as items."""
     manifest, config, layers = image_blobs()
-    blobs = [packing.of_bytes(layout.blob_path(digest(b)), b) for b in (manifest, config, *layers)]
-    documents = [packing.of_bytes(p, c) for p, c in layout.documents(NAME, manifest).items()]
+    blobs = [of_bytes(layout.blob_path(digest(b)), b) for b in (manifest, config, *layers)]
+    documents = [of_bytes(p, c) for p, c in layout.documents(NAME, manifest).items()]
     listed = manifest_of()
     weights = [
-        packing.Item(
+        Item(
             f"weights/{file.path}",
             file.size,
             lambda offset, path=file.path: iter((WEIGHTS[path][offset:],)),  # type: ignore[misc]
@@ -71,24 +74,20 @@ def items(split: int | None = None) -> list[packing.Item]:
         )
         for file in listed.files
     ]
-    return [*blobs, *documents, *weights, packing.of_bytes(f"weights/{MANIFEST}", weights_layout.of_manifest(listed))]
+    return [*blobs, *documents, *weights, of_bytes(f"weights/{MANIFEST}", weights_layout.of_manifest(listed))]
 
 
 def pack(folder: Path, split: int | None = None) -> model.Bundle:
     """A finished bundle in `folder`."""
     with journal.opened(folder) as notes:
-        packer = packing.Packer(notes, 1, split, ignore, Stop())
+        packer = Packer(notes, 1, split, ignore, Stop())
         packer.pack(items())
         bundle = described(packer)
-        document = bundle.to_bytes()
-        sums = model.sums(bundle.pieces, [(model.NAME, packing.sha256(document))])
-        packing.write_whole(folder, model.SUMS, sums)
-        packing.write_whole(folder, model.NAME, document)
-        packing.remove_private(notes)
+        seal(bundle, notes)
     return bundle
 
 
-def described(packer: packing.Packer) -> model.Bundle:
+def described(packer: Packer) -> model.Bundle:
     """The document for what was packed."""
     manifest, config, layers = image_blobs()
     total = len(manifest) + len(config) + sum(map(len, layers))
@@ -110,5 +109,5 @@ def rewrite(folder: Path, bundle: model.Bundle) -> None:
     """Give the folder another document with sums that fit it, as somebody who tampers would."""
     document = bundle.to_bytes()
     (folder / model.NAME).write_bytes(document)
-    sums = model.sums(bundle.pieces, [(model.NAME, packing.sha256(document))])
+    sums = model.sums(bundle.pieces, [(model.NAME, sha256(document))])
     (folder / model.SUMS).write_bytes(sums)

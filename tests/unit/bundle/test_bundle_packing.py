@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from nimctl.bundle import journal, packing
-from nimctl.bundle.packing import Item, Packer
+from nimctl.bundle import journal, packing, planning
+from nimctl.bundle.items import Item, of_file
+from nimctl.bundle.packing import Packer
 from nimctl.core.errors import NimctlError
 from nimctl.core.fetch import Stop
 from tests.lib.bundles import digest, ignore
@@ -142,11 +143,11 @@ def test_weights_on_the_same_disk_are_linked_or_cloned_and_hashed(tmp_path: Path
     origin = tmp_path / "cache" / "model.safetensors"
     origin.parent.mkdir()
     with origin.open("wb") as file:
-        file.truncate(packing._LINKED_FROM)
-    item = packing.of_file("weights/model.safetensors", origin, None, "weights-corrupt")
+        file.truncate(planning._LINKED_FROM)
+    item = of_file("weights/model.safetensors", origin, None, "weights-corrupt")
     packer = packed(tmp_path / "bundle", item)
     assert packer.moved == 0
-    assert (tmp_path / "bundle/weights/model.safetensors").stat().st_size == packing._LINKED_FROM
+    assert (tmp_path / "bundle/weights/model.safetensors").stat().st_size == planning._LINKED_FROM
     damaged = replace(item, path="weights/other", digest=digest(b"another"))
     with pytest.raises(NimctlError) as caught:
         packed(tmp_path / "bundle", damaged)
@@ -157,7 +158,7 @@ def test_a_disk_that_is_too_small_is_told_before_the_first_byte(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     served = Served()
-    monkeypatch.setattr(packing, "free_bytes", lambda _: 1_000_000)
+    monkeypatch.setattr(planning, "free_bytes", lambda _: 1_000_000)
     with pytest.raises(NimctlError) as caught:
         packed(tmp_path, served.item())
     assert caught.value.id == "disk-full"

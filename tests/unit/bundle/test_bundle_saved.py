@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from nimctl.bundle import image, journal, packing
+from nimctl.bundle import image, journal
+from nimctl.bundle.packing import Packer
 from nimctl.bundle.saved import Saved, pack_saved
 from nimctl.core.errors import NimctlError
 from nimctl.core.fetch import Stop
@@ -56,7 +57,7 @@ def saved(folder: Path, archive: bytes, passes: list[int] | None = None) -> Save
             yield archive[at : at + 10_007]
 
     with journal.opened(folder) as notes:
-        return pack_saved(stream, packing.Packer(notes, 1, None, ignore, Stop()), folder)
+        return pack_saved(stream, Packer(notes, 1, None, ignore, Stop()), folder)
 
 
 def test_the_newer_form_keeps_its_own_manifest(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from nimctl.bundle import model
 from nimctl.bundle.shelf import Shelf
-from nimctl.cli import bundled_caches, bundled_image, bundling, unbundling
+from nimctl.cli import bundled_caches, bundled_lock, bundling, unbundling
 from nimctl.cli import config as configuration
 from nimctl.cli.config import Config
 from nimctl.core.cache import CachePaths, held
@@ -203,12 +203,12 @@ def test_the_lock_of_an_image_that_was_never_pushed_learns_its_manifest() -> Non
     lock = Lock("demo", "1", locked, LockedRecipe("demo", "0" * 64), LockedGpus(0, None), LockedEngine(None, (), None),
                 LockedContainer((), True, True, {}, 0))  # fmt: skip
     image = model.Image("nimctl/cpu:1", None, manifest, config, "linux/amd64", 1)
-    written = bundled_image.completed(lock, b"as it was", image, quiet())
+    written = bundled_lock.completed(lock, b"as it was", image, quiet())
     assert written is not None
     assert reading.read(written, "lock").image == replace(locked, manifests={"linux/amd64": manifest})
     pushed = replace(lock, image=replace(locked, digest=manifest))
-    assert bundled_image.completed(pushed, b"as it was", image, quiet()) == b"as it was"
-    assert bundled_image.completed(None, None, image, quiet()) is None
+    assert bundled_lock.completed(pushed, b"as it was", image, quiet()) == b"as it was"
+    assert bundled_lock.completed(None, None, image, quiet()) is None
 
 
 @pytest.mark.parametrize(
