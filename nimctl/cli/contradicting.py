@@ -13,7 +13,7 @@ from nimctl.lock.model import Lock
 
 @dataclass(frozen=True)
 class Given:
-    """What the command line of `run --locked` said that a lock says too; None where nothing was said."""
+    """What the command line beside a lock said that the lock says too; None where nothing was said."""
 
     model: str | None = None
     image: str | None = None
@@ -21,6 +21,11 @@ class Given:
     profile: str | None = None
     engine_args: Sequence[str] = ()
     name: str | None = None
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """Those of `env`, each with its value, "" where only its name was said."""
+        return dict(item.partition("=")[::2] for item in self.env)
 
 
 def refuse_contradictions(lock: Lock, given: Given) -> Path | None:
@@ -48,26 +53,10 @@ def refuse_contradictions(lock: Lock, given: Given) -> Path | None:
         raise NimctlError(
             "usage",
             f"the command line contradicts the lock: {'; '.join(wanted)}",
-            cause="a locked run starts what the lock says, and nothing else",
+            cause="what the lock says is started and checked, and nothing else",
             fix="Leave it out, or lock what you want now with `nimctl lock`. Address, port, name and cache are free.",
         )
     return folder
-
-
-def refuse_beside_check(
-    model: str | None, image: str | None, env: Sequence[str] | None, profile: str | None, arguments: Sequence[str]
-) -> None:
-    """The lock says what is checked. Raises `usage`."""
-    given = {"--image": image, "--env": env, "--profile": profile, "engine arguments": arguments}
-    if model is not None and not Path(model).is_dir():
-        given["MODEL"] = model
-    if named := [name for name, value in given.items() if value]:
-        raise NimctlError(
-            "usage",
-            f"--check takes no {', '.join(named)}",
-            cause="the lock itself says what is to be checked",
-            fix="Leave it out, or lock anew without --check.",
-        )
 
 
 def values_of(

@@ -165,9 +165,7 @@ def _origins(config: Config, target: Target, choice: ImageChoice | None) -> dict
 def _origins_of_variables(asked: Asked) -> dict[str, str]:
     if asked.locked:
         names = [name for name, _ in (*asked.locked.variables, *asked.locked.env)]
-        return {f"env.{name}": asked.locked.target.origin for name in (*names, PROFILE)} | {
-            "engine_args": asked.locked.target.origin
-        }
+        return dict.fromkeys((*(f"env.{name}" for name in (*names, PROFILE)), "engine_args"), "the lock")
     return {f"env.{PROFILE}": "--profile"} if asked.profile else {}
 
 

@@ -56,8 +56,8 @@ def lock(
     out = Output.choose(_REPORT, as_json=as_json, quiet=quiet)
     config = configuration.load({"gpus": gpus, "cache": cache})
     if check:
-        contradicting.refuse_beside_check(model, image, env, profile, arguments)
-        found = locking.check(output, config, out)
+        given = contradicting.Given(model, image, env or (), profile, arguments)
+        found = locking.check(output, given, config, out)
         out.document({"ok": True, "file": str(output), "lock": found.digest, "model": found.lock.model})
         out.text(f"{output} is current: {found.lock.model}", style="bold green")
         return

@@ -63,10 +63,10 @@ def image_of(prepared: Prepared, engine: Engine | None, before: LockedImage | No
     except NimctlError as error:
         if here is None or error.id not in _OFFLINE:
             raise
-        out.text(f"{reference} is locked as it is on this host: {error.message} ({error.cause})", style="dim")
+        out.text(f"{reference} is taken as it is on this host: {error.message} ({error.cause})", style="dim")
         return here
     if here is not None and not same_image(here, remote):
-        out.text(f"{reference} stands for another image in its registry; the one on this host is locked", "yellow")
+        out.text(f"{reference} stands for another image in its registry; the one on this host is taken", "yellow")
         return here
     return remote
 

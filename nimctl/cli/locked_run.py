@@ -32,7 +32,6 @@ def prepare(path: Path, given: Given, config: Config, out: Output) -> Prepared:
     lock = found.lock
     locked_plan.require_docker(config)
     folder = contradicting.refuse_contradictions(lock, given)
-    env = dict(item.partition("=")[::2] for item in given.env)
     engine = lock_facts.engine()
     try:
         held = lock_facts.held(lock.image, engine)
@@ -42,7 +41,7 @@ def prepare(path: Path, given: Given, config: Config, out: Output) -> Prepared:
             engine.close()
     complete = held is not None and _weights_are_here(lock, folder, config)
     prepared, asked = locked_plan.plan(
-        found, config, out, folder=folder, given=env, pin=True, ask=not complete, name=given.name
+        found, config, out, folder=folder, given=given.variables, pin=True, ask=not complete, name=given.name
     )
     image = replace(lock.image, platform=platform)
     rows: tuple[Difference, ...] = ()

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nimctl.cli import launching, lock_facts, locked_plan, lockfile
+from nimctl.cli import contradicting, launching, lock_facts, locked_plan, lockfile
 from nimctl.cli.config import Config
+from nimctl.cli.contradicting import Given
 from nimctl.cli.differing import refuse
 from nimctl.cli.lock_of_plan import lock_of
 from nimctl.cli.lockfile import Read
@@ -48,11 +49,14 @@ def make(asked: Asked, config: Config, path: Path, out: Output) -> Made:
     return Made(digest_of(text), changed, notes)
 
 
-def check(path: Path, config: Config, out: Output) -> Read:
-    """The lock in `path`, if a lock that is made here and now would say the same. Raises `lock-differs`."""
+def check(path: Path, given: Given, config: Config, out: Output) -> Read:
+    """The lock in `path`, if a lock that is made here and now would say the same. Raises `lock-differs`, and `usage`
+    for what contradicts it.
+    """
     locked_plan.require_docker(config)
     found = lockfile.read(path)
-    prepared, asked = locked_plan.plan(found, config, out, folder=None, given={}, pin=False, ask=True)
+    folder = contradicting.refuse_contradictions(found.lock, given)
+    prepared, asked = locked_plan.plan(found, config, out, folder=folder, given=given.variables, pin=False, ask=True)
     lock, _ = _here(prepared, asked, found.lock.image, out)
     if rows := compare(found.lock, lock):
         refuse(found, rows, out)

@@ -96,11 +96,15 @@ def _clashing_digests(locked: LockedImage, here: LockedImage) -> Iterator[Differ
 
 
 def weights(locked: LockedWeights | None, here: LockedWeights | None) -> tuple[Difference, ...]:
-    """What differs of the weights; a digest that one side does not know is no difference."""
+    """What differs of the weights; a digest that one side does not know is no difference.
+
+    An address that differs by its revision alone is told as that.
+    """
     if locked is None or here is None:
         return _field("weights", _summary(locked), _summary(here))
+    moved = here.revision != "" and here.source.replace(here.revision, locked.revision) == locked.source
     return (
-        *_field("weights.source", locked.source, here.source),
+        *(() if moved else _field("weights.source", locked.source, here.source)),
         *_field("weights.revision", locked.revision, here.revision),
         *_files({file.path: file for file in locked.files}, {file.path: file for file in here.files}),
     )

@@ -12,8 +12,10 @@ import pytest
 
 from tests.conftest import Done, Nimctl, private_environment
 from tests.lib import lab
+from tests.lib.checkpoints import write_folder
 from tests.lib.documents import validate
 from tests.lib.lab.push import push_image
+from tests.lib.tiny_models import QWEN3
 
 pytestmark = pytest.mark.lab
 
@@ -111,6 +113,19 @@ def test_a_locked_run_asks_nobody_and_drift_sees_what_was_changed(
     found = {row["what"] for row in other.document["differences"]}
     assert {"variables.LD_PRELOAD", "container.cap_drop", "container.host_namespaces", "container.read_only"} <= found
     assert not found & {"image", "engine.arguments"}  # these are the same
+
+
+def test_a_locked_folder_is_checked_wherever_it_lies(nimctl: Nimctl, env: dict[str, str], tmp_path: Path) -> None:
+    push(b"folder")
+    config = write_folder(tmp_path / "checkpoint") / "config.json"
+    config.write_text(json.dumps(QWEN3))
+    folder = str(config.parent)
+    assert nimctl("lock", folder, "--gpus", "none", env=env).code == 0
+    assert nimctl("lock", "--check", folder, env=env).code == 0  # it is not below the current folder
+    config.write_text(json.dumps(QWEN3 | {"vocab_size": 2000}) + " ")
+    changed = nimctl("lock", "--check", folder, "--json", env=env)
+    assert changed.error_id == "lock-differs"
+    assert "weights.files.config.json" in [row["what"] for row in changed.document["differences"]]
 
 
 def traced(*arguments: str, env: dict[str, str], folder: Path) -> tuple[Done, set[str]]:

@@ -102,6 +102,15 @@ def test_what_one_side_does_not_know_is_no_difference() -> None:
     assert compare(WHOLE, here) == compare(here, WHOLE) == ()
 
 
+def test_an_address_with_another_revision_is_one_difference() -> None:
+    assert WHOLE.weights is not None
+    moved = replace(WHOLE.weights, source="hf://moonshotai/Kimi-K2.5:" + "6" * 40, revision="6" * 40)
+    assert [row.what for row in compare(WHOLE, replace(WHOLE, weights=moved))] == ["weights.revision"]
+    other = replace(moved, source="hf://moonshotai/Kimi-K2.6:" + "6" * 40)
+    rows = compare(WHOLE, replace(WHOLE, weights=other))
+    assert [row.what for row in rows] == ["weights.source", "weights.revision"]
+
+
 @pytest.mark.parametrize(
     ("here", "same"),
     [
