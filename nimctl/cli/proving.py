@@ -36,14 +36,14 @@ def prove_image(
     documents: Sequence[bytes] = (),
     built: bool = False,
     fresh: bool = True,
-    folder: Path | None = None,
+    carried: Sequence[Material] | None = None,
 ) -> Proof:
     """The proof for an image, as `verify` of the configuration asks for it.
 
     `documents` are the bytes of its index, where there is one, and of its manifest. `built`: this host built it.
     `fresh`: it is being brought here now; for one that is here already, the signatures that were kept then are looked
-    at, and the registry is asked only where there are none (only then is `login` called). `folder` holds the
-    signatures instead of the registry.
+    at, and the registry is asked only where there are none (only then is `login` called). `carried` are the
+    signatures that a bundle carries; then no registry is asked.
     Raises `signature-missing` and `signature-invalid` where a good signature is required, `trust-invalid` for rules and
     key files that cannot be used, and without a rule where one is required.
     """
@@ -55,20 +55,21 @@ def prove_image(
     settle = partial(settled, out=out, loud=fresh)
     if policy == "off":
         return made("off", "nothing was checked, as verify is off")
-    rule = rules_of(config).for_image(name)
+    rules = rules_of(config)
+    rule = rules.for_image(name)
     if rule is None and built:
         return made("built-here", "it was built on this host, and no rule asks for more")
     if rule is None:
-        return settle(without_rule(identity.reference, name, "images", policy))
+        return settle(without_rule(identity.reference, name, "images", policy, rules.without_voice("images", name)))
     try:
-        materials, documents = _materials(identity, login, documents, policy, fresh=fresh, folder=folder)
+        materials, documents = _materials(identity, login, documents, policy, fresh=fresh, carried=carried)
     except NimctlError as error:
         if policy == "require":
             raise
         why = f"its signatures could not be looked for: {error.message} ({error.cause})"
         return settle(made("unknown", why, rule=rule.where))
     judged = judge_image(identity, materials, rule, documents)
-    if judged.verdict in ("good", "none") and folder is None:
+    if judged.verdict in ("good", "none") and carried is None:
         keep(identity, materials, documents)
     return settle(by_rule(made, judged, rule))
 
@@ -96,22 +97,30 @@ def judge_image(
 
 
 def rules_of(config: Config) -> Rules:
-    """The rules of all configuration files, the user's own first. Raises `trust-invalid`."""
+    """The rules of all configuration files, the user's own first, as far as each may say whom to trust.
+
+    Raises `trust-invalid`.
+    """
     from nimctl.core.yamlfile import line_of
     from nimctl.trust.policy import joined, read_rules
 
     def place_in(path: Path) -> Callable[[Sequence[str | int]], int]:
         return lambda place: line_of(path, ("trust", *place))
 
-    return joined(read_rules(data, path, place_in(path)) for path, data in config.trust if data is not None)
+    return joined(
+        (read_rules(data, path, place_in(path)), config.lets_trust(path))
+        for path, data in config.trust
+        if data is not None
+    )
 
 
 def image_name(reference: str) -> str:
     """`registry/repository` of an image reference, as rules name images."""
     from nimctl.registry.reference import parse
+    from nimctl.trust.policy import plain_name
 
     parsed = parse(reference)
-    return f"{parsed.registry}/{parsed.repository}"
+    return plain_name(f"{parsed.registry}/{parsed.repository}")
 
 
 def signatures_beside(identity: ImageIdentity, login: Login | None) -> tuple[Material, ...]:
@@ -143,10 +152,10 @@ def _materials(
     policy: Policy,
     *,
     fresh: bool,
-    folder: Path | None,
+    carried: Sequence[Material] | None,
 ) -> tuple[tuple[Material, ...], Sequence[bytes]]:
-    if folder is not None:
-        return read_folder(folder), documents
+    if carried is not None:
+        return tuple(carried), documents
     known = None if fresh else kept(identity)
     if known is not None and (known[0] or policy != "require"):
         return known

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from nimctl.bundle import checking, model
 from nimctl.bundle import image as image_layout
 from nimctl.bundle import weights as weights_layout
+from nimctl.bundle.problems import invalid
 from nimctl.bundle.shelf import Shelf
 from nimctl.cli import bundled_caches
 from nimctl.cli.bundled_weights import FOLDER
@@ -21,7 +22,7 @@ from nimctl.core.cache import free_bytes
 from nimctl.core.errors import NimctlError
 from nimctl.core.fetch import Progress
 from nimctl.core.image_identity import ImageIdentity
-from nimctl.core.signatures import read_materials
+from nimctl.core.signatures import Material, parse_materials
 from nimctl.render import Output, size
 
 if TYPE_CHECKING:
@@ -135,9 +136,7 @@ def _prove(shelf: Shelf, config: Config, out: Output, *, signed: str | None) -> 
     identity = _identity(image)
     digests = dict.fromkeys(filter(None, (image.digest, image.manifest)))
     documents = [shelf.small(image_layout.blob_path(digest), _LARGEST_INDEX) for digest in digests]
-    for path in shelf.bundle.signatures:
-        shelf.small(path)  # what is judged is what was packed
-    folder = shelf.place(f"{model.TRUST}/signatures.json").parent
+    carried = _signatures_in(shelf)
     proof = proving.prove_image(
         identity,
         None,
@@ -145,11 +144,21 @@ def _prove(shelf: Shelf, config: Config, out: Output, *, signed: str | None) -> 
         out,
         documents=documents,
         built=image.digest is None and signed is not None,
-        folder=folder,
+        carried=carried,
     )
     # a start looks for them here before it asks a registry; that there are none is known as well
-    kept_signatures.keep(identity, read_materials(folder) if shelf.bundle.signatures else (), documents)
+    kept_signatures.keep(identity, carried, documents)
     return str(proof.verdict)
+
+
+def _signatures_in(shelf: Shelf) -> tuple[Material, ...]:
+    """The image's signatures, out of files that are what was packed, wherever they lie. Raises `bundle-*`."""
+    if not shelf.bundle.signatures:
+        return ()
+    try:
+        return parse_materials(lambda name, most: shelf.small(f"{model.TRUST}/{name}", most))
+    except ValueError as error:
+        raise invalid(f"the signatures in it cannot be used: {error}", shelf.name) from error
 
 
 def _identity(image: model.Image) -> ImageIdentity:

@@ -5,7 +5,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -71,25 +71,39 @@ def read_materials(folder: Path) -> tuple[Material, ...]:
 
     Raises FileNotFoundError where there is no list, and ValueError for one that is damaged, in words for people.
     """
-    path = folder / _LIST
-    if path.stat().st_size > MAX_MATERIALS * MAX_PAYLOAD:
-        raise ValueError(f"{path} is too large")
+
+    def read(name: str, most: int) -> bytes:
+        with (folder / name).open("rb") as file:
+            return file.read(most + 1)
+
+    return parse_materials(read, str(folder / _LIST))
+
+
+def parse_materials(read: Callable[[str, int], bytes], shown: str = _LIST) -> tuple[Material, ...]:
+    """The signatures in files of which `read(name, most)` gives up to `most` bytes, and one more of a larger one.
+
+    Raises ValueError for a list, `shown` for people, that is damaged; and what `read` raises.
+    """
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(_within(read, _LIST, MAX_MATERIALS * MAX_PAYLOAD))
         if document["schema"] != _SCHEMA:
-            raise ValueError(f"{path} is of the kind {document['schema']!r}, not {_SCHEMA}")
-        return tuple(_material(folder, entry) for entry in document["signatures"][:MAX_MATERIALS])
+            raise ValueError(f"{shown} is of the kind {document['schema']!r:.100}, not {_SCHEMA}")
+        return tuple(_material(read, entry, shown) for entry in document["signatures"][:MAX_MATERIALS])
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path} is no list of signatures ({type(error).__name__})") from None
+        raise ValueError(f"{shown} is no list of signatures ({type(error).__name__})") from None
 
 
-def _material(folder: Path, entry: Mapping[str, Any]) -> Material:
+def _material(read: Callable[[str, int], bytes], entry: Mapping[str, Any], shown: str) -> Material:
     kind, name = entry["kind"], entry["payload"]
     texts = (entry["subject"], entry["signature"], *entry["annotations"].values())
     if kind not in get_args(Kind) or not _NAME.fullmatch(name) or not all(isinstance(t, str) for t in texts):
-        raise ValueError(f"{folder / _LIST} names something that is no signature")
-    with (folder / name).open("rb") as file:
-        payload = file.read(MAX_PAYLOAD + 1)
-    if len(payload) > MAX_PAYLOAD:
-        raise ValueError(f"{folder / name} is too large for a signature")
+        raise ValueError(f"{shown} names something that is no signature")
+    payload = _within(read, name, MAX_PAYLOAD)
     return Material(kind, entry["subject"], payload, entry["signature"], dict(entry["annotations"]))
+
+
+def _within(read: Callable[[str, int], bytes], name: str, most: int) -> bytes:
+    data = read(name, most)
+    if len(data) > most:
+        raise ValueError(f"{name} is too large for signatures")
+    return data

@@ -16,11 +16,13 @@ from nimctl.cli import config as configuration
 from nimctl.cli.config import Config
 from nimctl.core.cache import CachePaths, held
 from nimctl.core.errors import NimctlError
+from nimctl.core.signatures import write_materials
 from nimctl.lock import reading
 from nimctl.lock.model import Lock, LockedContainer, LockedEngine, LockedGpus, LockedImage, LockedRecipe
 from nimctl.render import Output
 from nimctl.trust import keys
 from nimctl.trust.signing import sign_image
+from tests.lib import bundles
 from tests.lib.checkpoints import write_folder
 from tests.lib.little_registry import LittleRegistry, little_registry
 from tests.lib.remote_images import Shelf as Content
@@ -223,3 +225,46 @@ def test_other_sizes_are_refused(text: str) -> None:
     with pytest.raises(NimctlError) as caught:
         bundling.size_of(text)
     assert caught.value.id == "usage"
+
+
+def with_files(folder: Path, bundle: model.Bundle, contents: dict[str, bytes]) -> model.Bundle:
+    """The bundle with these files written into it too, or in the place of its own."""
+    entries = {entry.path: entry for entry in bundle.files}
+    for path, content in contents.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(content)
+        entries[path] = model.Entry(path, len(content), digest(content).removeprefix("sha256:"))
+    return replace(bundle, files=tuple(entries[path] for path in sorted(entries)))
+
+
+def test_signatures_may_lie_on_another_medium_than_their_list(tmp_path: Path, registry: LittleRegistry) -> None:
+    private, public = keys.generate(tmp_path / "mine", None)
+    bundle = bundles.pack(tmp_path / "b")
+    assert bundle.image
+    made = sign_image(keys.read_private(private, None), "registry.test/org/tiny", bundle.image.manifest)
+    contents = {f"trust/{p.name}": p.read_bytes() for p in write_materials(tmp_path / "made", made)}
+    bundle = with_files(tmp_path / "b", bundle, contents)
+    bundles.rewrite(tmp_path / "b", replace(bundle, signatures=tuple(contents)))
+    (tmp_path / "nimctl.yaml").write_text(f"trust: [{{images: 'registry.test/**', keys: {public}}}]\nverify: require\n")
+    (tmp_path / "second/trust").mkdir(parents=True)
+    for path in (tmp_path / "b/trust").glob("0*"):
+        path.rename(tmp_path / "second/trust" / path.name)
+    unbundling.verify([tmp_path / "b", tmp_path / "second"], None, settings(), quiet())
+    assert refused(tmp_path / "b") == "bundle-incomplete"
+
+
+@pytest.mark.parametrize(
+    "contents",
+    [
+        {"trust/01.payload.json": b"{}"},
+        {"trust/signatures.json": b"junk"},
+        {"trust/signatures.json": b"[" * 100_000},
+        {"trust/signatures.json": b'{"schema": "nimctl.signatures/1", "signatures": [{"kind": 1}]}'},
+    ],
+)
+def test_signatures_that_are_none_are_refused(
+    tmp_path: Path, registry: LittleRegistry, contents: dict[str, bytes]
+) -> None:
+    bundle = with_files(tmp_path / "b", bundles.pack(tmp_path / "b"), contents)
+    bundles.rewrite(tmp_path / "b", replace(bundle, signatures=tuple(contents)))
+    assert refused(tmp_path / "b") == "bundle-invalid"

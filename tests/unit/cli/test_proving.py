@@ -17,7 +17,6 @@ from nimctl.cli.proving_weights import prove_before_start, prove_weights
 from nimctl.cli.signing import push_signatures
 from nimctl.core.errors import NimctlError
 from nimctl.core.image_identity import ImageIdentity
-from nimctl.core.signatures import write_materials
 from nimctl.render import Output
 from nimctl.trust import keys
 from nimctl.trust.signing import sign_image
@@ -176,14 +175,12 @@ def test_an_image_without_a_digest_of_a_registry_is_not_signed(desk: Desk) -> No
     assert (raised.value.id, "knows no digest" in raised.value.cause) == ("signature-missing", True)
 
 
-def test_signatures_from_a_folder(desk: Desk) -> None:
-    key = keys.read_private(desk.private, None)
-    write_materials(desk.home / "signatures-of-it", sign_image(key, desk.name, desk.digest))
-    folder = desk.home / "signatures-of-it"
+def test_signatures_that_are_carried_are_judged_and_nobody_is_asked(desk: Desk) -> None:
+    made = sign_image(keys.read_private(desk.private, None), desk.name, desk.digest)
     config, out = desk.config("require"), Output.choose("load")
-    assert prove_image(desk.identity(), None, config, out, folder=folder).verdict == "good"
+    assert prove_image(desk.identity(), None, config, out, carried=made).verdict == "good"
     with pytest.raises(NimctlError, match="signature-missing"):
-        prove_image(desk.identity(), None, config, out, folder=desk.home / "nowhere")
+        prove_image(desk.identity(), None, config, out, carried=())
     assert desk.registry.seen == []
 
 
