@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,9 +107,8 @@ def judge_weights(folder: Path, rule: Rule, out: Output, *, signature: Path | No
         before = weights.state_of(folder, path)
         memory = _Memory.of(folder, path, rule, before)
         if memory.holds():
-            return Judgement(
-                "good", f"signed by {promise.by}; unchanged since its files were hashed", by=promise.by, seen=1
-            )
+            known = weights.judgement(weights.survey(folder, path, promise), promise.by)
+            return replace(known, why=f"{known.why}; unchanged since its files were hashed")
         total = sum(size for _, _, size, _, _ in before)
         done: dict[str, int] = {}
         with stoppable() as (stop, going), out.transfer(f"verifying the signature of {folder}") as view:

@@ -10,7 +10,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -21,6 +21,7 @@ from model_signing.manifest import Manifest as SignedManifest
 from nimctl.core.errors import NimctlError
 from nimctl.core.fetch.manifest import File
 from nimctl.core.fetch.retry import Stop
+from nimctl.core.fetch.sources.selection import is_signature, needed
 from nimctl.core.fetch.verify import judge
 from nimctl.trust import claims
 from nimctl.trust.judging import Judgement, RefusedError
@@ -55,17 +56,22 @@ class Promise:
 
 @dataclass(frozen=True)
 class Found:
-    """How a folder compares with what was signed; paths relative. `uncovered` the signer left out knowingly."""
+    """How a folder compares with what was signed; paths relative, `files` those that are signed and here.
 
-    files: int
+    `unfetched` were signed and are not here, and no engine reads them; `uncovered` are here and no engine reads them
+    either: the signer left them out, or they are signatures, or a list of shards cannot name them, being empty.
+    """
+
+    files: tuple[str, ...]
     differing: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
+    unfetched: tuple[str, ...] = ()
     uncovered: tuple[str, ...] = ()
 
     @property
     def whole(self) -> bool:
-        """Whether every file is what was signed, and no other is there."""
+        """Whether every file is what was signed, none that is served is missing, and no other is there."""
         return not (self.differing or self.missing or self.extra)
 
 
@@ -91,43 +97,54 @@ def read_promise(signature: Path, rule: Rule) -> Promise:
     raise min(refusals, key=lambda e: order.index(e.verdict) if e.verdict in order else len(order))
 
 
+def survey(folder: Path, signature: Path, promise: Promise) -> Found:
+    """Which files of `folder` are signed, by their names alone: not one is read."""
+    there, signed = frozenset(files_below(folder)), frozenset(promise.parts)
+    ignored = [PurePosixPath(path) for path in promise.ignored]
+    left_out = {p for p in there if any(PurePosixPath(p).is_relative_to(i) for i in ignored)}
+    # the promise is about what is served: a signer who leaves out a file that an engine reads has not made it
+    uncovered = (left_out - needed(there)) | {p for p in there if is_signature(p)} | {_relative(signature, folder)}
+    if promise.sharded:
+        uncovered |= {p for p in there if _size(folder / p) == 0}
+    served = needed(signed)
+    return Found(
+        files=tuple(sorted(there & signed)),
+        missing=tuple(sorted((signed - there) & served)),
+        extra=tuple(sorted(there - signed - uncovered)),
+        unfetched=tuple(sorted(signed - there - served)),
+        uncovered=tuple(sorted((uncovered & there) - signed - {_relative(signature, folder)})),
+    )
+
+
 def compare(folder: Path, signature: Path, promise: Promise, *, on_bytes: OnBytes, stop: Stop) -> Found:
-    """Hash every file of `folder` and compare. Links to files count as their content, as the cache lays them.
+    """Hash every signed file of `folder` and compare. Links to files count as their content, as the cache lays them.
 
     `on_bytes(bytes read of the file, file)` tells how far it is. Raises `interrupted` when stopped.
     """
-    there = files_below(folder)
-    own = _relative(signature, folder)
-    ignored = [PurePosixPath(path) for path in promise.ignored]
-    uncovered = {p for p in there if p == own or any(PurePosixPath(p).is_relative_to(i) for i in ignored)}
-    if promise.sharded:
-        uncovered |= {p for p in there if _size(folder / p) == 0}
-    covered = [p for p in there if p not in uncovered or p in promise.parts]
-    common = [p for p in covered if p in promise.parts]
-    differing = _differing(folder, {p: promise.parts[p] for p in common}, promise.hash_type, on_bytes, stop)
+    found = survey(folder, signature, promise)
+    differing = _differing(folder, {p: promise.parts[p] for p in found.files}, promise.hash_type, on_bytes, stop)
     if stop.is_set:
         raise NimctlError(
             "interrupted", "the check was stopped", cause="somebody asked for it", fix="Run it again from the start."
         )
-    return Found(
-        files=len(common),
-        differing=tuple(p for p in common if p in differing),
-        missing=tuple(sorted(set(promise.parts) - set(there))),
-        extra=tuple(sorted(set(covered) - set(promise.parts))),
-        uncovered=tuple(sorted(uncovered - set(promise.parts) - {own})),
-    )
+    return replace(found, differing=tuple(p for p in found.files if p in differing))
 
 
 def judgement(found: Found, by: str) -> Judgement:
     """The verdict on weights whose files compare so."""
     if found.whole:
-        return Judgement("good", f"signed by {by}, {found.files} files", by=by, seen=1)
-    told = [
+        beside = _told(("not fetched", found.unfetched), ("not covered", found.uncovered))
+        return Judgement("good", "; ".join((f"signed by {by}, {len(found.files)} files", *beside)), by=by, seen=1)
+    told = _told(("changed", found.differing), ("missing", found.missing), ("not signed", found.extra))
+    return Judgement("other-digest", f"{by} signed other files; {'; '.join(told)}", seen=1)
+
+
+def _told(*lists: tuple[str, Sequence[str]]) -> list[str]:
+    return [
         f"{what}: {', '.join(paths[:_MOST_NAMED])}{' and others' if len(paths) > _MOST_NAMED else ''}"
-        for what, paths in (("changed", found.differing), ("missing", found.missing), ("not signed", found.extra))
+        for what, paths in lists
         if paths
     ]
-    return Judgement("other-digest", f"{by} signed other files; {'; '.join(told)}", seen=1)
 
 
 def state_of(folder: Path, signature: Path) -> tuple[tuple[str, int, int, int, int], ...]:

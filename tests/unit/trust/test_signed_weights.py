@@ -11,7 +11,8 @@ from cryptography.hazmat.primitives import serialization
 from model_signing import hashing, signing
 
 from nimctl.core.errors import NimctlError
-from nimctl.core.fetch import Stop
+from nimctl.core.fetch import File, Stop
+from nimctl.core.fetch.sources.selection import choose
 from nimctl.trust import keys
 from nimctl.trust.judging import Judgement, RefusedError
 from nimctl.trust.policy import Identity, Rule
@@ -151,6 +152,36 @@ def test_what_the_signer_left_out_is_told(model: Path, pair: tuple[Path, Path]) 
     promise = read_promise(signature, by(pair[1]))
     found = compare(model, signature, promise, on_bytes=lambda *_: None, stop=Stop())
     assert (found.whole, found.uncovered) == (True, (".gitattributes",))
+
+
+def test_what_is_not_fetched_of_a_signed_checkpoint_does_not_count_and_is_named(
+    model: Path, pair: tuple[Path, Path]
+) -> None:
+    for name in ("README.md", "pytorch_model.bin"):
+        (model / name).write_bytes(b"signed, and no engine's")
+    signature = sign(model, pair[0])
+    files = [File(str(p.relative_to(model)), 1) for p in model.rglob("*") if p.is_file()]
+    brought = {file.path for file in choose(files, "hf://org/model")}
+    for file in files:
+        if file.path not in brought:
+            (model / file.path).unlink()
+    assert signature.is_file()
+    (model / "result.sigstore").write_bytes(b"one of somebody else")
+    found = verdict(model, signature, by(pair[1]))
+    assert found.verdict == "good", found.why
+    assert "not fetched: README.md, e, pytorch_model.bin" in found.why
+    assert "not covered: result.sigstore" in found.why
+    (model / "weights.safetensors").unlink()
+    found = verdict(model, signature, by(pair[1]))
+    assert (found.verdict, "missing: weights.safetensors" in found.why) == ("other-digest", True)
+
+
+def test_a_signer_may_not_leave_out_what_is_served(model: Path, pair: tuple[Path, Path]) -> None:
+    signature = model / "model.sig"
+    hashed = hashing.Config().set_ignored_paths(paths=[signature, model / "config.json"], ignore_git_paths=True)
+    signing.Config().use_elliptic_key_signer(private_key=pair[0]).set_hashing_config(hashed).sign(model, signature)
+    found = verdict(model, signature, by(pair[1]))
+    assert (found.verdict, "not signed: config.json" in found.why) == ("other-digest", True)
 
 
 def test_certificates(model: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ https://huggingface.co/docs/transformers/custom_models.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import PurePosixPath
 
 from nimctl.core.errors import NimctlError
@@ -21,6 +21,9 @@ _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
 _OTHERS = (".h5", ".msgpack", ".onnx", ".onnx_data", ".gguf", ".ggml", ".ot", ".tflite", ".npz", ".pdparams", ".nemo",
            ".mlmodel", ".engine", ".plan")  # fmt: skip
 _MEDIA = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg", ".bmp", ".pdf", ".mp3", ".mp4", ".wav", ".md", ".zip")
+# Who signed the files above, for whoever checks it: no engine reads them, and they come along so that it can be checked
+# where there is no network. https://github.com/sigstore/model-transparency
+_SIGNATURES = (".sig", ".sigstore")
 _TOKENIZER = re.compile(r"(tokenizer|vocab|merges|tekken)", re.IGNORECASE)  # such as tokenizer.model.v3
 _LICENCE = re.compile(r"(licen[cs]e|notice|copying|use_policy|usage_policy)", re.IGNORECASE)
 _DUPLICATES = "original"  # the authors' own format beside the one that engines load, as in meta-llama's repositories
@@ -37,12 +40,24 @@ def choose(files: Sequence[File], shown: str, *, only: Sequence[str] = ()) -> tu
     """
     if only:
         return _exactly(files, shown, only)
-    chosen = [file for file in files if _wanted(file.path)]
-    if any(_MODEL.fullmatch(file.path) for file in chosen):
-        chosen = [file for file in chosen if not _CONSOLIDATED.fullmatch(file.path)]
+    wanted = needed(file.path for file in files)
+    chosen = [file for file in files if file.path in wanted or is_signature(file.path)]
     if not any(file.path.endswith(TENSORS) for file in chosen):
         raise _no_weights(files, shown)
     return tuple(sorted(chosen, key=_path))
+
+
+def needed(paths: Iterable[str]) -> frozenset[str]:
+    """Those of the files at `paths` of one checkpoint that an engine reads."""
+    wanted = frozenset(filter(_wanted, paths))
+    if any(_MODEL.fullmatch(path) for path in wanted):
+        wanted = frozenset(path for path in wanted if not _CONSOLIDATED.fullmatch(path))
+    return wanted
+
+
+def is_signature(path: str) -> bool:
+    """Whether the file is fetched as the signature of a whole checkpoint: it lies beside the others, not below."""
+    return "/" not in path and not path.startswith(".") and path.lower().endswith(_SIGNATURES)
 
 
 def _wanted(path: str) -> bool:

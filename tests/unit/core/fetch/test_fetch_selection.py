@@ -4,7 +4,7 @@ import pytest
 
 from nimctl.core.errors import NimctlError
 from nimctl.core.fetch.manifest import File
-from nimctl.core.fetch.sources.selection import choose
+from nimctl.core.fetch.sources.selection import choose, needed
 
 
 def files(*names: str) -> list[File]:
@@ -39,6 +39,13 @@ LEFT = [
 
 def test_what_the_engine_needs_is_chosen_and_nothing_else() -> None:
     assert chosen(*LEFT, *NEEDED) == sorted(NEEDED)
+
+
+def test_the_signature_of_a_checkpoint_comes_with_it_and_is_no_weights() -> None:
+    signed = ["model.safetensors", "model.sig", "result.sigstore"]
+    assert chosen(*signed, "README.md", "sub/other.sig", ".hidden.sig") == signed
+    assert error_of("model.sig", "config.json").id == "weights-missing"
+    assert needed([*signed, "consolidated.safetensors"]) == {"model.safetensors"}
 
 
 def test_the_authors_own_format_is_taken_where_it_is_the_only_one() -> None:
