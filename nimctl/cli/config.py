@@ -5,13 +5,14 @@ Every value keeps its origin, so that `nimctl run --dry-run` can say why it is w
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from nimctl.core.errors import NimctlError
 from nimctl.core.recipes import DEFAULT_MODEL
 from nimctl.core.yamlfile import read_yaml
+from nimctl.trust.policy import POLICIES, read_policy
 
 # key: default. Dots are nesting in YAML and underscores in variables: images.registry is NIMCTL_IMAGES_REGISTRY.
 DEFAULTS: Mapping[str, str | int | None] = {
@@ -29,6 +30,7 @@ DEFAULTS: Mapping[str, str | int | None] = {
 }
 # Whom to trust (nimctl.trust.policy reads it): a list of rules, which no variable and no flag can hold.
 _TRUST = "trust"
+_PROJECT = Path("nimctl.yaml")  # it comes with a folder that others may have written
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,14 @@ class Config:
         """Where the value of `key` came from."""
         return self.settings[key].origin
 
+    def lets_trust(self, path: Path) -> bool:
+        """Whether the rules of this file count: those of a project do not where the user requires signatures.
+
+        Else whoever wrote the project would say what the user's `require` is satisfied with.
+        """
+        own = self.origin("verify") != str(_PROJECT)
+        return path.name != _PROJECT.name or not (own and self.text("verify") == "require")
+
     @property
     def cache(self) -> Path:
         """The cache folder, absolute."""
@@ -79,34 +89,37 @@ def load(flags: Mapping[str, Any]) -> Config:
     settings = {key: Setting(value, "default") for key, value in DEFAULTS.items()}
     trust: list[tuple[Path, Any]] = []
     home = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
-    for path in (Path(home) / "nimctl" / "config.yaml", Path("nimctl.yaml")):
+    for path in (Path(home) / "nimctl" / "config.yaml", _PROJECT):
         if path.is_file():
             data = read_yaml(path) or {}
             if isinstance(data, Mapping):
                 data = dict(data)
                 trust.append((path.absolute(), data.pop(_TRUST, None)))
             found = {key: Setting(value, str(path)) for key, value in _flatten(data, path).items()}
-            settings |= _no_weaker(settings, found)
+            settings |= _no_weaker(settings["verify"], found) if path == _PROJECT else found
     for key in DEFAULTS:
         variable = f"NIMCTL_{key.upper().replace('.', '_')}"
         if value := os.environ.get(variable):
             settings[key] = Setting(value, variable)
     settings |= {key: Setting(value, f"--{key}") for key, value in flags.items() if value is not None}
+    settings["verify"] = _in_words(settings["verify"])
     return Config(settings, tuple(trust))
 
 
-def _no_weaker(known: Mapping[str, Setting], found: dict[str, Setting]) -> dict[str, Setting]:
-    """`found` without a `verify` that asks for less than the user's own file does: a project may only ask for more.
+def _no_weaker(known: Setting, found: dict[str, Setting]) -> dict[str, Setting]:
+    """What a project's file says, without a `verify` that asks for no more than `known`, the user's or the default.
 
     A variable or a flag, which the user sets knowingly, can still ask for less.
     """
-    strictness = ("off", "warn", "require")
-    before, after = known["verify"], found.get("verify")
-    if after is None or before.origin == "default" or not {before.value, after.value} <= set(strictness):
+    if "verify" not in found:
         return found
-    if strictness.index(after.value) < strictness.index(before.value):
-        return {key: setting for key, setting in found.items() if key != "verify"}
-    return found
+    before, after = (POLICIES.index(_in_words(setting).value) for setting in (known, found["verify"]))
+    return {key: setting for key, setting in found.items() if key != "verify" or after > before}
+
+
+def _in_words(verify: Setting) -> Setting:
+    """The policy as one of its three words. Raises `config-invalid`."""
+    return replace(verify, value=read_policy(verify.value, verify.origin))
 
 
 def _flatten(data: Any, path: Path) -> dict[str, Any]:
@@ -118,11 +131,11 @@ def _flatten(data: Any, path: Path) -> dict[str, Any]:
             flat |= {f"{key}.{inner}": v for inner, v in value.items()}
         else:
             flat[str(key)] = value
-    if flat.get("verify") is False:  # how YAML reads a bare `off`
-        flat["verify"] = "off"
     for key, value in flat.items():
         if key not in DEFAULTS:
             raise _invalid(path, f"unknown key {key!r}; known: {', '.join((*DEFAULTS, _TRUST))}")
+        if key == "verify":
+            continue  # its words, and a bare `off` that YAML reads as false, are read_policy's
         if not isinstance(value, (str, int, type(None))) or isinstance(value, bool):
             raise _invalid(path, f"{key} must be text or a number")
     return flat

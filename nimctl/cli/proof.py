@@ -57,9 +57,14 @@ class Proof:
         }
 
 
-def without_rule(subject: str, name: str, kind: Literal["images", "weights"], policy: Policy) -> Proof:
-    """The proof of what no rule is about."""
-    return Proof(subject, name, kind, policy, "no-rule", "no rule says whose signature to trust for it")
+def without_rule(
+    subject: str, name: str, kind: Literal["images", "weights"], policy: Policy, unheard: Rule | None = None
+) -> Proof:
+    """The proof of what no rule is about; `unheard` is one of the project, which does not count here."""
+    why = "no rule says whose signature to trust for it"
+    if unheard:
+        why += f" ({unheard.where} is the project's, and counts for nothing where you require signatures)"
+    return Proof(subject, name, kind, policy, "no-rule", why)
 
 
 def by_rule(made: Callable[..., Proof], judged: Judgement, rule: Rule) -> Proof:

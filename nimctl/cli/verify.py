@@ -65,6 +65,6 @@ def verify(
     from nimctl.render import Output
 
     out = Output.choose("verify", as_json=as_json, quiet=quiet)
-    config = configuration.load({"cache": cache, "verify": "require"})
+    config = configuration.load({"cache": cache})
     given = verifying.Given(tuple(key or ()), signed_as, platform, signatures, signature)
     verifying.verify(model, given, config, out)

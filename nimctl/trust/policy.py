@@ -27,7 +27,8 @@ from typing import Any, Literal
 from nimctl.core.errors import NimctlError
 
 Policy = Literal["off", "warn", "require"]
-POLICIES: tuple[Policy, ...] = ("off", "warn", "require")
+POLICIES: tuple[Policy, ...] = ("off", "warn", "require")  # each asks for more than the one before
+_OFF = ("off", "false", "no")
 
 _KEYS = ("images", "weights", "keys", "certs", "keyless", "signed_as", "signature")
 _KEYLESS_KEYS = ("identity", "issuer", "trusted_root")
@@ -68,13 +69,18 @@ class Rule:
 
 @dataclass(frozen=True)
 class Rules:
-    """All rules, in the order in which they count."""
+    """All rules, in the order in which they count. `unheard` are those of a project that do not count here."""
 
     rules: tuple[Rule, ...] = ()
+    unheard: tuple[Rule, ...] = ()
 
     def for_image(self, name: str) -> Rule | None:
-        """The rule for an image, `registry/repository` without tag."""
+        """The rule for an image, by its `plain_name`."""
         return next((rule for rule in self.rules if _matches(rule.images, name)), None)
+
+    def without_voice(self, kind: Literal["images", "weights"], name: str) -> Rule | None:
+        """The rule that would be about it, if its project could say whom to trust here."""
+        return next((rule for rule in self.unheard if _matches(getattr(rule, kind), name)), None)
 
     def for_weights(self, uri: str) -> Rule | None:
         """The rule for weights by their address without revision (`hf://org/name`), or their folder."""
@@ -82,8 +88,13 @@ class Rules:
 
 
 def read_policy(value: Any, origin: str) -> Policy:
-    """`off`, `warn` or `require`; YAML reads a bare `off` as false. Raises `config-invalid`."""
-    word = {False: "off", "false": "off"}.get(value, value) if isinstance(value, (bool, str)) else value
+    """`off`, `warn` or `require`, however it is spelled; YAML reads a bare `off` or `no` as false.
+
+    Raises `config-invalid`.
+    """
+    word = str(value).strip().lower() if isinstance(value, (bool, str)) else value
+    if word in _OFF:
+        return "off"
     for policy in POLICIES:
         if word == policy:
             return policy
@@ -107,9 +118,16 @@ def read_rules(data: Any, path: Path, line_of: Callable[[Sequence[str | int]], i
     return Rules(tuple(_rule(item, path, line_of, number) for number, item in enumerate(data)))
 
 
-def joined(parts: Iterable[Rules]) -> Rules:
-    """Rules of several files, the first file's first."""
-    return Rules(tuple(rule for part in parts for rule in part.rules))
+def plain_name(name: str) -> str:
+    """`registry/repository` with the registry as everybody writes it: in lower case, without the port of https."""
+    registry, slash, repository = name.partition("/")
+    return f"{registry.lower().removesuffix(':443')}{slash}{repository}"
+
+
+def joined(parts: Iterable[tuple[Rules, bool]]) -> Rules:
+    """Rules of several files, the first file's first, each with whether its rules count."""
+    every = [(rule, counts) for part, counts in parts for rule in part.rules]
+    return Rules(tuple(rule for rule, counts in every if counts), tuple(rule for rule, counts in every if not counts))
 
 
 def _rule(item: Any, path: Path, line_of: Callable[[Sequence[str | int]], int], number: int) -> Rule:
@@ -142,12 +160,12 @@ def _rule(item: Any, path: Path, line_of: Callable[[Sequence[str | int]], int], 
     signature = single["signature"]
     return Rule(
         where=f"{path}:{line_of((number,))}",
-        images=texts["images"],
+        images=tuple(map(plain_name, texts["images"])),
         weights=texts["weights"],
         keys=tuple(_path(name, path.parent) for name in texts["keys"]),
         certs=tuple(_path(name, path.parent) for name in texts["certs"]),
         keyless=keyless,
-        signed_as=signed_as,
+        signed_as=signed_as and plain_name(signed_as),
         # a bare name lies in the snapshot, anything else beside the rule
         signature=Path(signature)
         if signature and "/" not in signature

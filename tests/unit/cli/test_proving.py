@@ -198,6 +198,41 @@ def test_a_project_may_ask_for_more_and_not_for_less(desk: Desk) -> None:
     assert configuration.load({}).text("verify") == "require"
 
 
+@pytest.mark.parametrize("word", ["off", "'off'", "'false'", "'No'", "FALSE", "warn"])
+def test_no_spelling_of_a_project_asks_for_less(desk: Desk, word: str) -> None:
+    user, project = desk.home / "nimctl" / "config.yaml", desk.home / "nimctl.yaml"
+    user.parent.mkdir()
+    user.write_text("verify: require\n")
+    project.write_text(f"verify: {word}\n")
+    assert configuration.load({}).text("verify") == "require"
+    user.unlink()
+    assert configuration.load({}).text("verify") == "warn"  # nor for less than what everybody gets
+    for unreadable in ("never", "", "[off]", "true", "0"):
+        project.write_text(f"verify: {unreadable}\n")
+        with pytest.raises(NimctlError, match="config-invalid"):
+            configuration.load({})
+
+
+def test_a_project_does_not_say_what_satisfies_its_user(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.sign()
+    user, project = desk.home / "nimctl" / "config.yaml", desk.home / "nimctl.yaml"
+    user.parent.mkdir()
+    project.write_text(f"verify: require\ntrust: [{{images: {desk.name}, keys: k/nimctl.pub}}]\n")
+    assert desk.prove(configuration.load({})).verdict == "good"  # only the project requires it
+    user.write_text("verify: require\n")
+    by_file, by_flag = configuration.load({}), configuration.load({"verify": "require"})
+    user.unlink()
+    monkeypatch.setenv("NIMCTL_VERIFY", "require")
+    for config in (by_file, by_flag, configuration.load({})):
+        error = refused(desk, config)
+        assert error.id == "trust-invalid"
+        assert f"{project}:2 is the project's" in error.cause
+    monkeypatch.delenv("NIMCTL_VERIFY")
+    other = keys.generate(desk.home / "other", None)[1]
+    user.write_text(f"trust: [{{images: {desk.name}, keys: {other}}}]\n")
+    assert refused(desk, configuration.load({})).id == "signature-invalid"  # the user's rule is the one that counts
+
+
 def test_weights_are_hashed_once_and_again_after_a_change(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     from model_signing import hashing, signing  # noqa: PLC0415 (a second of import for this test alone)
 

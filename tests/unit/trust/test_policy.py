@@ -6,7 +6,7 @@ import pytest
 
 from nimctl.core.errors import NimctlError
 from nimctl.core.yamlfile import line_of, read_yaml
-from nimctl.trust.policy import Rules, read_policy, read_rules
+from nimctl.trust.policy import Rules, plain_name, read_policy, read_rules
 
 GOOD = """
 verify: require
@@ -54,11 +54,20 @@ def test_rules_are_read(tmp_path: Path) -> None:
         ("registry.corp/models/cuda", "9"),
         ("registry.corp/a/b/cuda", None),
         ("registryxcorp/models/cuda", None),
+        (plain_name("NVCR.IO:443/nim/x"), "4"),
+        (plain_name("registry.corp:4430/models/cuda"), None),
     ],
 )
 def test_which_rule_is_about_an_image(name: str, line: str | None, tmp_path: Path) -> None:
     rule = rules(GOOD, tmp_path).for_image(name)
     assert (rule.where.rpartition(":")[2] if rule else None) == line
+
+
+def test_a_registry_has_one_name_in_rules_too(tmp_path: Path) -> None:
+    text = "trust: [{images: Mirror.Corp:443/nim/**, signed_as: NVCR.IO/nim/**, keys: k}]"
+    rule = rules(text, tmp_path).for_image("mirror.corp/nim/x")
+    assert rule is not None
+    assert rule.expected("mirror.corp/nim/x") == "nvcr.io/nim/x"
 
 
 def test_a_mirror_keeps_the_rest_of_the_name(tmp_path: Path) -> None:
@@ -112,7 +121,8 @@ def test_a_wrong_rule_names_file_line_and_key(text: str, line: int, key: str, wo
 
 
 def test_policies() -> None:
-    assert [read_policy(value, "x") for value in ("off", "warn", "require", False)] == ["off", "warn", "require", "off"]
-    for value in ("never", True, 1, None):
+    assert [read_policy(value, "x") for value in ("off", "warn", "Require ")] == ["off", "warn", "require"]
+    assert {read_policy(value, "x") for value in ("off", "OFF", "false", "No", False)} == {"off"}
+    for value in ("never", True, 1, None, [], {}, "true"):
         with pytest.raises(NimctlError, match="config-invalid"):
             read_policy(value, "--verify")
