@@ -41,17 +41,15 @@ def see(runtime: Runtime, handle: RunHandle) -> Seen:
     return Seen(
         image=facts.image,
         labels=facts.labels,
+        variables=facts.variables,
         given=facts.given,
         argv=facts.argv,
+        image_argv=facts.image_argv,
         confinement=Confinement(
             LockedContainer(
                 facts.cap_drop, facts.no_new_privileges, facts.read_only, dict(facts.tmpfs), facts.shm_bytes
             ),
-            facts.cap_add,
-            facts.privileged,
-            facts.host_namespaces,
-            facts.unconfined,
-            facts.mounts,
+            facts.beyond,
         ),
         engine=_engine(runtime, handle),
         metadata=_ask(handle, "/v1/metadata") if alive else None,

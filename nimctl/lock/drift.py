@@ -38,29 +38,28 @@ _STOP = "`nimctl stop` this run and start it again with `nimctl run --locked`."
 
 @dataclass(frozen=True)
 class Confinement:
-    """What a container may do, as the daemon says; `mounts` are the targets of what is mounted beside the usual."""
+    """What a container may do, as the daemon says; `beyond` is what no locked run has, by its name."""
 
     own: LockedContainer
-    cap_add: tuple[str, ...] = ()
-    privileged: bool = False
-    host_namespaces: tuple[str, ...] = ()
-    unconfined: tuple[str, ...] = ()
-    mounts: tuple[str, ...] = ()
+    beyond: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Seen:
     """A run as it was seen. `image` is the id that its container was made of, `labels` the container's.
 
-    `given` are the variables of the container beyond those of its image, `argv` its arguments. `engine` are the words
-    that the engine was started with, `metadata` and `manifest` what the server says; None where they were not to be
-    had. `started_from` is the digest of the lock that it was started from.
+    `variables` are all of the container, `given` those beyond its image's; `argv` its arguments, `image_argv` those of
+    the image, where none are given. `engine` are the words that the engine was started with, `metadata` and
+    `manifest` what the server says; None where they were not to be had. `started_from` is the digest of the lock that
+    it was started from.
     """
 
     image: str
     labels: Mapping[str, str]
-    given: Mapping[str, str]
+    variables: Mapping[str, str] = field(repr=False)
+    given: Mapping[str, str] = field(repr=False)
     argv: tuple[str, ...]
+    image_argv: tuple[str, ...]
     confinement: Confinement
     engine: tuple[str, ...] | None = None
     metadata: Mapping[str, Any] | None = None
@@ -83,7 +82,7 @@ def drift(lock: Lock, digest: str, seen: Seen) -> Drift:
         *_image(lock, seen),
         *_weights(lock, seen, unseen),
         *_layout(lock, seen, unseen),
-        *_row("engine.arguments", list(lock.engine.arguments), list(seen.argv)),
+        *_row("engine.arguments", list(lock.engine.arguments or seen.image_argv), list(seen.argv)),
         *_engine(lock, seen, unseen),
         *_variables(lock, seen),
         *_confinement(lock.container, seen.confinement),
@@ -208,7 +207,7 @@ def options_of(argv: Sequence[str]) -> dict[str, Any]:
 
 def _variables(lock: Lock, seen: Seen) -> Iterator[Difference]:
     for name, value in lock.variables.items():
-        here = seen.given.get(name)
+        here = seen.variables.get(name)
         if value is None:  # a secret: nobody but the run knows its value
             if here is None:
                 yield Difference(f"variables.{name}", "set", "not set", "")
@@ -231,8 +230,5 @@ def _confinement(locked: LockedContainer, found: Confinement) -> Iterator[Differ
     wanted, here = to_plain(locked), to_plain(found.own)
     for name, value in wanted.items():
         yield from _row(f"container.{name}", value, here[name])
-    yield from _row("container.privileged", False, found.privileged)
-    yield from _row("container.cap_add", [], list(found.cap_add))
-    yield from _row("container.host_namespaces", [], list(found.host_namespaces))
-    yield from _row("container.unconfined", [], list(found.unconfined))
-    yield from _row("container.mounts", [], list(found.mounts))
+    for name, words in found.beyond.items():
+        yield from _row(f"container.{name}", (), words)

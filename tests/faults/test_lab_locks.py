@@ -106,12 +106,18 @@ def test_a_locked_run_asks_nobody_and_drift_sees_what_was_changed(
     lab.docker("rm", "--force", RUN)
 
     label, variable = f"--label=io.nimctl.run={RUN}", "--env=LD_PRELOAD=/x.so"
-    lab.docker("create", "--name", RUN, label, variable, "--pid=host", wanted, "/hello")
+    lab.docker("create", "--name", RUN, label, variable, "--pid=host", "--user=0:0", wanted, "/hello")
     other = nimctl("drift", RUN, "--json", env=env)
     assert (other.code, other.error_id) == (3, "drift-found")
     validate(other.document)
     found = {row["what"] for row in other.document["differences"]}
-    assert {"variables.LD_PRELOAD", "container.cap_drop", "container.host_namespaces", "container.read_only"} <= found
+    assert {
+        "variables.LD_PRELOAD",
+        "container.cap_drop",
+        "container.namespaces",
+        "container.read_only",
+        "container.user",
+    } <= found
     assert not found & {"image", "engine.arguments"}  # these are the same
 
 

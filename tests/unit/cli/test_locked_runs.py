@@ -7,7 +7,6 @@ import pytest
 
 from nimctl.cli import contradicting, locked_run, lockfile
 from nimctl.core.errors import NimctlError
-from nimctl.launch.docker.seeing import container_facts
 from nimctl.lock.making import pinned
 from nimctl.lock.writing import digest_of, write
 from tests.unit.lock.locks import WHOLE
@@ -87,29 +86,3 @@ def test_weights_are_pinned_where_their_source_knows_revisions(address: str, the
 def test_the_reference_that_is_pulled_names_the_locked_digest() -> None:
     assert locked_run.exact_reference(WHOLE.image) == f"registry.example:5000/nimctl/cuda@{WHOLE.image.digest}"
     assert locked_run.exact_reference(replace(WHOLE.image, digest=None)) == WHOLE.image.reference
-
-
-def test_a_container_is_described_without_what_its_image_brings() -> None:
-    image = {"Config": {"Env": ["PATH=/bin", "A=1"], "Cmd": ["/serve"]}}
-    found = {
-        "Image": "sha256:x",
-        "Config": {"Env": ["PATH=/bin", "A=2", "B=3"], "Cmd": ["/serve"], "Labels": {"l": "v"}},
-        "HostConfig": {
-            "CapDrop": ["ALL"],
-            "CapAdd": ["SYS_ADMIN"],
-            "SecurityOpt": ["no-new-privileges:true", "seccomp=unconfined"],
-            "ReadonlyRootfs": True,
-            "NetworkMode": "host",
-            "ShmSize": 64,
-            "Binds": ["/data/nim:/opt/nim/.cache", "/etc:/host-etc:ro"],
-            "Mounts": [{"Target": "/run/secrets/HF_TOKEN"}, {"Target": "/var/run/docker.sock"}],
-        },
-    }
-    facts = container_facts(found, image)
-    assert dict(facts.given) == {"A": "2", "B": "3"}
-    assert facts.argv == ()
-    assert (facts.no_new_privileges, facts.read_only, facts.privileged) == (True, True, False)
-    assert facts.cap_add == ("SYS_ADMIN",) and facts.unconfined == ("seccomp=unconfined",)
-    assert facts.host_namespaces == ("network",)
-    assert facts.mounts == ("/host-etc", "/var/run/docker.sock")
-    assert dict(container_facts(found, None).given) == {"PATH": "/bin", "A": "2", "B": "3"}

@@ -137,11 +137,14 @@ ENGINE = (
 
 def seen(**changes: Any) -> Seen:
     assert WHOLE.weights is not None and WHOLE.layout is not None
+    given = {"NIM_LOG_LEVEL": "DEBUG", "MY_API_KEY": "hidden", "NIM_RECIPE": "kimi-k2.5", "HF_TOKEN_FILE": "/run/x"}
     found = Seen(
         image=CONFIG,
         labels={},
-        given={"NIM_LOG_LEVEL": "DEBUG", "MY_API_KEY": "hidden", "NIM_RECIPE": "kimi-k2.5", "HF_TOKEN_FILE": "/run/x"},
+        variables=changes.get("given", given),
+        given=given,
         argv=WHOLE.engine.arguments,
+        image_argv=(),
         confinement=Confinement(WHOLE.container),
         engine=ENGINE,
         metadata={
@@ -174,6 +177,15 @@ def test_what_was_started_from_the_lock_has_not_drifted() -> None:
     assert found.unseen == ()
 
 
+def test_what_is_locked_and_the_image_has_by_itself_is_no_drift() -> None:
+    given = {name: value for name, value in seen().given.items() if name != "NIM_LOG_LEVEL"}
+    assert whats(seen(variables=seen().variables, given=given)) == []
+    bare = replace(WHOLE, engine=replace(WHOLE.engine, arguments=()))
+    assert whats(seen(argv=("serve",), image_argv=("serve",)), bare) == []
+    assert whats(seen(image_argv=WHOLE.engine.arguments)) == []
+    assert whats(seen(argv=(), image_argv=("serve",)), bare) == ["engine.arguments"]
+
+
 def changed_manifest(**changes: Any) -> dict[str, Any]:
     return {**(seen().manifest or {}), **changes}
 
@@ -196,11 +208,8 @@ def changed_manifest(**changes: Any) -> dict[str, Any]:
         ({"manifest": changed_manifest(files=[])}, "weights.files.config.json"),
         ({"metadata": {**(seen().metadata or {}), "selectedModelProfileId": "x"}}, "layout.id"),
         ({"metadata": {**(seen().metadata or {}), "gpus": 4}}, "gpus.count"),
-        ({"confinement": Confinement(WHOLE.container, privileged=True)}, "container.privileged"),
-        ({"confinement": Confinement(WHOLE.container, cap_add=("SYS_ADMIN",))}, "container.cap_add"),
-        ({"confinement": Confinement(WHOLE.container, host_namespaces=("pid",))}, "container.host_namespaces"),
-        ({"confinement": Confinement(WHOLE.container, mounts=("/host",))}, "container.mounts"),
-        ({"confinement": Confinement(WHOLE.container, unconfined=("seccomp=unconfined",))}, "container.unconfined"),
+        ({"confinement": Confinement(WHOLE.container, {"privileged": ("yes",)})}, "container.privileged"),
+        ({"confinement": Confinement(WHOLE.container, {"mounts": ("/host",)})}, "container.mounts"),
         ({"confinement": Confinement(replace(WHOLE.container, read_only=False))}, "container.read_only"),
         ({"confinement": Confinement(replace(WHOLE.container, cap_drop=()))}, "container.cap_drop"),
     ],
