@@ -69,7 +69,8 @@ _FIXES: Mapping[str, str] = {
     "docker-too-old": "Install Docker Engine 24.0 or later: https://docs.docker.com/engine/install/",
     "docker-refused": "Read the daemon's sentence; `journalctl -u docker` holds the rest.",
     "image-not-found": "Check the name and the tag; `nimctl pull` fetches it, `nimctl build` makes ours.",
-    "image-pull-failed": "Check the network and the proxy of the daemon, then pull again: what is here is kept.",
+    "image-pull-failed": "Check the network and the daemon's proxy with its login "
+    "(https://docs.docker.com/engine/daemon/proxy/), then pull again: what is here is kept.",
     "image-tampered": "Nothing of it is used. Pull again; if it stays so, a proxy or mirror on the way changes "
     "content, or the registry's disk is damaged.",
     "image-rate-limited": "Wait a while, or log in for a higher limit: `nimctl login REGISTRY`.",
@@ -112,8 +113,12 @@ _SENTENCES: tuple[tuple[str, str], ...] = (
 
 # Sentences of registries and of the daemon's own network; elsewhere the same words mean other things.
 _PULL_SENTENCES: tuple[tuple[str, str], ...] = (
+    # what the daemon's own proxy and disk refuse, in words that registries use as well
+    (r"proxy authentication required|proxyconnect.*\b40[37]\b|\b407\b", "image-pull-failed"),
     # the classic store, and containerd's
     (r"layer verification failed|verification failed for digest|unexpected commit (digest|size)", "image-tampered"),
+    (r"invalid tar header|unexpected tar|archive/tar", "image-incompatible"),
+    (r"failed to (register|extract) layer|failed to mount|read-only file system", "docker-refused"),
     (r"toomanyrequests|too many requests|\b429\b", "image-rate-limited"),
     (r"\b402\b|payment required", "payment-required"),
     (r"\bterms\b|\b451\b", "terms-not-accepted"),

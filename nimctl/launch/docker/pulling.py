@@ -19,7 +19,11 @@ from nimctl.launch.docker.pull import PullPlan, begin
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0)
 _PASSES = ("image-pull-failed", "image-rate-limited", "docker-unreachable", "docker-hangs")
 # What looks like a failure of the network and does not pass by waiting.
-_STAYS = re.compile(r"x509|certificate|http response to https client|unsupported|proxyconnect|nothing was heard", re.I)
+_STAYS = re.compile(
+    r"x509|certificate|http response to https client|unsupported|proxyconnect|proxy authentication|\b407\b"
+    r"|nothing was heard",
+    re.I,
+)
 
 
 def pull_patiently(

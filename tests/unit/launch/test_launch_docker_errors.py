@@ -97,6 +97,14 @@ def test_what_the_daemon_says_decides(sentence: str, error_id: str) -> None:
         ("no matching manifest for linux/arm64 in the manifest list entries", "image-incompatible"),
         ("write /var/lib/docker/tmp/GetImageBlob1: no space left on device", "disk-full"),
         ("net/http: TLS handshake timeout", "image-pull-failed"),
+        ('Get "https://nvcr.io/v2/": Proxy Authentication Required', "image-pull-failed"),
+        ('Get "https://nvcr.io/v2/": proxyconnect tcp: 403 Forbidden', "image-pull-failed"),
+        ("failed to register layer: mkdir /var/lib/docker/overlay2/1/diff/opt: permission denied", "docker-refused"),
+        ("failed to register layer: lchown /x: there might be insufficient UIDs or GIDs", "docker-refused"),
+        ("failed to extract layer sha256:1: Lchown: operation not permitted", "docker-refused"),
+        ("failed to register layer: write /x: no space left on device", "disk-full"),
+        ("failed to register layer: archive/tar: invalid tar header", "image-incompatible"),
+        ("open /var/lib/docker/tmp/GetImageBlob1: read-only file system", "docker-refused"),
     ],
 )
 def test_what_a_registry_says_decides_in_a_pull(sentence: str, error_id: str) -> None:

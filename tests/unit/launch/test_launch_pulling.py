@@ -14,10 +14,12 @@ from nimctl.core.facts import DockerFacts
 from nimctl.core.image_identity import ImageIdentity
 from nimctl.core.pull_progress import PullProgress
 from nimctl.launch.docker import keeping
+from nimctl.launch.docker.errors import Doing, failure, id_of_sentence
 from nimctl.launch.docker.pull import PullPlan, advance, begin
 from nimctl.launch.docker.pulling import PAUSES, pull_patiently
 
 MB = 2**20
+UNWRITTEN = "failed to register layer: lchown /x: there might be insufficient UIDs or GIDs"
 NAMES = ("a" * 12, "b" * 12, "c" * 12)
 DIGESTS = tuple(f"sha256:{name}{'0' * 52}" for name in NAMES)
 IDENTITY = ImageIdentity("r.example:5000/x/y:1", DIGESTS[0], DIGESTS[1], DIGESTS[2], "linux/amd64")
@@ -104,6 +106,8 @@ def test_what_passes_is_tried_again_and_told(error_id):
         broken(cause="x509: certificate signed by unknown authority"),
         broken(cause="server gave HTTP response to HTTPS client"),
         broken(cause="nothing was heard for 300 s"),
+        broken(cause="Proxy Authentication Required"),
+        failure(id_of_sentence(UNWRITTEN, Doing("pulling", "pull"), otherwise="image-pull-failed"), "no", UNWRITTEN),
     ],
 )
 def test_what_does_not_pass_is_not_tried_again(error):
