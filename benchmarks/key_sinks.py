@@ -14,6 +14,7 @@ import argparse
 import base64
 import json
 import secrets
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 from urllib.parse import quote
 
@@ -244,6 +246,10 @@ def leaks(number: int, hits: set[Hit]) -> set[Hit]:
     return {hit for hit in hits if hit.canary != PLANT and not (number == 3 and told(hit))}
 
 
+def _stop_cleanly(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runtimes", default="process,docker", help="where the demo is started; empty: nowhere")
@@ -251,6 +257,7 @@ def main() -> int:
     parser.add_argument("--parts", default="login,registry,run,build,late")
     parser.add_argument("--keep", action="store_true", help="leave the stage folder, for a look at it")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, _stop_cleanly)  # whatever ends us, our own registry goes first
     lab.up()
     canaries = staging.new_canaries()
     value = staging.new_canaries()["refused key"]

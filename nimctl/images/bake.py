@@ -1,15 +1,18 @@
 """What `docker buildx bake` is asked, and what it reports: command line, variables, digest."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from nimctl import __version__
+from nimctl.core.errors import NimctlError
 from nimctl.core.image_names import known
 from nimctl.images.source import Source, commit_time, origin, revision
 
 # The date of an image whose source has none: that of every file in it (images/settle.py).
 FILE_TIME = 946684800
+_SECONDS = re.compile(r"\d{1,12}")
 
 
 def bake_command(
@@ -51,6 +54,7 @@ def bake_variables(
     """The variables of images/docker-bake.hcl; a default of that file is kept by leaving its variable out.
 
     SOURCE_DATE_EPOCH of `env` wins over the date of the commit: https://reproducible-builds.org/specs/source-date-epoch/
+    Raises `usage` for one that is no number of seconds.
     """
     given = {
         "BASE": base,
@@ -67,6 +71,13 @@ def bake_variables(
         "REVISION": revision(source.root),
     }
     date = env.get("SOURCE_DATE_EPOCH") or str(commit_time(source.root) or FILE_TIME)
+    if not _SECONDS.fullmatch(date):
+        raise NimctlError(
+            "usage",
+            f"SOURCE_DATE_EPOCH is {date!r:.60}",
+            cause="it is not a number of seconds since 1970",
+            fix="Set it to one, such as `git log -1 --format=%ct` prints, or leave it out.",
+        )
     named = {f"NIMCTL_BUILD_{key}": value for key, value in given.items() if value is not None}
     return {**named, "SOURCE_DATE_EPOCH": date}
 

@@ -142,6 +142,16 @@ def test_a_daemon_is_found_again_and_stopped_by_its_id(tmp_path: Path) -> None:
     assert not steps.stop_daemon(pid_file)
 
 
+def test_a_daemon_holds_no_lock_of_its_callers(tmp_path: Path) -> None:
+    with (tmp_path / "lock").open("w") as lock:
+        os.set_inheritable(lock.fileno(), True)  # as `flock FILE COMMAND` hands it on
+        pid_file = start(tmp_path, "import time; time.sleep(600)")
+        pid = steps.running_pid(pid_file)
+        held = [str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()]
+        assert steps.stop_daemon(pid_file)
+    assert not [path for path in held if path.endswith("/lock")]
+
+
 def test_a_daemon_that_ignores_term_is_killed(tmp_path: Path) -> None:
     script = "import signal, time; signal.signal(15, signal.SIG_IGN); open('deaf', 'w').close(); time.sleep(600)"
     pid_file = start(tmp_path, f"import os; os.chdir({str(tmp_path)!r}); {script}")

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 
 class LabError(Exception):
@@ -81,12 +82,31 @@ def wait_until(ready: Callable[[], bool], *, what: str, seconds: float, log: Pat
 
 
 def start_daemon(argv: Sequence[str | Path], *, env: Mapping[str, str], pid_file: Path, log: Path) -> None:
-    """Start a process in its own session; remember its pid with its start time, so that a reused pid is never hit."""
+    """Start a process in its own session; remember its pid with its start time, so that a reused pid is never hit.
+
+    It inherits no open file: a lock that the caller's shell holds would be held for as long as the daemon lives.
+    """
     words = [str(word) for word in argv]
     with log.open("ab") as out, Path(os.devnull).open("rb") as nothing:
-        files = [(os.POSIX_SPAWN_DUP2, source.fileno(), number) for number, source in enumerate((nothing, out, out))]
+        files: list[tuple[Any, ...]] = [
+            (os.POSIX_SPAWN_DUP2, source.fileno(), number) for number, source in enumerate((nothing, out, out))
+        ]
+        files += [(os.POSIX_SPAWN_CLOSE, number) for number in inherited_files()]
         pid = os.posix_spawnp(words[0], words, dict(env), file_actions=files, setsid=True)
     pid_file.write_text(f"{pid} {_start_time(pid)}\n")
+
+
+def inherited_files() -> list[int]:
+    """The open files beyond the standard three that a child would get."""
+    numbers = [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]
+    return [number for number in numbers if number > 2 and _is_inherited(number)]
+
+
+def _is_inherited(number: int) -> bool:
+    try:
+        return os.get_inheritable(number)
+    except OSError:  # the one with which the folder was listed
+        return False
 
 
 def running_pid(pid_file: Path) -> int | None:

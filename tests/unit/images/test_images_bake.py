@@ -68,6 +68,12 @@ def test_the_date_is_that_of_the_commit_unless_one_is_given(tmp_path: Path) -> N
     assert "TIME = 946684800" in (ROOT / "images/settle.py").read_text()
 
 
+def test_a_date_that_is_no_number_is_refused_before_the_build() -> None:
+    with pytest.raises(NimctlError) as raised:
+        bake_variables(source=SOURCE, tag="t", env={"SOURCE_DATE_EPOCH": "today"})
+    assert raised.value.id == "usage" and "SOURCE_DATE_EPOCH" in raised.value.message
+
+
 def test_the_source_is_told_without_whoever_may_read_it(tmp_path: Path) -> None:
     for word in (["init", "-q"], ["remote", "add", "origin", "https://me:canary@git.example:8443/a/nimctl.git"]):
         subprocess.run(["git", *word], cwd=tmp_path, check=True, timeout=20)
