@@ -55,8 +55,9 @@ def ensure_image(
     present = engine.inspect_image(choice.id or choice.reference)
     if present:
         out.text(f"image {choice.reference} is on this host ({_short(present.name(choice.reference))})")
-        identity = choice.identity or _known(choice, present, engine, out)
-        return Held(identity, present.id, _proof_of_present(identity, choice, config, out))
+        identity = _known(choice, present, engine, out)
+        built = choice.how == "build" and _is_ours(present, device, engine)
+        return Held(identity, present.id, _proof_of_present(identity, config, out, built=built))
     if choice.how == "build":
         out.text(f"image {choice.reference} is not on this host: {choice.origin}")
         return build_image(device, choice.reference, engine, out)
@@ -128,13 +129,16 @@ def _fetched(remote: RemoteImage, login: Login | None, engine: Engine, out: Outp
 
 
 def _known(choice: ImageChoice, present: ImageInfo, engine: Engine, out: Output) -> ImageIdentity:
-    """What the image that is here is. Its registry is asked for a moment whether its tag still stands for it."""
+    """What the image that is here is, by what engine and registry say: the digests of a lock are claims.
+
+    Its registry is asked for a moment whether its tag still stands for it.
+    """
     from nimctl.core.bounded import within
     from nimctl.doctor.observe.reach import is_offline
     from nimctl.registry.reference import parse
 
     reference, own = choice.reference, present.identity(choice.reference)
-    if choice.how == "build" or "@" in reference or is_offline(os.environ):
+    if choice.identity or choice.how == "build" or "@" in reference or is_offline(os.environ):
         return own
     try:
         login, _ = _login(parse(reference).registry)
@@ -167,14 +171,27 @@ def _login(registry: str) -> tuple[Login | None, bool]:
     return stored_or_key(registry, config_folder(), os.environ)
 
 
-def _proof_of_present(identity: ImageIdentity, choice: ImageChoice, config: Config, out: Output) -> Proof:
+def _is_ours(present: ImageInfo, device: Literal["cuda", "cpu"], engine: Engine) -> bool:
+    """Whether it was built on this host: the engine knows it by the name that `build` gives, and from no registry.
+
+    That a lock knows no digest of it says nothing.
+    """
+    from nimctl.core.image_names import local_tag
+
+    tag = local_tag(device)
+    named = engine.inspect_image(tag)
+    # containerd's store calls what was never pushed by its own digest
+    return named is not None and named.id == present.id and named.digest(tag) in (None, named.id)
+
+
+def _proof_of_present(identity: ImageIdentity, config: Config, out: Output, *, built: bool) -> Proof:
     from nimctl.cli.proving import prove_image
     from nimctl.registry.reference import parse
 
     def login() -> Login | None:
-        return _login(parse(choice.reference).registry)[0]
+        return _login(parse(identity.reference).registry)[0]
 
-    return prove_image(identity, login, config, out, built=choice.how == "build", fresh=False)
+    return prove_image(identity, login, config, out, built=built, fresh=False)
 
 
 def build_image(device: Literal["cuda", "cpu"], tag: str, engine: Engine, out: Output) -> Held:

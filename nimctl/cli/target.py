@@ -35,7 +35,8 @@ class Target:
 class ImageChoice:
     """The image that serves a target, why this one, and how it gets here when it is missing.
 
-    Where one image alone will do, `identity` says which, and `id` is what the daemon calls it where it is here.
+    Where one image alone will do, `identity` is what a lock claims of it, and `id` is what the daemon calls it where it
+    is here.
     """
 
     reference: str

@@ -103,11 +103,12 @@ def proving_digests(identity: ImageIdentity, documents: Sequence[bytes]) -> tupl
 
     That is its manifest; where that is not known (an image that the engine has already), the digest under which the
     engine keeps it. `documents` are the bytes of indexes and manifests: a manifest with the configuration of
-    `identity` proves it as well, and so does an index that lists a digest that does.
+    `identity` proves it as well, and so does an index that lists a digest that does. `identity` is what an engine, a
+    registry or such bytes say, never what a lock claims.
     """
     proving = [digest for digest in (identity.manifest or identity.digest,) if digest]
     read = [(f"sha256:{hashlib.sha256(data).hexdigest()}", _document(data)) for data in documents]
-    if identity.config is not None and not proving:
+    if identity.config is not None and identity.manifest is None:
         proving += [digest for digest, document in read if _named(document.get("config")) == identity.config]
     for digest, document in read:
         listed = document.get("manifests")

@@ -1,17 +1,21 @@
 """An image is resolved once, taken exactly, and a tag that moved is never taken or kept in silence."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from nimctl.cli import acquire
+from nimctl.cli import acquire, kept_signatures
 from nimctl.cli.config import load
 from nimctl.cli.target import ImageChoice
 from nimctl.core.errors import NimctlError
 from nimctl.core.facts import DockerFacts
 from nimctl.core.image_identity import ImageIdentity
+from nimctl.core.image_names import local_tag
 from nimctl.launch.docker import Engine, ImageInfo
 from nimctl.render import Output
+from nimctl.trust import keys
+from nimctl.trust.signing import sign_image
 from tests.lib.little_registry import LittleRegistry, little_registry
 from tests.lib.remote_images import MadeImage, Shelf, digest, make_image
 
@@ -33,11 +37,15 @@ class Api:
         for name in (exact, digest(image.config), *([f"{repository}:{tag}"] if tag else [])):
             self.images[name] = image
 
+    def built(self, image: MadeImage, tag: str) -> None:
+        self.images |= {tag: image, digest(image.config): image}
+
     def inspect_image(self, name: str) -> dict[str, Any]:
         if name not in self.images:
             raise NimctlError("image-not-found", "no", cause="no", fix="no")
         id_ = digest(self.images[name].config)
-        return {"Id": id_, "RepoDigests": [self.digests[id_]], "Os": "linux", "Architecture": "amd64"}
+        known = [self.digests[id_]] if id_ in self.digests else []
+        return {"Id": id_, "RepoDigests": known, "Os": "linux", "Architecture": "amd64"}
 
     def pull(self, repository: str, tag: str, **_: Any) -> list[dict[str, Any]]:
         self.pulls.append(tag)
@@ -157,6 +165,59 @@ def test_run_starts_what_is_here_when_the_registry_does_not_answer_and_asks_nobo
     before = len(registry.seen)
     assert ensure(reference, daemon).id == digest(OLD.config)
     assert len(registry.seen) == before
+
+
+@pytest.fixture
+def strict(tmp_path, monkeypatch):
+    """The user's own file: `require`, and one key for registry.test."""
+    for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.delenv("NIMCTL_VERIFY", raising=False)
+    private, public = keys.generate(tmp_path / "k", None)
+    (tmp_path / "nimctl").mkdir()
+    rule = f"trust: [{{images: registry.test/**, keys: {public}}}]"
+    (tmp_path / "nimctl" / "config.yaml").write_text(f"verify: require\n{rule}\n")
+    return private
+
+
+def start_locked(daemon: Engine, reference: str, image: MadeImage, manifest: str | None) -> acquire.Held:
+    claimed = ImageIdentity(reference, manifest, manifest, digest(image.config), "linux/amd64")
+    choice = ImageChoice(reference, "the lock", "pull" if manifest else "build", claimed, digest(image.config))
+    return acquire.ensure_image(choice, "cpu", daemon, Output.choose("run"), load({}))
+
+
+def test_a_lock_lends_the_signature_of_one_image_to_no_other(strict):
+    daemon, signed = engine(), digest(OLD.manifest)
+    daemon.api.have(NEW, "registry.test/open/x", "1")
+    claimed = ImageIdentity("registry.test/nim/x:1", signed, signed, digest(NEW.config), "linux/amd64")
+    material = sign_image(keys.read_private(strict, None), "registry.test/nim/x", signed)
+    kept_signatures.keep(claimed, material, [OLD.manifest])
+    with pytest.raises(NimctlError) as raised:
+        start_locked(daemon, claimed.reference, NEW, signed)
+    assert raised.value.exit_code == 5 and raised.value.id.startswith("signature-")
+    kept_signatures.keep(replace(claimed, config=digest(OLD.config)), material, [OLD.manifest])
+    daemon.api.built(OLD, "loaded:1")  # no registry gave it: its manifest's bytes name it
+    held = start_locked(daemon, claimed.reference, OLD, signed)
+    assert held.proof is not None
+    assert (held.proof.verdict, held.proof.digest) == ("good", signed)
+
+
+def test_a_lock_does_not_say_what_was_built_here(strict):
+    daemon, ours = engine(), local_tag("cpu")
+    daemon.api.have(NEW, "other.test/open/x", "1")
+    for reference in ("other.test/open/x:1", ours):
+        with pytest.raises(NimctlError) as raised:
+            start_locked(daemon, reference, NEW, None)
+        assert raised.value.id == "trust-invalid"
+    daemon.api.built(OLD, ours)
+    held = start_locked(daemon, ours, OLD, None)
+    assert held.proof is not None
+    assert held.proof.verdict == "built-here"
+    with pytest.raises(NimctlError):
+        start_locked(daemon, ours, NEW, None)
+    daemon.api.have(OLD, ours.partition(":")[0])  # a registry gave it
+    with pytest.raises(NimctlError):
+        start_locked(daemon, ours, OLD, None)
 
 
 def test_an_image_of_docker_hub_is_known_by_the_name_that_docker_gives_it():

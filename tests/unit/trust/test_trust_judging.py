@@ -300,6 +300,9 @@ def identity(digest: str | None, manifest: str | None, config: str | None = None
         (identity(DIGEST, None), [b"junk"], [DIGEST]),
         (identity(None, None, "sha256:" + "c" * 64), [MANIFEST, INDEX], [digest_of(MANIFEST), digest_of(INDEX)]),
         (identity(None, None, "sha256:" + "d" * 64), [MANIFEST, INDEX], []),
+        # docker itself pulled it by its index: the manifest's bytes name what it started
+        (identity(digest_of(INDEX), None, "sha256:" + "c" * 64), [MANIFEST], [digest_of(INDEX), digest_of(MANIFEST)]),
+        (identity(digest_of(INDEX), None, "sha256:" + "d" * 64), [MANIFEST], [digest_of(INDEX)]),
         (identity(None, None), [MANIFEST], []),
     ],
 )
