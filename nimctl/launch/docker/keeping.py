@@ -13,7 +13,7 @@ import tarfile
 from contextlib import suppress
 
 from nimctl.core.pull_progress import PullProgress
-from nimctl.launch.docker.engine import Engine
+from nimctl.launch.docker.engine import Engine, split_reference
 from nimctl.launch.docker.pull import PullPlan, finished
 
 REPOSITORY = "nimctl/partial"
@@ -27,7 +27,7 @@ class Keeper:
 
     def __init__(self, engine: Engine, plan: PullPlan) -> None:
         self._engine, self._plan = engine, plan
-        self._kept, self._id = 0, ""
+        self._kept = 0
         self._useful = not engine.facts.containerd_store and 1 < len(plan.layers) == len(plan.diff_ids)
 
     def note(self, progress: PullProgress) -> None:
@@ -45,32 +45,37 @@ class Keeper:
             self.keep(count)
 
     def keep(self, count: int) -> None:
-        """Make the image of the lowest `count` layers in place of the one before."""
-        before = self._id
+        """Make the image of the lowest `count` layers, in place of one of fewer that this or a killed pull made."""
+        name = name_of(self._plan)
         with suppress(Exception):  # whatever docker-py raises: the pull itself says what is wrong with the daemon
+            before = self._engine.inspect_image_raw(name)
+            if before and len(before["RootFS"]["Layers"]) >= count:
+                return
             for _ in self._engine.api.load_image(archive(self._plan, count), quiet=True):
                 pass
-            image = self._engine.inspect_image(name_of(self._plan))
-            self._kept, self._id = count, image.id if image else ""
-            if before and before != self._id:
-                self._engine.api.remove_image(before, force=True)
+            self._kept = count
+            if before:
+                self._engine.api.remove_image(before["Id"], force=True)
 
     def done(self) -> None:
-        """The image is whole: its own name holds the layers now."""
+        """The image is whole: its own name holds the layers now. What was begun of its repository is not needed."""
         if self._useful:
             with suppress(Exception):  # most often there is none
-                self._engine.api.remove_image(name_of(self._plan), force=True)
+                for image in self._engine.api.images(filters={"label": f"{LABEL}={_repository(self._plan)}"}):
+                    self._engine.api.remove_image(image["Id"], force=True)
 
     def _size(self, count: int) -> int:
         return sum(size for _, size in self._plan.layers[:count])
 
 
 def name_of(plan: PullPlan) -> str:
-    """What the kept layers of a repository are called; one name a repository, so that the next pull replaces it."""
-    repository = plan.identity.reference.partition("@")[0]
-    head, colon, tag = repository.rpartition(":")
-    repository = head if colon and "/" not in tag else repository
-    return f"{REPOSITORY}:{hashlib.sha256(repository.encode()).hexdigest()[:12]}"
+    """What the kept layers of an image are called: two pulls of one repository do not take each other's."""
+    exact = plan.identity.manifest or plan.identity.digest or plan.identity.reference
+    return f"{REPOSITORY}:{hashlib.sha256(exact.encode()).hexdigest()[:12]}"
+
+
+def _repository(plan: PullPlan) -> str:
+    return split_reference(plan.identity.reference)[0]
 
 
 def archive(plan: PullPlan, count: int) -> bytes:
@@ -84,7 +89,7 @@ def archive(plan: PullPlan, count: int) -> bytes:
         {
             "os": system,
             "architecture": architecture,
-            "config": {"Labels": {LABEL: plan.identity.reference}},
+            "config": {"Labels": {LABEL: _repository(plan)}},
             "rootfs": {"type": "layers", "diff_ids": list(plan.diff_ids[:count])},
         }
     ).encode()

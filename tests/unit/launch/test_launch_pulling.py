@@ -4,6 +4,7 @@ import io
 import json
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -36,6 +37,7 @@ class Api:
     def __init__(self) -> None:
         self.loaded: list[bytes] = []
         self.removed: list[str] = []
+        self.labelled: dict[str, list[str]] = {}
         self.fails = False
 
     def load_image(self, data: bytes, quiet: bool) -> list[Any]:
@@ -43,6 +45,9 @@ class Api:
             raise OSError("no")
         self.loaded.append(data)
         return []
+
+    def images(self, filters: dict[str, str]) -> list[dict[str, str]]:
+        return [{"Id": image} for image in self.labelled.get(filters["label"], [])]
 
     def remove_image(self, name: str, force: bool) -> None:
         self.removed.append(name)
@@ -63,8 +68,11 @@ class Daemon:
         self.tries.pop(0)(on_event)
         return SimpleNamespace(id=DIGESTS[2])
 
-    def inspect_image(self, name: str) -> Any:
-        return SimpleNamespace(id=f"sha256:{len(self.api.loaded)}")
+    def inspect_image_raw(self, name: str) -> Any:
+        if not self.api.loaded or name != keeping.name_of(PLAN):
+            return None
+        layers = unpacked(self.api.loaded[-1])[1]["rootfs"]["diff_ids"]
+        return {"Id": f"sha256:{len(self.api.loaded)}", "RootFS": {"Layers": layers}}
 
 
 def reports(*statuses: str, then: BaseException | None = None) -> Callable[[Callable[[PullProgress], None]], None]:
@@ -138,14 +146,26 @@ def unpacked(data: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
     return manifest, files[manifest["Config"]]
 
 
+LABEL = "io.nimctl.partial-of=r.example:5000/x/y"
+
+
 def test_finished_layers_are_held_by_an_image_until_all_are_here():
     daemon = Daemon(reports("Pull complete", "Pull complete", then=broken()), reports())
+    daemon.api.labelled[LABEL] = ["sha256:2", "sha256:of another tag"]
     pull(daemon)
     held = [unpacked(data) for data in daemon.api.loaded]
     assert [config["rootfs"]["diff_ids"] for _, config in held] == [["sha256:1"], ["sha256:1", "sha256:2"]]
-    name = keeping.name_of(PLAN)
-    assert all(manifest["RepoTags"] == [name] for manifest, _ in held)
-    assert daemon.api.removed == ["sha256:1", name], "the one before, and the last one when the image is whole"
+    assert {f"{name}={value}" for _, config in held for name, value in config["config"]["Labels"].items()} == {LABEL}
+    assert all(manifest["RepoTags"] == [keeping.name_of(PLAN)] for manifest, _ in held)
+    assert daemon.api.removed == ["sha256:1", *daemon.api.labelled[LABEL]], "the one before; all when it is whole"
+
+
+def test_what_a_killed_pull_left_is_replaced_by_more_layers_and_never_by_fewer():
+    daemon = Daemon(reports("Already exists", "Already exists", "Pull complete"))
+    daemon.api.loaded.append(keeping.archive(PLAN, 2))
+    pull(daemon)
+    assert len(daemon.api.loaded) == 2 and daemon.api.removed == ["sha256:1"]
+    assert unpacked(daemon.api.loaded[1])[1]["rootfs"]["diff_ids"] == list(PLAN.diff_ids)
 
 
 def test_ctrl_c_leaves_the_finished_layers():
@@ -167,9 +187,6 @@ def test_a_daemon_that_takes_no_keeper_is_pulled_from_all_the_same():
     assert pull(daemon).id == DIGESTS[2]
 
 
-@pytest.mark.parametrize(
-    "reference", ["r.example:5000/x/y", "r.example:5000/x/y:2", f"r.example:5000/x/y@{DIGESTS[0]}"]
-)
-def test_a_repository_has_one_keeper_whatever_the_tag(reference):
-    other = PullPlan(ImageIdentity(reference, None, None, None, "linux/amd64"))
-    assert keeping.name_of(other) == keeping.name_of(PLAN)
+def test_two_tags_of_one_repository_have_a_keeper_each():
+    other = PullPlan(replace(IDENTITY, reference="r.example:5000/x/y:2", manifest=DIGESTS[2]))
+    assert keeping.name_of(other) != keeping.name_of(PLAN)
