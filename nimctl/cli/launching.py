@@ -123,12 +123,25 @@ def prepare(asked: Asked, config: Config, out: Output) -> Prepared:
     if options.recipe is not None and options.recipe.weights != recipe.weights:
         why = f"these GPUs run {options.recipe.format}" if not locked else "the lock says it"
         out.text(f"checkpoint {options.recipe.weights}: {why}")
+    if options.recipe is not None and options.model_path is None:
+        options = replace(options, recipe=_as_judged(options.recipe, config, out))
+    if options.recipe is not None and options.recipe.weights != recipe.weights:
         target = replace(target, recipe=options.recipe)
     needs = replace(host.needs_for(target, config, gpus, facts), request=planning.request_of(options))
     plan = planning.make_plan(options, facts)
     if locked:
         plan = replace(plan, labels={**plan.labels, **dict(locked.labels)})
     return Prepared(recipe, target, config, facts, needs, choice, plan)
+
+
+def _as_judged(recipe: Recipe, config: Config, out: Output) -> Recipe:
+    """The recipe with the one revision of its weights that a rule is asked about, where one is."""
+    from nimctl.cli.proving_weights import judged_address
+
+    address = judged_address(recipe.weights, config)
+    if address != recipe.weights:
+        out.text(f"checkpoint {address}: the revision whose signature is judged")
+    return replace(recipe, weights=address)
 
 
 def run_options(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from nimctl.cli.kept_signatures import state_folder
 from nimctl.cli.proof import Proof, by_rule, settled, without_rule
 from nimctl.cli.proving import rules_of
+from nimctl.core.errors import NimctlError
 from nimctl.trust.policy import read_policy
 
 if TYPE_CHECKING:  # the libraries that check signatures cost start-up time
@@ -50,9 +52,7 @@ def prove_before_start(source: str, config: Config, out: Output) -> Proof | None
     Weights that are not on this host yet are the container's to fetch, and nobody has seen them: where a good signature
     is required they have to be pulled first. Raises as `prove_weights` does.
     """
-    if config.text("verify") == "off" or not any(data for _, data in config.trust):
-        return None
-    rule = rules_of(config).for_weights(weights_name(source))
+    rule = rule_for(source, config)
     if rule is None:
         return None
     folder = Path(source) if source.startswith("/") else snapshot_of(source, config)
@@ -64,6 +64,13 @@ def prove_before_start(source: str, config: Config, out: Output) -> Proof | None
     return settled(proof, out=out, loud=True)
 
 
+def rule_for(source: str, config: Config) -> Rule | None:
+    """The rule about weights, where one is asked for. Raises `trust-invalid`."""
+    if config.text("verify") == "off" or not any(data for _, data in config.trust):
+        return None
+    return rules_of(config).for_weights(weights_name(source))
+
+
 def weights_name(uri: str) -> str:
     """The address of weights without its revision, as rules name them."""
     scheme, mark, rest = uri.partition("://")
@@ -72,25 +79,45 @@ def weights_name(uri: str) -> str:
     return f"{scheme}://{rest.partition('?')[0].partition('@')[0].partition(':')[0]}"
 
 
+def judged_address(uri: str, config: Config) -> str:
+    """The address to start from: `uri` at the revision that `prove_before_start` judges, where a rule is about it.
+
+    What a branch stands for may change after it was judged, also while the container runs, and at its next start it
+    would serve that. Stays as it is where nothing is judged, and where its source takes no revision. Nobody is asked.
+    """
+    from nimctl.core.fetch import from_environment
+    from nimctl.core.fetch.sources import hub, ngc
+
+    if not uri.startswith((hub.SCHEME, ngc.SCHEME)) or rule_for(uri, config) is None:
+        return uri
+    if from_environment(os.environ).override:
+        return uri  # the mirror in its place knows no such revisions
+    folder = snapshot_of(uri, config)
+    if folder is None:
+        return uri
+    address, mark, query = uri.partition("?")
+    scheme, _, name = address.partition("://")
+    return f"{scheme}://{re.split('[:@]', name, maxsplit=1)[0]}:{folder.name}{mark}{query}"
+
+
 def snapshot_of(uri: str, config: Config) -> Path | None:
     """The folder of the weights at `uri` as the cache, or the folder itself, holds them whole; None where it does not.
 
-    Of several revisions it is the one that the address names, else `main`, else the only one. Nobody is asked.
+    It is the revision that a container with this cache would serve: both ask `resolve` of the source. Nobody is asked.
     """
-    from nimctl.cli.places import named_revision
     from nimctl.core.cache import CachePaths
     from nimctl.core.fetch import from_environment, open_source, snapshots
 
-    source = open_source(uri, config.cache, access=from_environment(os.environ))
+    access = replace(from_environment(os.environ), offline=True)
+    source = open_source(uri, config.cache, access=access)
     if source.in_place is not None:
         return source.in_place
     repo = CachePaths(config.cache).repo(source.repo, source.part)
-    whole = [revision for revision in snapshots.marked_revisions(repo) if snapshots.complete(repo, revision)]
-    named = named_revision(uri)
-    wanted: str | None = snapshots.revision_at(repo, named or "main") or named
-    if wanted not in whole:
-        wanted = whole[0] if len(whole) == 1 and not named else None
-    return repo.snapshot(wanted) if wanted else None
+    try:
+        revision = source.resolve().revision
+    except NimctlError:  # the cache does not hold them, or not whole
+        return None
+    return repo.snapshot(revision) if snapshots.complete(repo, revision) else None
 
 
 def judge_weights(folder: Path, rule: Rule, out: Output, *, signature: Path | None = None) -> Judgement:
