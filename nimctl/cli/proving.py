@@ -6,6 +6,7 @@ docs/images/trust.md.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -159,6 +160,8 @@ def _materials(
     known = None if fresh else kept(identity)
     if known is not None and (known[0] or policy != "require"):
         return known
+    if not fresh:
+        _require_network(identity)
     key = login() if callable(login) else login
     materials = signatures_beside(identity, key)
     if materials and not documents and identity.digest and identity.manifest not in (None, identity.digest):
@@ -168,3 +171,16 @@ def _materials(
         index = index_of(parse(identity.reference), identity.digest, key)  # what lists the manifest, to judge by
         documents = [index] if index else []
     return materials, documents
+
+
+def _require_network(identity: ImageIdentity) -> None:
+    """Where downloads are switched off, the registry is not asked either. Raises `signature-missing`."""
+    from nimctl.doctor.observe.reach import is_offline
+
+    if is_offline(os.environ):
+        raise NimctlError(
+            "signature-missing",
+            f"no signature of {identity.reference} is kept on this host",
+            cause="HF_HUB_OFFLINE keeps this host from the network, so its registry was not asked for one",
+            fix=f"Once without HF_HUB_OFFLINE: `nimctl pull {identity.reference}`, which keeps what it finds.",
+        )

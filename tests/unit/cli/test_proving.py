@@ -270,3 +270,19 @@ def test_weights_are_hashed_once_and_again_after_a_change(desk: Desk, capsys: py
     assert prove_weights("hf://other/model", folder, settings, out).verdict == "no-rule"
     assert json.dumps(third.to_json())
     capsys.readouterr()
+
+
+def test_offline_nobody_is_asked_for_what_is_not_kept(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.sign()
+    warn = desk.config("warn")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    desk.registry.seen.clear()
+    proof = desk.prove(warn, fresh=False)
+    assert (proof.verdict, "HF_HUB_OFFLINE" in proof.why) == ("unknown", True)
+    error = refused(desk, desk.config("require"), fresh=False)
+    assert (error.id, "nimctl pull" in error.fix) == ("signature-missing", True)
+    assert desk.registry.seen == []
+    assert desk.prove(warn).verdict == "good"  # who pulls asks the registry in any case
+    desk.registry.seen.clear()
+    assert desk.prove(warn, fresh=False).verdict == "good"  # and what was kept then is enough
+    assert desk.registry.seen == []
