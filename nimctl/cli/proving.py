@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nimctl.cli.kept_signatures import keep, kept
+from nimctl.cli.kept_signatures import Kept, keep, kept
 from nimctl.cli.proof import Proof, by_rule, settled, without_rule
 from nimctl.core.errors import NimctlError
 from nimctl.core.signatures import Material, read_materials
@@ -43,7 +45,7 @@ def prove_image(
 
     `documents` are the bytes of its index, where there is one, and of its manifest. `built`: this host built it.
     `fresh`: it is being brought here now; for one that is here already, the signatures that were kept then are looked
-    at, and the registry is asked only where there are none (only then is `login` called). `carried` are the
+    at, and the registry is asked only where none of them is good (only then is `login` called). `carried` are the
     signatures that a bundle carries; then no registry is asked.
     Raises `signature-missing` and `signature-invalid` where a good signature is required, `trust-invalid` for rules and
     key files that cannot be used, and without a rule where one is required.
@@ -63,15 +65,16 @@ def prove_image(
     if rule is None:
         return settle(without_rule(identity.reference, name, "images", policy, rules.without_voice("images", name)))
     try:
-        materials, documents = _materials(identity, login, documents, policy, fresh=fresh, carried=carried)
+        if carried is not None:
+            return settle(by_rule(made, judge_image(identity, carried, rule, documents), rule))
+        judged, seen = _judged(identity, login, rule, documents, policy, fresh=fresh)
     except NimctlError as error:
-        if policy == "require":
+        if policy == "require" or error.id == "trust-invalid":
             raise
         why = f"its signatures could not be looked for: {error.message} ({error.cause})"
         return settle(made("unknown", why, rule=rule.where))
-    judged = judge_image(identity, materials, rule, documents)
-    if judged.verdict in ("good", "none") and carried is None:
-        keep(identity, materials, documents)
+    if judged.verdict in ("good", "none"):
+        keep(identity, *seen)
     return settle(by_rule(made, judged, rule))
 
 
@@ -82,6 +85,7 @@ def judge_image(
     from nimctl.trust.judging import Expected, Judgement, judge, proving_digests
     from nimctl.trust.keys import read_public
 
+    identity = _of_platform(identity, documents)
     expected = Expected(proving_digests(identity, documents), rule.expected(image_name(identity.reference)))
     keys = [read_public(path) for path in rule.keys]
     checks = []
@@ -146,22 +150,36 @@ def read_folder(folder: Path) -> tuple[Material, ...]:
         ) from None
 
 
-def _materials(
+def _judged(
     identity: ImageIdentity,
     login: Login | Callable[[], Login | None] | None,
+    rule: Rule,
     documents: Sequence[bytes],
     policy: Policy,
     *,
     fresh: bool,
-    carried: Sequence[Material] | None,
-) -> tuple[tuple[Material, ...], Sequence[bytes]]:
-    if carried is not None:
-        return tuple(carried), documents
+) -> tuple[Judgement, Kept]:
+    """The verdict, and what it was judged by: what is kept where that is enough, else what the registry has by now."""
     known = None if fresh else kept(identity)
-    if known is not None and (known[0] or policy != "require"):
-        return known
-    if not fresh:
-        _require_network(identity)
+    judged = judge_image(identity, known[0], rule, known[1]) if known else None
+    if known and judged and (judged.verdict == "good" or (judged.verdict == "none" and policy != "require")):
+        return judged, known
+    try:
+        if not fresh:
+            _require_network(identity)
+        beside = _beside(identity, login, documents)
+    except NimctlError as error:
+        if known is None or judged is None or not known[0]:
+            raise
+        why = f"{judged.why}, by the signatures kept on this host; the registry was not asked for others"
+        fix = f"`nimctl pull {identity.reference}` does"
+        return replace(judged, why=f"{why} ({error.message}), {fix}"), known
+    return judge_image(identity, beside[0], rule, beside[1]), beside
+
+
+def _beside(
+    identity: ImageIdentity, login: Login | Callable[[], Login | None] | None, documents: Sequence[bytes]
+) -> Kept:
     key = login() if callable(login) else login
     materials = signatures_beside(identity, key)
     if materials and not documents and identity.digest and identity.manifest not in (None, identity.digest):
@@ -170,7 +188,27 @@ def _materials(
 
         index = index_of(parse(identity.reference), identity.digest, key)  # what lists the manifest, to judge by
         documents = [index] if index else []
-    return materials, documents
+    return materials, tuple(documents)
+
+
+def _of_platform(identity: ImageIdentity, documents: Sequence[bytes]) -> ImageIdentity:
+    """The same with the manifest of its platform, where one of `documents` is its index.
+
+    An engine that keeps images as a registry does says the index alone, and a signature may be on the manifest.
+    """
+    from nimctl.registry import manifests
+
+    if identity.manifest is not None or identity.digest is None:
+        return identity
+    for data in documents:
+        if manifests.digest_of(data) == identity.digest:
+            with suppress(NimctlError):  # it is no index, or none of this platform
+                found = manifests.read(data, manifests.OCI_INDEX, identity.reference)
+                if isinstance(found, manifests.Index):
+                    return replace(
+                        identity, manifest=manifests.choose(found, identity.platform, identity.reference).digest
+                    )
+    return identity
 
 
 def _require_network(identity: ImageIdentity) -> None:

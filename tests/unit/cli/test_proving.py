@@ -124,6 +124,11 @@ def test_warn_says_it_and_goes_on(desk: Desk, capsys: pytest.CaptureFixture[str]
     assert "[signature-missing]" in capsys.readouterr().out
 
 
+def test_a_key_that_is_not_there_is_an_error_whatever_the_policy(desk: Desk) -> None:
+    desk.sign()
+    assert refused(desk, desk.config("warn", "keys: nowhere.pub")).id == "trust-invalid"
+
+
 def test_a_registry_that_does_not_answer(desk: Desk) -> None:
     desk.registry.lies[f"/v2/open/trust/referrers/{desk.digest}"] = (403, b"")
     assert desk.prove(desk.config("warn")).verdict == "unknown"
@@ -166,6 +171,42 @@ def test_an_index_is_signed_and_its_manifest_starts(desk: Desk) -> None:
     swapped = desk.identity("sha256:" + "0" * 64)
     with pytest.raises(NimctlError, match="signature-invalid"):
         prove_image(swapped, None, config, out, documents=[index])
+
+
+def test_a_new_key_is_asked_for_where_the_kept_signatures_are_of_the_old_one(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.sign()
+    desk.prove(desk.config("require"))
+    desk.private, public = keys.generate(desk.home / "new", None)
+    rotated = desk.config("require", f"keys: {public}")
+    assert "wrong-key" in refused(desk, rotated, fresh=False).message
+    desk.sign()
+    assert desk.prove(rotated, fresh=False).verdict == "good"
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # both are kept now
+    assert desk.prove(rotated, fresh=False).verdict == "good"
+    assert desk.prove(desk.config("require"), fresh=False).verdict == "good"
+    error = refused(desk, desk.config("require", f"keys: {keys.generate(desk.home / 'third', None)[1]}"), fresh=False)
+    assert error.id == "signature-invalid"
+    assert f"nimctl pull {desk.reference}" in error.cause
+
+
+def test_one_platform_does_not_hide_the_signatures_of_another(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifests = {"amd64": desk.digest, "arm64": desk.registry.image("open/trust", architecture="arm64")}
+    desk.digest = desk.registry.index("open/trust", manifests, "1")
+    index = desk.registry.manifests[f"open/trust/{desk.digest}"][1]
+    config, out = desk.config("require"), Output.choose("pull")
+    images = [
+        ImageIdentity(desk.reference, desk.digest, found, None, f"linux/{name}") for name, found in manifests.items()
+    ]
+    for image in images:
+        desk.sign(image.manifest)
+        prove_image(image, None, config, out, documents=[index])
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for image in images:
+        assert prove_image(image, None, config, out, fresh=False).digest == image.manifest
+        by_index = ImageIdentity(desk.reference, desk.digest, None, None, image.platform)  # as containerd's store says
+        assert prove_image(by_index, None, config, out, fresh=False).digest == image.manifest
 
 
 def test_an_image_without_a_digest_of_a_registry_is_not_signed(desk: Desk) -> None:
