@@ -11,6 +11,9 @@ from nimctl.core.fetch import Progress, Stop, verify
 from nimctl.core.fetch.manifest import File
 from nimctl.core.fetch.transfer.meter import Meter
 
+# Makes of a reference the name by which Docker is to know the image; None: by its digest alone. Raises ValueError.
+FullName = Callable[[str], str | None]
+
 
 @dataclass(frozen=True)
 class Verified:
@@ -25,7 +28,7 @@ class Verified:
         return {"files": self.files, "bytes": self.bytes, "extra": list(self.extra)}
 
 
-def verify_all(shelf: Shelf, *, on_progress: Callable[[Progress], None], stop: Stop) -> Verified:
+def verify_all(shelf: Shelf, full_name: FullName, *, on_progress: Callable[[Progress], None], stop: Stop) -> Verified:
     """Read every file of the bundle once, several at a time, and follow the digests from one to the next.
 
     Raises `bundle-damaged` with the name of every file that is damaged or missing, `bundle-incomplete` where all that
@@ -46,7 +49,7 @@ def verify_all(shelf: Shelf, *, on_progress: Callable[[Progress], None], stop: S
         if not bad and beside in ([], [f"{SUMS}: it is missing"]):
             raise incomplete(shelf.name, f"{len(problems)} of its files are missing", problems)
         raise damaged(shelf.name, problems)
-    require_chain(shelf)
+    require_chain(shelf, full_name)
     return Verified(len(files) + 2, sum(file.size for file in files), survey.extra)
 
 
@@ -58,7 +61,7 @@ _WORDS = {
 }
 
 
-def require_sound(shelf: Shelf) -> None:
+def require_sound(shelf: Shelf, full_name: FullName) -> None:
     """Before anything is loaded: every name and size, the sums, and that the parts belong together. Reads little.
 
     Raises `bundle-damaged`, `bundle-incomplete`, `bundle-invalid`.
@@ -69,12 +72,12 @@ def require_sound(shelf: Shelf) -> None:
         raise damaged(shelf.name, [*problems, *missing])
     if missing:
         raise incomplete(shelf.name, f"{len(missing)} of its files are missing", missing)
-    require_chain(shelf)
+    require_chain(shelf, full_name)
 
 
-def require_chain(shelf: Shelf) -> None:
+def require_chain(shelf: Shelf, full_name: FullName) -> None:
     """Follow the digests: image to layers, manifest of the weights to files. Raises `bundle-invalid`."""
     if shelf.bundle.image:
-        image.require_chain(shelf, shelf.bundle.image)
+        image.require_chain(shelf, shelf.bundle.image, full_name)
     if shelf.bundle.weights:
         weights.require_chain(shelf, shelf.bundle.weights)

@@ -7,7 +7,8 @@ from pathlib import Path
 def write_whole(folder: Path, name: str, content: bytes) -> None:
     """Write a small file so that it is there whole or not at all."""
     fresh = folder / f".{name}.fresh"
-    with fresh.open("wb") as out:
+    fresh.unlink(missing_ok=True)
+    with fresh.open("xb") as out:
         out.write(content)
         out.flush()
         os.fsync(out.fileno())

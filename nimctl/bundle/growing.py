@@ -36,12 +36,12 @@ class Growing:
 
     def resume(self) -> int:
         """Take in what an earlier run left, as far as it hangs together; bytes of it."""
-        if self._item.token == "":
-            self.discard()
+        if self._item.token == "" or any(path.lstat().st_nlink > 1 for path in self._left()):
+            self.discard()  # nobody knows of what it is the beginning, or it is a file of others as well
         number = 0
         while (path := self.partial(number)).exists() and path.stat().st_size:
             room = self._room()
-            with path.open("rb") as content:
+            with open_plain(path, os.O_RDONLY) as content:
                 left = min(room, path.stat().st_size)
                 short = left < room
                 if path.stat().st_size > left:
@@ -64,7 +64,7 @@ class Growing:
         while view:
             now = view[: self._room() - self._in_piece]
             if self._out is None:
-                self._out = self.partial(len(self._pieces)).open("ab")
+                self._out = open_plain(self.partial(len(self._pieces)), os.O_CREAT | os.O_APPEND | os.O_WRONLY)
             self._out.write(now)
             self._take(now)
             view = view[len(now) :]
@@ -92,8 +92,11 @@ class Growing:
     def discard(self) -> None:
         """Forget what was written."""
         self.close()
-        for path in self._stem.parent.glob(f"{self._stem.name}.*"):
+        for path in self._left():
             path.unlink()
+
+    def _left(self) -> list[Path]:
+        return list(self._stem.parent.glob(f"{self._stem.name}.*"))
 
     def _room(self) -> int:
         return self._part or max(self._item.size, 1)
@@ -131,3 +134,9 @@ def compare(item: Item, sha256: str, also: object) -> None:
     found = sha256 if expected.algorithm == "sha256" else also.hexdigest()  # type: ignore[attr-defined]
     if found != expected.hex:
         raise WrongBytes(f"its {expected.algorithm} is {found}, not {expected.hex}")
+
+
+def open_plain(path: Path, flags: int) -> BinaryIO:
+    """The file itself, and not one that a link leads to. Raises OSError."""
+    handle = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    return os.fdopen(handle, "rb" if flags == os.O_RDONLY else "ab")

@@ -8,7 +8,7 @@ https://github.com/containerd/containerd/blob/main/images/annotations.go.
 import hashlib
 import json
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from nimctl.bundle.model import IMAGE, Entry, Image
@@ -70,43 +70,43 @@ def _descriptor(media: str, digest: str, size: int) -> dict[str, object]:
     return {"mediaType": media, "digest": digest, "size": size}
 
 
-def require_chain(shelf: Shelf, image: Image) -> None:
-    """Follow the digests from the name to the last layer. Raises `bundle-invalid` where one does not lead on."""
+def require_chain(shelf: Shelf, image: Image, full_name: Callable[[str], str | None]) -> None:
+    """Follow the digests from the name to the last layer. Raises `bundle-invalid` where one does not lead on.
+
+    `full_name` makes of a reference the name that Docker is to know the image by: what signatures are about.
+    """
     try:
         root = _document(shelf, image.digest or image.manifest)
         if image.digest and image.digest != image.manifest:
-            listed = json.loads(root)["manifests"]
+            listed = root["manifests"]
             if image.manifest not in [each["digest"] for each in listed]:
                 raise ValueError(f"its index does not list the manifest {image.manifest}")
-        raw = _document(shelf, image.manifest)
-        manifest = json.loads(raw)
+        manifest = _document(shelf, image.manifest)
         if manifest["config"]["digest"] != image.config:
             raise ValueError(f"its manifest names another configuration than {image.config}")
-        config = json.loads(_document(shelf, image.config))
+        config = _document(shelf, image.config)
+        if f"{config['os']}/{config['architecture']}" != "/".join(image.platform.split("/")[:2]):
+            raise ValueError(f"its configuration is not for {image.platform!r:.100}")
         if len(config["rootfs"]["diff_ids"]) != len(manifest["layers"]):
             raise ValueError("its configuration knows of another number of layers than its manifest")
         for blob in (manifest["config"], *manifest["layers"]):
             entry = shelf.bundle.entry(blob_path(str(blob["digest"])))
             if blob["digest"] != f"sha256:{entry.sha256}" or blob["size"] != entry.size:
                 raise ValueError(f"{entry.path} is not the blob that the manifest names")
-        for path, content in documents(_name_in(shelf), raw).items():
+        raw = shelf.small(blob_path(image.manifest), _LARGEST)
+        for path, content in documents(full_name(image.reference), raw).items():
             if shelf.small(path, _LARGEST) != content:
-                raise ValueError(f"{path} is not the one of this image")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise ValueError(f"{path} is not the one of {image.reference!r:.200}")
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise invalid(f"the image in it does not hold together: {error}", shelf.name) from error
 
 
-def _name_in(shelf: Shelf) -> str | None:
-    index = json.loads(shelf.small(f"{IMAGE}/index.json", _LARGEST))
-    annotations: Mapping[str, str] = index["manifests"][0].get("annotations") or {}
-    return annotations.get("io.containerd.image.name")
-
-
-def _document(shelf: Shelf, digest: str) -> bytes:
-    data = shelf.small(blob_path(digest), _LARGEST)
-    if f"sha256:{hashlib.sha256(data).hexdigest()}" != digest:
-        raise ValueError(f"{blob_path(digest)} does not have the digest {digest}")
-    return data
+def _document(shelf: Shelf, digest: str) -> Any:
+    path = blob_path(digest)
+    found = shelf.json(path, _LARGEST)
+    if f"sha256:{shelf.bundle.entry(path).sha256}" != digest:
+        raise ValueError(f"{path} does not have the digest {digest}")
+    return found
 
 
 def archive(shelf: Shelf, on_bytes: Callable[[int], None]) -> Iterator[bytes]:

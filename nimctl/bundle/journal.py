@@ -1,14 +1,19 @@
-"""What a bundle that is being packed has so far: written line by line, so that a cut loses no finished file."""
+"""What a bundle that is being packed has so far: written line by line, so that a cut loses no finished file.
+
+The folder may come from elsewhere: nothing in it leads out of it, neither a link nor a name in the journal.
+"""
 
 import contextlib
 import fcntl
 import json
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from nimctl.bundle.model import NAME, PARTIAL, Bundle, Entry, from_bytes
+from nimctl.bundle.model import NAME, PARTIAL, Bundle, Entry, from_bytes, require_entry
+from nimctl.bundle.problems import invalid
 from nimctl.core.errors import NimctlError
 from nimctl.core.plain import from_plain, to_plain
 
@@ -24,6 +29,7 @@ class Journal:
         self.folder, self.private = folder, folder / PARTIAL
         self._entries: dict[str, tuple[str, Entry]] = {}
         self._notes: dict[str, Any] = {}
+        self._old: set[str] = set()
         self.before: Bundle | None = None  # where the folder holds a finished bundle
         self._read()
 
@@ -40,9 +46,14 @@ class Journal:
                 return None
         return entry
 
+    def is_of_before(self, path: str) -> bool:
+        """Whether its entry comes from a bundle that was finished before: much may have happened to it since."""
+        return path in self._old
+
     def finish(self, token: str, entry: Entry) -> None:
         """Note that a file has its name now. Its bytes are on the disk."""
         self._entries[entry.path] = token, entry
+        self._old.discard(entry.path)
         self._append({"token": token, "entry": to_plain(entry)})
 
     def note(self, name: str, value: Mapping[str, Any] | None = None) -> Any:
@@ -69,6 +80,7 @@ class Journal:
             for entry in self.before.files:
                 cut = f" {entry.parts[0].size}" if entry.parts else ""
                 self._entries[entry.path] = f"sha256:{entry.sha256}{cut}", entry
+            self._old = set(self._entries)
         with contextlib.suppress(OSError):
             for line in (self.private / _JOURNAL).read_bytes().splitlines():
                 with contextlib.suppress(ValueError, KeyError, TypeError):  # the last line of a cut may be half
@@ -76,19 +88,22 @@ class Journal:
                     if "note" in document:
                         self._notes[document["note"]] = document["value"]
                     else:
-                        entry = from_plain(Entry, document["entry"])
+                        require_entry(entry := from_plain(Entry, document["entry"]))
                         self._entries[entry.path] = document["token"], entry
+                        self._old.discard(entry.path)
 
 
 @contextlib.contextmanager
 def opened(folder: Path) -> Iterator[Journal]:
     """The journal of `folder`, which is made where it is missing, held by this process alone.
 
-    Raises `usage` for a folder that holds other things, `name-in-use` while another process packs into it, OSError.
+    Raises `usage` for a folder that holds other things, `bundle-invalid` for one with links in it, `name-in-use` while
+    another process packs into it, OSError.
     """
     folder.mkdir(parents=True, exist_ok=True)
     names = {entry.name for entry in folder.iterdir()} - _NOT_OURS
-    if names and not names & {PARTIAL, NAME}:
+    _require_plain(folder)
+    if names and PARTIAL not in names and not _is_bundle(folder):
         raise NimctlError(
             "usage",
             f"no bundle can be made in {folder}",
@@ -97,7 +112,7 @@ def opened(folder: Path) -> Iterator[Journal]:
         )
     private = folder / PARTIAL
     private.mkdir(exist_ok=True)
-    handle = os.open(private / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o666)
+    handle = os.open(private / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -113,3 +128,23 @@ def opened(folder: Path) -> Iterator[Journal]:
         yield Journal(folder)
     finally:
         os.close(handle)
+
+
+def _require_plain(folder: Path) -> None:
+    """Raises `bundle-invalid` where there is more than files and folders: what is written would go elsewhere."""
+    for base, folders, names in os.walk(folder):
+        if Path(base) == folder:
+            folders[:] = [name for name in folders if name not in _NOT_OURS]
+        for name in (*folders, *names):
+            path = Path(base, name)
+            mode = path.lstat().st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                raise invalid(f"{path.relative_to(folder)} is a link or a device, which no bundle holds", str(folder))
+
+
+def _is_bundle(folder: Path) -> bool:
+    try:
+        from_bytes((folder / NAME).read_bytes())
+    except (OSError, NimctlError):
+        return False
+    return True

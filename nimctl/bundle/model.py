@@ -152,6 +152,14 @@ def sums(pieces: Iterable[Piece], others: Iterable[tuple[str, str]]) -> bytes:
     return "".join(f"{sha256}  {path}\n" for path, sha256 in sorted([*lines, *others])).encode()
 
 
+def require_entry(entry: Entry) -> None:
+    """Raises ValueError for names that are not inside the folder, what is no SHA-256, and parts that do not add up."""
+    for piece in (Piece(entry.path, entry.size, entry.sha256), *entry.parts):
+        _require_file(piece)
+    if sum(piece.size for piece in entry.pieces) != entry.size:
+        raise ValueError(f"the parts of {entry.path!r:.200} have another size than it")
+
+
 def require_distinct(paths: Iterable[str]) -> None:
     """Raises ValueError where two names would be one file on some system, or a file would be a folder of another."""
     seen: dict[str, str] = {}
@@ -175,10 +183,7 @@ def _require_plain(bundle: Bundle) -> None:
     if len(bundle.files) > MOST_FILES or len(bundle.pieces) > MOST_FILES:
         raise ValueError(f"it names more than {MOST_FILES} files")
     for entry in bundle.files:
-        for piece in (Piece(entry.path, entry.size, entry.sha256), *entry.parts):
-            _require_file(piece)
-        if sum(piece.size for piece in entry.pieces) != entry.size:
-            raise ValueError(f"the parts of {entry.path!r:.200} have another size than it")
+        require_entry(entry)
     require_distinct(piece.path for piece in bundle.pieces)
     require_distinct(entry.path for entry in bundle.files)
     image = bundle.image

@@ -5,12 +5,13 @@ one goes on where it ended. `bundle.json` comes last.
 """
 
 import hashlib
+import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from nimctl.bundle.durable import sync_folder
-from nimctl.bundle.growing import Growing, WrongBytes, compare
+from nimctl.bundle.growing import Growing, WrongBytes, compare, open_plain
 from nimctl.bundle.items import Item
 from nimctl.bundle.journal import Journal
 from nimctl.bundle.model import Entry
@@ -22,6 +23,7 @@ from nimctl.core.fetch import Progress, Stop
 from nimctl.core.fetch.digests import parse
 from nimctl.core.fetch.laying import clone
 
+_BLOCK = 4 * 2**20
 _THREADS = 4  # connections to a registry; two hash while two wait
 _TRIES = 8  # attempts in a row without one new byte
 _PAUSES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0)
@@ -69,10 +71,8 @@ class Packer:
 
     def pack_one(self, item: Item) -> Entry:
         """Bring one file, unless it is there."""
-        entry = self._journal.finished(item.path, token_of(item, self._part)) if item.token else None
-        if entry is not None:
-            self._tally.there(entry.size)
-        else:
+        entry = self._there(item) if item.token else None
+        if entry is None:
             entry = self._bring(item)
             with self._lock:
                 self._journal.finish(token_of(item, self._part), entry)
@@ -82,11 +82,28 @@ class Packer:
 
     def known(self, path: str, size: int, digest: str) -> Entry | None:
         """The file where it was finished already, which then belongs to the bundle."""
-        entry = self._journal.finished(path, token_of(Item(path, size, lambda _: iter(()), digest), self._part))
+        entry = self._there(Item(path, size, lambda _: iter(()), digest))
         if entry is not None:
             self.entries[path] = entry
-            self._tally.there(entry.size)
         return entry
+
+    def _there(self, item: Item) -> Entry | None:
+        """The file where an earlier run finished it; of a bundle that was finished it is hashed again."""
+        entry = self._journal.finished(item.path, token_of(item, self._part))
+        if entry is None or (self._journal.is_of_before(item.path) and not self._is_whole(entry)):
+            return None
+        self._tally.there(entry.size)
+        return entry
+
+    def _is_whole(self, entry: Entry) -> bool:
+        whole = hashlib.sha256()
+        for piece in entry.pieces:
+            with open_plain(self._folder / piece.path, os.O_RDONLY) as content:
+                while block := content.read(_BLOCK):
+                    whole.update(block)
+                    if self._stop.is_set:
+                        raise stopped("the bundle")
+        return whole.hexdigest() == entry.sha256
 
     def _bring(self, item: Item) -> Entry:
         linked = self._link(item)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nimctl.bundle.items import Item
 from nimctl.bundle.journal import Journal
-from nimctl.bundle.model import MOST_FILES, require_distinct
+from nimctl.bundle.model import IMAGE, MOST_FILES, require_distinct
 from nimctl.core.cache import free_bytes
 from nimctl.core.errors import NimctlError
 
@@ -39,7 +39,8 @@ def is_linkable(item: Item, part: int | None, private: Path) -> bool:
 
 
 def require_room(items: Sequence[Item], journal: Journal, part: int | None, *, more: int = 0) -> None:
-    """Refuse (`disk-full`), before the first byte, what will not fit; `more` bytes come as a stream.
+    """Refuse (`disk-full`), before the first byte, what will not fit; `more` bytes of an image come as a
+    stream.
 
     Raises ValueError for more files than a bundle holds, and for names that clash.
     """
@@ -47,7 +48,8 @@ def require_room(items: Sequence[Item], journal: Journal, part: int | None, *, m
     if len(items) > MOST_FILES:
         raise ValueError(f"more than {MOST_FILES} files")
     folder = journal.folder
-    there = sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
+    blobs = (path for path in (folder / IMAGE / "blobs").rglob("*") if path.is_file())
+    there = sum(path.stat().st_blocks * 512 for path in blobs)
     needed = max(0, more - there) if more else 0
     for item in items:
         if not (journal.finished(item.path, token_of(item, part)) or is_linkable(item, part, journal.private)):

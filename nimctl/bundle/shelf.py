@@ -5,13 +5,14 @@ is read is bounded.
 """
 
 import hashlib
+import json
 import os
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from nimctl.bundle import model
 from nimctl.bundle.model import LARGEST, NAME, PARTIAL, SIGNATURE, SUMS, Bundle, Entry, Piece
@@ -19,6 +20,7 @@ from nimctl.bundle.problems import damaged, incomplete, invalid
 
 _BLOCK = 4 * 2**20
 _MOST_FOUND = 4 * model.MOST_FILES
+_DEEPEST = 100  # folders in each other
 # What filesystems and desktops leave in the root of a medium.
 _OF_MEDIA = {"lost+found", "System Volume Information", "$RECYCLE.BIN", ".snapshot", ".Trashes", ".fseventsd",
              ".Spotlight-V100", ".DS_Store"}  # fmt: skip
@@ -64,6 +66,13 @@ class Shelf:
         if entry.size > most:
             raise invalid(f"{name} has {entry.size} bytes", self.name)
         return b"".join(self.read(entry))
+
+    def json(self, name: str, most: int = LARGEST) -> Any:
+        """The document in one content file, checked. Raises `bundle-*`."""
+        try:
+            return json.loads(self.small(name, most))
+        except (ValueError, RecursionError) as error:
+            raise invalid(f"{name} is no document: {error}"[:600], self.name) from error
 
     def read(self, entry: Entry, offset: int = 0) -> Iterator[bytes]:
         """The content of `entry` from `offset`, over its parts.
@@ -192,8 +201,10 @@ def _from(pieces: Sequence[Piece], offset: int) -> Iterator[tuple[Piece, int]]:
         offset = max(0, offset - piece.size)
 
 
-def _walk(folder: Path, root: Path) -> Iterator[tuple[str, int]]:
+def _walk(folder: Path, root: Path, depth: int = 0) -> Iterator[tuple[str, int]]:
     """Every file below `folder` with its size. Raises `bundle-invalid` for what is neither file nor folder."""
+    if depth > _DEEPEST:
+        raise invalid(f"it holds more than {_DEEPEST} folders in each other", str(root))
     with os.scandir(folder) as scan:
         entries = list(islice(scan, _MOST_FOUND + 1))
     for entry in entries:
@@ -202,7 +213,7 @@ def _walk(folder: Path, root: Path) -> Iterator[tuple[str, int]]:
         path = Path(entry.path).relative_to(root).as_posix()
         if entry.is_dir(follow_symlinks=False):
             if not (folder == root and entry.name == PARTIAL):
-                yield from _walk(Path(entry.path), root)
+                yield from _walk(Path(entry.path), root, depth + 1)
         elif entry.is_file(follow_symlinks=False):
             yield path, entry.stat(follow_symlinks=False).st_size
         else:

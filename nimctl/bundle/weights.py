@@ -16,12 +16,13 @@ from nimctl.bundle.problems import damaged, invalid
 from nimctl.bundle.shelf import Shelf
 from nimctl.core.cache import FILE_MODE, CachePaths, Part
 from nimctl.core.errors import NimctlError
-from nimctl.core.fetch import OnProgress, Stop, store
+from nimctl.core.fetch import OnProgress, Stop, open_source, store
 from nimctl.core.fetch.laying import clone
 from nimctl.core.fetch.manifest import File, Manifest, from_json
 from nimctl.core.fetch.protocol import Interrupted
 from nimctl.core.fetch.sources.checksums import MANIFEST
 
+FOLDER = "folder"  # the source of weights that lie in a folder of the user, as a lock calls it
 _LARGEST = 64 * 2**20  # bytes of the manifest
 _LINKED_FROM = 64 * 2**20
 
@@ -29,23 +30,29 @@ _LINKED_FROM = 64 * 2**20
 def manifest_of(shelf: Shelf) -> Manifest:
     """The manifest of the checkpoint in the bundle. Raises `bundle-*`."""
     try:
-        return from_json(json.loads(shelf.small(f"{WEIGHTS}/{MANIFEST}", _LARGEST)))
+        return from_json(shelf.json(f"{WEIGHTS}/{MANIFEST}", _LARGEST))
     except ValueError as error:
         raise invalid(f"{WEIGHTS}/{MANIFEST} cannot be used: {error}"[:600], shelf.name) from error
 
 
 def require_chain(shelf: Shelf, weights: Weights) -> None:
-    """Raises `bundle-invalid` where the files are not those of the manifest, or belong to no place in a cache."""
+    """Raises `bundle-invalid` where the files are not those of the manifest, or belong to another place in a cache."""
     manifest = manifest_of(shelf)
     try:
         repo = CachePaths(Path("/")).repo(weights.repo, weights.part)
         repo.snapshot(manifest.revision)
         for ref in weights.refs:
             repo.ref(ref)
-    except ValueError as error:
+        if weights.source != FOLDER:
+            place = open_source(weights.source, Path("/"))
+            if place.in_place or (place.repo, place.part) != (weights.repo, weights.part):
+                raise ValueError(f"{weights.repo!r:.200} is not where {weights.source!r:.200} belongs")
+        elif not weights.repo.startswith("local/") or weights.refs:
+            raise ValueError("they came from a folder")
+    except (ValueError, NimctlError) as error:
         raise invalid(f"the weights in it have no place in a cache: {error}", shelf.name) from error
-    if (manifest.revision, manifest.total) != (weights.revision, weights.size):
-        raise invalid("its weights are of another revision or size than their manifest", shelf.name)
+    if (manifest.source, manifest.revision, manifest.total) != (weights.source, weights.revision, weights.size):
+        raise invalid("its weights are of another source, revision or size than their manifest", shelf.name)
     entries = {entry.path: entry for entry in shelf.bundle.below(WEIGHTS)}
     if set(entries) != {f"{WEIGHTS}/{file.path}" for file in manifest.files} | {f"{WEIGHTS}/{MANIFEST}"}:
         raise invalid("its weights are not the files that their manifest names", shelf.name)
@@ -56,10 +63,11 @@ def require_chain(shelf: Shelf, weights: Weights) -> None:
             raise invalid(f"{entry.path} is not the file that the manifest of the weights names", shelf.name)
 
 
-def load(shelf: Shelf, weights: Weights, cache: Path, *, on_progress: OnProgress, stop: Stop) -> Path:
+def load(shelf: Shelf, weights: Weights, cache: Path, *, named: bool, on_progress: OnProgress, stop: Stop) -> Path:
     """Bring the checkpoint into the cache; the folder of its revision. Does nothing where it is there already.
 
-    Raises `bundle-damaged`, `disk-full`, `cache-*`, and `interrupted` once `stop` is set.
+    Not `named`, no name leads to it yet and it does not count as complete, so that it can be judged first. Raises
+    `bundle-damaged`, `disk-full`, `cache-*`, and `interrupted` once `stop` is set.
     """
     manifest = manifest_of(shelf)
     for file in manifest.files:
@@ -67,9 +75,10 @@ def load(shelf: Shelf, weights: Weights, cache: Path, *, on_progress: OnProgress
             for _ in shelf.read(shelf.bundle.entry(f"{WEIGHTS}/{file.path}")):
                 pass
     paths = CachePaths(cache)
-    source = (_Linked if _is_linkable(shelf, cache) else _Copied)(shelf, weights, manifest)
+    kind = _Linked if _is_linkable(shelf, cache) else _Copied
+    source = kind(shelf, weights if named else replace(weights, refs=()), manifest)
     try:
-        return store.ensure(source, manifest, paths, on_progress, stop=stop)
+        return store.ensure(source, manifest, paths, on_progress, stop=stop, only=None if named else lambda _: True)
     except NimctlError as error:
         if error.id in ("weights-corrupt", "weights-source-failed"):
             raise damaged(shelf.name, [f"{WEIGHTS}: {error.message}"], cause=error.cause) from error

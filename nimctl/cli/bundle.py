@@ -119,6 +119,9 @@ def load(
         Path | None,
         typer.Option(help="Folder for weights that came from a folder and not from an address.", show_default=False),
     ] = None,
+    caches: Annotated[
+        bool, typer.Option("--caches", help="Load compile caches too, though no --key proves whose code they are.")
+    ] = False,
     policy: Annotated[
         str | None,
         typer.Option("--verify", help="Signatures: off, warn or require [default: warn].", show_default=False),
@@ -137,7 +140,7 @@ def load(
 
     out = Output.choose(_REPORT, as_json=as_json, quiet=quiet)
     config = configuration.load({"cache": cache, "verify": policy})
-    unbundling.load([folder.absolute() for folder in folders], config, out, key=key, to=to)
+    unbundling.load([folder.absolute() for folder in folders], config, out, key=key, to=to, caches=caches)
 
 
 @app.command("ls")

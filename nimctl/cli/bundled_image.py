@@ -45,6 +45,7 @@ class Carried:
 
 def choose(asked: Asked, lock: Lock | None, config: Config, out: Output) -> Carried:
     """Which image, and where it comes from; nothing large is fetched yet."""
+    from nimctl.cli.proving import prove_image
     from nimctl.cli.target import device_for, image_for, resolve
 
     target = resolve(asked.model or (lock.model if lock else None), config, asked.image)
@@ -53,12 +54,13 @@ def choose(asked: Asked, lock: Lock | None, config: Config, out: Output) -> Carr
     if lock is not None:
         identity = lock.image.identity
         if identity.digest:
-            return _from_registry(name, identity.reference, identity.digest, identity.platform, out)
+            return _from_registry(name, identity.reference, identity.digest, identity.platform, config, out)
+        prove_image(identity, None, config, out, built=True, carried=())
         return _from_engine(name, identity, out)
     device = device_for(config, target.recipe)
     choice = image_for(target, device, config)
     if choice.how == "pull":
-        return _from_registry(name, choice.reference, None, asked.platform or _platform(), out)
+        return _from_registry(name, choice.reference, None, asked.platform or _platform(), config, out)
     from nimctl.cli import acquire
     from nimctl.launch.docker import Engine
 
@@ -66,7 +68,10 @@ def choose(asked: Asked, lock: Lock | None, config: Config, out: Output) -> Carr
     return _from_engine(name, here.identity, out)
 
 
-def _from_registry(name: str, reference: str, digest: str | None, platform: str, out: Output) -> Carried:
+def _from_registry(
+    name: str, reference: str, digest: str | None, platform: str, config: Config, out: Output
+) -> Carried:
+    from nimctl.cli.proving import prove_image
     from nimctl.registry.artifacts import signatures_of
     from nimctl.registry.credentials import config_folder, stored_or_key
     from nimctl.registry.reference import parse
@@ -82,6 +87,8 @@ def _from_registry(name: str, reference: str, digest: str | None, platform: str,
         f"image {reference} at {remote.identity.digest} for {platform}: {size(remote.size)}, "
         f"{len(materials)} signature{'' if len(materials) == 1 else 's'}"
     )
+    documents = [document for document in (remote.index, remote.manifest) if document]
+    prove_image(remote.identity, login, config, out, documents=documents, carried=materials)
     return Carried(name, remote.identity, _blobs(remote, wanted, login), materials, remote.manifest)
 
 
@@ -132,7 +139,7 @@ def finish(carried: Carried, packer: Packer, notes: Journal, folder: Path) -> tu
         manifest, config = found.manifest, found.config
         blobs = [layout.blob_path(digest) for digest in found.blobs]
     assert config is not None
-    for path, content in layout.documents(_full_name(carried.identity.reference), manifest).items():
+    for path, content in layout.documents(full_name(carried.identity.reference), manifest).items():
         packer.pack_one(of_bytes(path, content))
     total = sum(packer.entries[path].size for path in blobs)
     digest = f"sha256:{sha256(manifest)}"
@@ -194,11 +201,14 @@ def trust_items(carried: Carried, config: Config, scratch: Path) -> Sequence[Ite
     return items
 
 
-def _full_name(reference: str) -> str | None:
-    """The name as containerd's store wants it: with registry and tag. None where there is no tag."""
+def full_name(reference: str) -> str | None:
+    """The name as containerd's store wants it: with registry and tag. None where there is no tag. Raises ValueError."""
     from nimctl.registry.reference import parse
 
-    found = parse(reference)
+    try:
+        found = parse(reference)
+    except NimctlError as error:
+        raise ValueError(error.message) from error
     return f"{found.registry}/{found.repository}:{found.tag}" if found.tag else None
 
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from nimctl.bundle import model
 from nimctl.bundle.items import Item, of_file
+from nimctl.bundle.weights import FOLDER
 from nimctl.cli.config import Config
+from nimctl.core.address import without_secrets
 from nimctl.core.cache import CachePaths, RepoPaths
 from nimctl.core.errors import NimctlError
 from nimctl.core.fetch import open_source, snapshots
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
     from nimctl.cli.bundling import Asked
     from nimctl.lock.model import Lock
 
-FOLDER = "folder"  # the source of weights that lie in a folder of the user, as a lock calls it
 Gathered = tuple[model.Weights | None, Manifest | None, tuple[Item, ...]]
 
 
@@ -35,8 +36,8 @@ def gather(asked: Asked, lock: Lock | None, config: Config, out: Output) -> Gath
     address = locked.source if locked and locked.source != FOLDER else str(target.folder or target.recipe.weights or "")
     if not address:
         out.text(
-            f"no weights are carried: those of {target.recipe.name} are fetched by its own image, into the cache "
-            "of the far host",
+            f"the image alone is carried: {target.recipe.name} fetches its weights by itself, and what it leaves in a "
+            f"cache nobody can vouch for; carry {config.cache / 'ngc'} yourself after `nimctl pull --weights`",
             style="yellow",
         )
         return None, None, ()
@@ -67,6 +68,9 @@ def _of_cache(uri: str, config: Config, out: Output) -> Gathered:
             cause=f"{folder} has no marker that says so",
             fix="Run `nimctl cache verify --repair`, then this again.",
         )
+    named = open_source(manifest.source, config.cache)
+    if (named.repo, named.part) != (source.repo, source.part):  # fetched from elsewhere: NIM_REPOSITORY_OVERRIDE
+        manifest = replace(manifest, source=without_secrets(uri))
     items = tuple(_item(file, folder / file.path) for file in manifest.files)
     refs = _refs(repo, manifest.revision)
     weights = model.Weights(manifest.source, source.repo, source.part, manifest.revision, refs, manifest.total)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import re
 import tempfile
 from dataclasses import dataclass, replace
@@ -23,7 +22,6 @@ from nimctl.core.errors import NimctlError
 from nimctl.core.fetch import Progress, Stop
 from nimctl.core.fetch.manifest import Manifest
 from nimctl.core.fetch.sources.checksums import MANIFEST
-from nimctl.core.secret import Secret
 from nimctl.lock.model import Lock
 from nimctl.render import Output, size
 
@@ -170,10 +168,9 @@ def _signer(path: Path | None) -> PrivateKey | None:
     """The private key to sign with, read before anything is done."""
     if path is None:
         return None
-    from nimctl.trust.keys import read_private
+    from nimctl.cli.signer import private_key
 
-    passphrase = os.environ.get("NIMCTL_SIGN_PASSPHRASE")
-    return read_private(path, Secret(passphrase) if passphrase else None)
+    return private_key(path)
 
 
 def _tell(asked: Asked, bundle: model.Bundle, moved: int, out: Output) -> None:

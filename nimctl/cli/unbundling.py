@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,24 +10,20 @@ from typing import TYPE_CHECKING
 from nimctl.bundle import checking, model
 from nimctl.bundle import image as image_layout
 from nimctl.bundle import weights as weights_layout
-from nimctl.bundle.problems import invalid
 from nimctl.bundle.shelf import Shelf
-from nimctl.cli import bundled_caches
-from nimctl.cli.bundled_weights import FOLDER
+from nimctl.bundle.weights import FOLDER
+from nimctl.cli import bundled_caches, bundled_proof
+from nimctl.cli.bundled_image import full_name
 from nimctl.cli.bundling import summary
 from nimctl.cli.config import Config
 from nimctl.cli.stopping import stoppable
 from nimctl.core.cache import free_bytes
 from nimctl.core.errors import NimctlError
 from nimctl.core.fetch import Progress
-from nimctl.core.image_identity import ImageIdentity
-from nimctl.core.signatures import Material, parse_materials
 from nimctl.render import Output, size
 
 if TYPE_CHECKING:
     from nimctl.launch.docker import Engine
-
-_LARGEST_INDEX = 8 * 2**20
 
 
 def verify(folders: Sequence[Path], key: Path | None, config: Config, out: Output) -> None:
@@ -36,9 +31,10 @@ def verify(folders: Sequence[Path], key: Path | None, config: Config, out: Outpu
     shelf = Shelf(folders)
     with stoppable() as (stop, going), out.transfer(f"verifying {shelf.name}") as view:
         going()
-        verified = checking.verify_all(shelf, on_progress=lambda p: view.report(p, "bundle"), stop=stop)
-    signed = _require_signed(shelf, key, out)
-    proof = _prove(shelf, config, out, signed=signed)
+        verified = checking.verify_all(shelf, full_name, on_progress=lambda p: view.report(p, "bundle"), stop=stop)
+    bundled_proof.require_own_lock(shelf)
+    signed = bundled_proof.require_signed(shelf, key, out)
+    proof = bundled_proof.prove_image(shelf, config, out, signed=signed, keep=False)
     for path in verified.extra[:10]:
         out.text(f"{path} lies there and belongs to nothing; it is not looked at", style="yellow")
     out.text(f"{shelf.name} is whole: {verified.files} files, {size(verified.bytes)}", style="bold green")
@@ -46,24 +42,25 @@ def verify(folders: Sequence[Path], key: Path | None, config: Config, out: Outpu
     out.document({**document, "signed_by": signed, "proof": proof})
 
 
-def load(folders: Sequence[Path], config: Config, out: Output, *, key: Path | None, to: Path | None) -> None:
-    """Image into Docker, weights into the cache, compile caches to their place; each verified on its way."""
+def load(
+    folders: Sequence[Path], config: Config, out: Output, *, key: Path | None, to: Path | None, caches: bool = False
+) -> None:
+    """Image into Docker, weights into the cache, compile caches to their place; each verified on its way.
+
+    Compile caches are code that servers run: without a good signature of the bundle they need to be asked for.
+    """
     shelf = Shelf(folders)
     with out.working(f"looking at {shelf.name}"):
-        checking.require_sound(shelf)
-    if shelf.bundle.weights and shelf.bundle.weights.source == FOLDER and to is None:
-        raise NimctlError(
-            "usage",
-            "it is not said where the weights go",
-            cause="they came from a folder, so no address leads to them in the cache",
-            fix="Name a folder: `nimctl bundle load ... --to /data/model`, then `nimctl run /data/model`.",
-        )
-    signed = _require_signed(shelf, key, out)
-    proof = _prove(shelf, config, out, signed=signed)
-    id_ = _load_image(shelf, shelf.bundle.image, out) if shelf.bundle.image else None
+        checking.require_sound(shelf, full_name)
+    _require_place(shelf.bundle.weights, to)
+    bundled_proof.require_own_lock(shelf)
+    engine = _engine_for(shelf.bundle.image) if shelf.bundle.image else None
+    signed = bundled_proof.require_signed(shelf, key, out)
+    proof = bundled_proof.prove_image(shelf, config, out, signed=signed, keep=True)
+    # weights first: they are judged on the way, and where they are refused nothing else is loaded either
     folder = _load_weights(shelf, shelf.bundle.weights, config, out, to) if shelf.bundle.weights else None
-    for cache in shelf.bundle.caches:
-        bundled_caches.load(shelf, cache, config, out)
+    id_ = _load_image(shelf, shelf.bundle.image, engine, out) if shelf.bundle.image and engine else None
+    _load_caches(shelf, config, out, signed=signed is not None, asked=caches)
     _tell(shelf, folder, out)
     out.document(
         {
@@ -94,82 +91,44 @@ def show(folders: Sequence[Path], out: Output) -> None:
     out.document({"ok": True, "bundle": shelf.name, **summary(bundle)})
 
 
-def _require_signed(shelf: Shelf, key: Path | None, out: Output) -> str | None:
-    """Whose signature of the document it is; None where nobody asked. Raises `signature-*`, `trust-invalid`."""
-    there = (shelf.root / model.SIGNATURE).is_file()
-    if key is None:
-        if there:
-            out.text("the bundle is signed; --key KEY.pub says whose signature it has to be", style="dim")
-        return None
-    from nimctl.trust.keys import read_public
-
-    public = read_public(key)
-    if not there:
+def _require_place(weights: model.Weights | None, to: Path | None) -> None:
+    """Raises `usage` where it is not said where weights go that have no address, and where it is said of others."""
+    from_folder = weights is not None and weights.source == FOLDER
+    if from_folder and to is None:
         raise NimctlError(
-            "signature-missing",
-            f"the bundle {shelf.name} is not signed",
-            cause=f"it holds no {model.SIGNATURE}, and a signature of {key} is asked for",
-            fix="Have it made with `nimctl bundle create --sign-key`, or leave --key out.",
+            "usage",
+            "it is not said where the weights go",
+            cause="they came from a folder, so no address leads to them in the cache",
+            fix="Name a folder: `nimctl bundle load ... --to /data/model`, then `nimctl run /data/model`.",
         )
-    try:
-        signature = base64.b64decode(shelf.beside(model.SIGNATURE).strip(), validate=True)
-    except binascii.Error:
-        signature = b""
-    if not public.signed(signature, shelf.document):
+    if to is not None and not from_folder:
         raise NimctlError(
-            "signature-invalid",
-            f"the bundle {shelf.name} is not signed by {key}",
-            cause=f"{model.SIGNATURE} is no signature of this {model.NAME} by that key",
-            fix="Use the public key of whoever made it; if it is that one, the bundle was changed: do not load it.",
+            "usage",
+            f"nothing in the bundle goes to {to}",
+            cause=f"its weights are those of {weights.source}, and belong in the cache" if weights else "it holds none",
+            fix="Leave --to out; --cache says which cache.",
         )
-    out.text(f"signed by {public}")
-    return str(public)
 
 
-def _prove(shelf: Shelf, config: Config, out: Output, *, signed: str | None) -> str | None:
-    """The verdict about the image's own signatures. Raises `signature-*` where they are required and not good."""
-    image = shelf.bundle.image
-    if image is None:
-        return None
-    from nimctl.cli import kept_signatures, proving
-
-    identity = _identity(image)
-    digests = dict.fromkeys(filter(None, (image.digest, image.manifest)))
-    documents = [shelf.small(image_layout.blob_path(digest), _LARGEST_INDEX) for digest in digests]
-    carried = _signatures_in(shelf)
-    proof = proving.prove_image(
-        identity,
-        None,
-        config,
-        out,
-        documents=documents,
-        built=image.digest is None and signed is not None,
-        carried=carried,
-    )
-    # a start looks for them here before it asks a registry; that there are none is known as well
-    kept_signatures.keep(identity, carried, documents)
-    return str(proof.verdict)
-
-
-def _signatures_in(shelf: Shelf) -> tuple[Material, ...]:
-    """The image's signatures, out of files that are what was packed, wherever they lie. Raises `bundle-*`."""
-    if not shelf.bundle.signatures:
-        return ()
-    try:
-        return parse_materials(lambda name, most: shelf.small(f"{model.TRUST}/{name}", most))
-    except ValueError as error:
-        raise invalid(f"the signatures in it cannot be used: {error}", shelf.name) from error
-
-
-def _identity(image: model.Image) -> ImageIdentity:
-    return ImageIdentity(image.reference, image.digest, image.manifest, image.config, image.platform)
-
-
-def _load_image(shelf: Shelf, image: model.Image, out: Output) -> str:
-    from nimctl.launch.docker import Engine, archive
+def _engine_for(image: model.Image) -> Engine:
+    """The Docker Engine, which can run it. Raises `platform-missing`, `docker-*`."""
+    from nimctl.launch.docker import Engine
 
     engine = Engine.connect()
-    identity = _identity(image)
+    if engine.platform != "/".join(image.platform.split("/")[:2]):
+        raise NimctlError(
+            "platform-missing",
+            f"the image in the bundle is not for {engine.platform}",
+            cause=f"it was carried for {image.platform}",
+            fix=f"Make the bundle with `nimctl bundle create --platform {engine.platform}`.",
+        )
+    return engine
+
+
+def _load_image(shelf: Shelf, image: model.Image, engine: Engine, out: Output) -> str:
+    from nimctl.launch.docker import archive
+
+    identity = bundled_proof.identity(image)
     found = archive.find(engine, identity)
     if found is not None:
         out.text(f"image {image.reference} is here already")
@@ -204,25 +163,52 @@ def _require_room(engine: Engine, image: model.Image) -> None:
         )
 
 
+def _load_caches(shelf: Shelf, config: Config, out: Output, *, signed: bool, asked: bool) -> None:
+    from nimctl.trust.policy import read_policy
+
+    required = read_policy(config.settings["verify"].value, config.origin("verify")) == "require"
+    for cache in shelf.bundle.caches:
+        if signed or (asked and not required):
+            bundled_caches.load(shelf, cache, config, out)
+            continue
+        why = "verify is require" if required else "--caches loads it all the same"
+        out.text(
+            f"compile cache {cache.key} is not loaded: it is code that servers would run, and nobody vouches for it "
+            f"(--key says whose signature does; {why})",
+            style="yellow",
+        )
+
+
 def _load_weights(shelf: Shelf, weights: model.Weights, config: Config, out: Output, to: Path | None) -> Path:
+    """Into the cache, judged by the rules there, and only then with a name."""
     from nimctl.cli import launching, proving_weights
-    from nimctl.core.fetch import laying
 
     launching.make_cache(config.cache, out)
+    if weights.source == FOLDER:
+        folder = _bring(shelf, weights, config, out, named=True, to=to)
+    else:
+        folder = _bring(shelf, weights, config, out, named=False)
+        proving_weights.prove_weights(weights.source, folder, config, out)
+        folder = _bring(shelf, weights, config, out, named=True)
+    out.text(f"weights {weights.source} at {weights.revision}: {size(weights.size)}, verified, in {folder}")
+    return folder
+
+
+def _bring(
+    shelf: Shelf, weights: model.Weights, config: Config, out: Output, *, named: bool, to: Path | None = None
+) -> Path:
+    from nimctl.core.fetch import laying
+
     with stoppable() as (stop, going), out.transfer(f"weights {weights.source}") as view:
         going()
         folder = weights_layout.load(
-            shelf, weights, config.cache, on_progress=lambda p: view.report(p, "weights"), stop=stop
+            shelf, weights, config.cache, named=named, on_progress=lambda p: view.report(p, "weights"), stop=stop
         )
-        if weights.source == FOLDER and to is not None:
-            laying.lay_out(
-                weights_layout.manifest_of(shelf), folder, to.absolute(), "files", on_progress=view.report, stop=stop
-            )
-            folder = to.absolute()
-    if weights.source != FOLDER:
-        proving_weights.prove_weights(weights.source, folder, config, out)
-    out.text(f"weights {weights.source} at {weights.revision}: {size(weights.size)}, verified, in {folder}")
-    return folder
+        if to is None:
+            return folder
+        manifest = weights_layout.manifest_of(shelf)
+        laying.lay_out(manifest, folder, to.absolute(), "files", on_progress=view.report, stop=stop)
+        return to.absolute()
 
 
 def _tell(shelf: Shelf, folder: Path | None, out: Output) -> None:
@@ -231,8 +217,8 @@ def _tell(shelf: Shelf, folder: Path | None, out: Output) -> None:
     if bundle.keys:
         out.text(f"public keys came along in {shelf.root / model.TRUST / 'keys'}; whom to trust, your rules say")
     if bundle.lock:
-        out.text(f"start:  nimctl run --locked {shelf.place(bundle.lock)}")
+        out.text(f"start:  nimctl run --locked {shlex.quote(str(shelf.place(bundle.lock)))}")
     elif bundle.weights and bundle.weights.source == FOLDER:
-        out.text(f"start:  nimctl run {folder}")
+        out.text(f"start:  nimctl run {shlex.quote(str(folder))}")
     else:
-        out.text(f"start:  nimctl run {bundle.model}")
+        out.text(f"start:  nimctl run {shlex.quote(bundle.model)}")

@@ -1,10 +1,11 @@
 """Small bundles for tests: an image of two layers, weights of three files, packed by the product's own packer."""
 
+import base64
 import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from nimctl.bundle import image as layout
@@ -105,9 +106,13 @@ def ignore(_: Progress) -> None:
     """Nobody looks."""
 
 
-def rewrite(folder: Path, bundle: model.Bundle) -> None:
+def rewrite(folder: Path, bundle: model.Bundle, sign: Callable[[bytes], bytes] | None = None) -> None:
     """Give the folder another document with sums that fit it, as somebody who tampers would."""
     document = bundle.to_bytes()
     (folder / model.NAME).write_bytes(document)
-    sums = model.sums(bundle.pieces, [(model.NAME, sha256(document))])
-    (folder / model.SUMS).write_bytes(sums)
+    others = [(model.NAME, sha256(document))]
+    if sign is not None:
+        signature = base64.b64encode(sign(document)) + b"\n"
+        (folder / model.SIGNATURE).write_bytes(signature)
+        others.append((model.SIGNATURE, sha256(signature)))
+    (folder / model.SUMS).write_bytes(model.sums(bundle.pieces, others))

@@ -11,6 +11,7 @@ import pytest
 from nimctl.bundle import checking, image, model, shelf
 from nimctl.bundle.checking import Verified
 from nimctl.bundle.shelf import Shelf
+from nimctl.cli.bundled_image import full_name
 from nimctl.core.errors import NimctlError
 from nimctl.core.fetch import Stop
 from tests.lib import bundles
@@ -29,7 +30,7 @@ def folder(packed: Path, tmp_path: Path) -> Path:
 
 
 def verified(*folders: Path) -> Verified:
-    return checking.verify_all(Shelf(folders), on_progress=bundles.ignore, stop=Stop())
+    return checking.verify_all(Shelf(folders), full_name, on_progress=bundles.ignore, stop=Stop())
 
 
 def refused(*folders: Path) -> NimctlError:
@@ -172,7 +173,7 @@ def test_a_stop_ends_the_check(folder: Path) -> None:
     stop = Stop()
     stop.set()
     with pytest.raises(NimctlError) as caught:
-        checking.verify_all(Shelf([folder]), on_progress=bundles.ignore, stop=stop)
+        checking.verify_all(Shelf([folder]), full_name, on_progress=bundles.ignore, stop=stop)
     assert caught.value.id == "interrupted"
 
 

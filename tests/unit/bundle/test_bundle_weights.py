@@ -17,7 +17,7 @@ from tests.lib import bundles
 def loaded(folder: Path, cache: Path) -> Path:
     shelf = Shelf([folder])
     assert shelf.bundle.weights
-    return weights.load(shelf, shelf.bundle.weights, cache, on_progress=bundles.ignore, stop=Stop())
+    return weights.load(shelf, shelf.bundle.weights, cache, named=True, on_progress=bundles.ignore, stop=Stop())
 
 
 @pytest.mark.parametrize("split", [None, 2**20], ids=["whole", "split"])

@@ -140,10 +140,20 @@ def test_signatures_and_the_keys_of_the_rules_come_along(
     registry.content.clear()
     registry.closing.set()
     verify(tmp_path / "b")  # by the far host's rules, and nobody is asked
-    assert list((tmp_path / "state").rglob("signatures.json"))  # kept for the starts to come
     other = keys.generate(tmp_path / "other", None)[1]
     (tmp_path / "nimctl.yaml").write_text(rules.replace(str(public), str(other)))
     assert refused(tmp_path / "b") == "signature-invalid"
+
+
+def test_what_the_far_host_would_refuse_is_not_fetched(tmp_path: Path, registry: LittleRegistry) -> None:
+    public = keys.generate(tmp_path / "mine", None)[1]
+    (tmp_path / "nimctl.yaml").write_text(
+        f"trust: [{{images: '{registry.address}/**', keys: {public}}}]\nverify: require\n"
+    )
+    with pytest.raises(NimctlError) as caught:
+        create(tmp_path / "b", registry)
+    assert caught.value.id == "signature-missing"
+    assert not (tmp_path / "b/image").exists()
 
 
 def test_weights_of_a_folder_are_carried_with_digests(tmp_path: Path, registry: LittleRegistry) -> None:
