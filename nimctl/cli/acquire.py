@@ -30,7 +30,7 @@ class Held:
     identity: ImageIdentity
     id: str
     proof: Proof | None = None  # whether somebody trusted has signed it
-    was: str | None = None  # the digest that the tag stood for on this host, where a pull changed it
+    was: str | None = None  # the manifest that the tag stood for on this host, where a pull changed it
 
     @property
     def digest(self) -> str:
@@ -61,7 +61,8 @@ def ensure_image(
     if choice.how == "build":
         out.text(f"image {choice.reference} is not on this host: {choice.origin}")
         return build_image(device, choice.reference, engine, out)
-    return pull_image(choice.reference, engine, out, config, admit=admit)
+    called = choice.identity.reference if choice.identity else None
+    return pull_image(choice.reference, engine, out, config, admit=admit, called=called)
 
 
 def pull_image(
@@ -71,11 +72,13 @@ def pull_image(
     config: Config,
     *,
     admit: Callable[[Mapping[str, str]], None] = lambda labels: None,
+    called: str | None = None,
 ) -> Held:
     """Resolve the reference to one image, once, and pull exactly that, unless it is here.
 
     With the stored login, else for NVIDIA's registry with the key of the environment. A tag that stands for another
-    image than the one of that name here takes the new one, and says so.
+    image than the one of that name here takes the new one, and says so. One that is asked for by digest is named
+    `called` (else as the reference without it) where no other image is.
     """
     from nimctl.cli.proving import prove_image
     from nimctl.launch.docker.archive import find
@@ -92,16 +95,37 @@ def pull_image(
     present = engine.inspect_image(reference)
     was = present.name(reference) if present and present.id not in remote.identity.digests else None
     if was:
-        out.text(f"digest-changed: {reference} was {was}, now {remote.identity.digest}", style="yellow")
+        out.text(f"digest-changed: {reference} was {was}, now {remote.identity.manifest}", style="yellow")
     proof = prove_image(remote.identity, login, config, out, documents=documents)
     here = find(engine, remote.identity)
     if here is not None:
         engine.named(remote.identity, here.id)
+        _named(remote.identity, here.id, called, engine, out)
         out.text(f"image {reference} is on this host, as its registry has it now ({_short(remote.identity.digest)})")
         return Held(remote.identity, here.id, proof, was)
     image = _fetched(remote, login, engine, out)
     out.text(f"pulled {reference} at {remote.identity.digest}")
+    _named(remote.identity, image.id, called, engine, out)
     return Held(remote.identity, image.id, proof, was)
+
+
+def _named(identity: ImageIdentity, id_: str, called: str | None, engine: Engine, out: Output) -> None:
+    """Give an image that came by its digest a name: `docker image prune` takes what has none.
+
+    A name that stands for another image here stays with that one.
+    """
+    from nimctl.launch.docker.engine import split_reference
+
+    there = engine.inspect_image_raw(id_)
+    if "@" not in identity.reference or (there and there.get("RepoTags")):
+        return
+    wanted = (called or identity.reference).partition("@")[0]
+    repository, tag = split_reference(wanted)
+    says_tag = called is not None or ":" in wanted.rpartition("/")[2]
+    if not says_tag or engine.inspect_image(f"{repository}:{tag}") is not None:
+        tag = f"locked-{_short(identity.digest)}"
+    engine.tag(id_, f"{repository}:{tag}")
+    out.text(f"named it {repository}:{tag}, so that `docker image prune` leaves it")
 
 
 def _fetched(remote: RemoteImage, login: Login | None, engine: Engine, out: Output) -> ImageInfo:
@@ -151,7 +175,7 @@ def _known(choice: ImageChoice, present: ImageInfo, engine: Engine, out: Output)
     if present.id in remote.identity.digests:
         return remote.identity
     out.text(
-        f"digest-changed: {reference} was {present.name(reference)}, now {remote.identity.digest}; the one here is "
+        f"digest-changed: {reference} was {present.name(reference)}, now {remote.identity.manifest}; the one here is "
         f"kept, `nimctl pull {reference}` takes the new one",
         style="yellow",
     )

@@ -76,10 +76,11 @@ def _with_own_weights(model: str | None, image: str | None, config: Config, out:
 
 
 def _described(reference: str, held: Held) -> dict[str, Any]:
-    """The image as part of the document; `was` is the digest that its tag stood for before."""
+    """The image as part of the document; `was` is the `manifest` that its tag stood for before."""
     signature = held.proof.to_json() if held.proof else None
     changed = {"was": held.was} if held.was else {}
-    return {"image": reference, "digest": held.digest, **changed, "signature": signature}
+    manifest = {"manifest": held.identity.manifest} if held.identity.manifest else {}
+    return {"image": reference, "digest": held.digest, **manifest, **changed, "signature": signature}
 
 
 def _weights(uri: str, config: Config, out: Output) -> dict[str, object]:

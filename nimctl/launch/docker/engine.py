@@ -181,11 +181,15 @@ class Engine:
                 fix="The name was not given to it. Remove it (`docker image rm`), check the daemon's mirrors "
                 "(registry-mirrors in daemon.json), and pull again.",
             )
-        repository, tag = split_reference(identity.reference)
-        if tag and not tag.startswith("sha256:"):
-            with _asking(f"naming {exact} {identity.reference}"):
-                self.api.tag(image.id, repository, tag, force=True)
+        if "@" not in identity.reference:
+            self.tag(image.id, identity.reference)
         return image
+
+    def tag(self, image: str, name: str) -> None:
+        """Have `name` stand for the image with this id, whatever it stood for."""
+        repository, tag = split_reference(name)
+        with _asking(f"naming {image} {name}"):
+            self.api.tag(image, repository, tag, force=True)
 
     def _pull_events(self, reference: str, login: Login | None, doing: Doing, silence: float) -> Iterator[Any]:
         """The events, read by a thread, because docker-py waits for them without any limit of time."""

@@ -7,6 +7,7 @@ import pytest
 
 from nimctl.cli import acquire, kept_signatures
 from nimctl.cli.config import load
+from nimctl.cli.pull import _described
 from nimctl.cli.target import ImageChoice
 from nimctl.core.errors import NimctlError
 from nimctl.core.facts import DockerFacts
@@ -133,6 +134,44 @@ def test_pull_takes_what_the_tag_stands_for_now_and_says_so(registry, capsys):
     assert daemon.api.images[reference] is NEW
     told = capsys.readouterr().out
     assert f"digest-changed: {reference} was {digest(OLD.manifest)}, now {digest(NEW.manifest)}" in told
+
+
+def test_was_and_manifest_are_of_one_kind_where_the_tag_stands_for_an_index(registry, capsys):
+    shelf, other = Shelf(), make_image("linux/arm64")
+    shelf.put("1", OLD, other)
+    registry.content = shelf.content
+    reference, daemon = f"{registry.address}/a/b:1", engine()
+    first = pull(reference, daemon)
+    shelf.put("1", NEW, other)
+    second = pull(reference, daemon)
+    assert second.was == first.identity.manifest == digest(OLD.manifest) != first.digest
+    assert f"was {second.was}, now {digest(NEW.manifest)}" in capsys.readouterr().out
+    document = _described(reference, second)
+    assert (document["was"], document["manifest"]) == (second.was, digest(NEW.manifest))
+
+
+@pytest.mark.parametrize(
+    ("taken", "called", "name"),
+    [
+        (False, "{}:1", "{}:1"),
+        (True, "{}:1", "{}:locked-" + digest(OLD.manifest)[7:19]),
+        (False, None, "{}:locked-" + digest(OLD.manifest)[7:19]),
+    ],
+)
+def test_what_comes_by_digest_has_a_name_that_was_free(registry, taken, called, name):
+    reference, daemon = publish(registry, OLD), engine()
+    repository = reference.removesuffix(":1")
+    if taken:
+        daemon.api.have(NEW, repository, "1")
+    known = ImageIdentity(called.format(repository), None, None, None, "linux/amd64") if called else None
+    choice = ImageChoice(f"{repository}@{digest(OLD.manifest)}", "the lock", "pull", known)
+    for _ in range(2):
+        held = acquire.ensure_image(choice, "cpu", daemon, Output.choose("run"), load({}))
+    assert held.id == digest(OLD.config)
+    assert [tag for tag, image in daemon.api.images.items() if image is OLD and "sha256" not in tag] == [
+        name.format(repository)
+    ]
+    assert not taken or daemon.api.images[reference] is NEW
 
 
 def test_run_keeps_the_one_that_is_here_and_says_so(registry, capsys):
