@@ -57,14 +57,22 @@ def lock(
     config = configuration.load({"gpus": gpus, "cache": cache})
     if check:
         given = contradicting.Given(model, image, env or (), profile, arguments)
-        found = locking.check(output, given, config, out)
-        out.document({"ok": True, "file": str(output), "lock": found.digest, "model": found.lock.model})
+        found, moved = locking.check(output, given, config, out)
+        told = {"file": str(output), "lock": found.digest, "model": found.lock.model}
+        out.document({"ok": True, **told, "moved": moved})
         out.text(f"{output} is current: {found.lock.model}", style="bold green")
         return
     asked = launching.Asked(model, image=image, env=env or (), profile=profile, engine_args=arguments, dry_run=False)
     made = locking.make(asked, config, output, out)
     out.document(
-        {"ok": True, "file": str(output), "changed": made.changed, "lock": made.digest, "notes": list(made.notes)}
+        {
+            "ok": True,
+            "file": str(output),
+            "changed": made.changed,
+            "lock": made.digest,
+            "notes": list(made.notes),
+            "moved": made.moved,
+        }
     )
     for note in made.notes:
         out.text(note, style="yellow")

@@ -6,7 +6,8 @@ import json
 import os
 import platform as platform_module
 from collections.abc import Mapping
-from dataclasses import replace
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from nimctl.cli.config import Config
@@ -23,6 +24,7 @@ from nimctl.render import Output
 if TYPE_CHECKING:
     from nimctl.cli.launching import Prepared
     from nimctl.launch.docker import Engine
+    from nimctl.launch.docker.engine import ImageInfo
 
 _DRY_RUN_SECONDS = 60.0
 # Somebody waits, and nothing is lost when it is asked for again: who has no name is asked for a moment.
@@ -40,7 +42,15 @@ def engine() -> Engine | None:
         return None
 
 
-def image_of(prepared: Prepared, engine: Engine | None, before: LockedImage | None, out: Output) -> LockedImage:
+@dataclass(frozen=True)
+class FoundImage:
+    """The image that a run here would start; `moved` is the digest that its name stands for by now, where it moved."""
+
+    image: LockedImage
+    moved: str | None = None
+
+
+def image_of(prepared: Prepared, engine: Engine | None, before: LockedImage | None, out: Output) -> FoundImage:
     """The image that a run here would start: the one that is on this host, else what its name stands for now.
 
     Raises `image-not-found` and others where it is neither here nor to be asked for.
@@ -48,8 +58,12 @@ def image_of(prepared: Prepared, engine: Engine | None, before: LockedImage | No
     assert prepared.choice is not None  # only images are locked
     reference = prepared.choice.reference
     found = engine.inspect_image(reference) if engine else None
-    here = making.image(found.identity(reference), found.labels, {}, before) if found else None
-    if prepared.choice.how == "build":
+    built = prepared.choice.how == "build"
+    here = None
+    if found is not None:
+        own = found.built(reference) if built else found.identity(reference)
+        here = making.image(own, found.labels, {}, before)
+    if built:
         if here is None:
             raise NimctlError(
                 "image-not-found",
@@ -57,18 +71,19 @@ def image_of(prepared: Prepared, engine: Engine | None, before: LockedImage | No
                 cause=prepared.choice.origin,
                 fix="Build it first: `nimctl pull` (or `nimctl build`), or name one of a registry with --image.",
             )
-        return here
+        return FoundImage(here)
     try:
         remote = remote_image(reference, engine.platform if engine else None, out)
     except NimctlError as error:
         if here is None or error.id not in _OFFLINE:
             raise
         out.text(f"{reference} is taken as it is on this host: {error.message} ({error.cause})", style="dim")
-        return here
+        return FoundImage(here)
     if here is not None and not same_image(here, remote):
-        out.text(f"{reference} stands for another image in its registry; the one on this host is taken", "yellow")
-        return here
-    return remote
+        was, now = here.digest or here.config, remote.digest
+        out.text(f"digest-changed: {reference} was {was}, now {now}; the one on this host is taken", style="yellow")
+        return FoundImage(here, now)
+    return FoundImage(remote)
 
 
 def remote_image(reference: str, platform: str | None, out: Output) -> LockedImage:
@@ -95,8 +110,11 @@ def _own_platform() -> str:
     return f"linux/{ {'x86_64': 'amd64', 'aarch64': 'arm64'}.get(machine, machine) }"
 
 
-def held(image: LockedImage, engine: Engine | None) -> str | None:
-    """What the daemon calls exactly the locked image, found by digest alone; None where it is not here."""
+def held(image: LockedImage, engine: Engine | None) -> ImageInfo | None:
+    """Exactly the locked image on this host, found by digest alone; None where it is not here.
+
+    A lock claims which digests belong together; one that the daemon knows otherwise is of no image.
+    """
     from nimctl.launch.model import pinned
 
     if engine is None:
@@ -105,12 +123,12 @@ def held(image: LockedImage, engine: Engine | None) -> str | None:
     names = [pinned(image.reference, digest) for digest in (identity.digest, identity.manifest)]
     for name in (*names, identity.config, identity.manifest, identity.digest):
         found = engine.inspect_image(name) if name else None
-        if name and found is not None and same_image(image, making.image(found.identity(name), {}, {}, None)):
-            return found.id
+        if found is not None and found.agrees_with(image.reference, identity.digests):
+            return found
     return None
 
 
-def manifest_of(target: Target, config: Config, *, offline: bool = False) -> Manifest | None:
+def manifest_of(target: Target, config: Config, *, offline: bool = False, out: Output | None = None) -> Manifest | None:
     """Every file of the weights, without fetching any; None for images that choose their weights themselves.
 
     What the cache holds of a name is what a start here serves, so it is asked first. Raises as `Source.resolve`.
@@ -120,7 +138,8 @@ def manifest_of(target: Target, config: Config, *, offline: bool = False) -> Man
     access = from_environment(os.environ)
     access = replace(access, offline=access.offline or offline)
     address = str(target.folder or target.recipe.weights)
-    return open_source(address, config.cache, access=access, patience=_PATIENCE).resolve()
+    with out.working("listing the files of the weights") if out else nullcontext():
+        return open_source(address, config.cache, access=access, patience=_PATIENCE).resolve()
 
 
 def has_weights(target: Target, config: Config) -> bool:

@@ -14,15 +14,16 @@ from nimctl.cli.lock_of_plan import gpus_of
 from nimctl.cli.lockfile import Read
 from nimctl.cli.target import ImageChoice, Target, image_for, resolve
 from nimctl.core.errors import NimctlError
-from nimctl.core.facts import HostFacts
+from nimctl.core.facts import HostFacts, ImageFacts
 from nimctl.lock import making
 from nimctl.lock.comparing import Difference, difference
-from nimctl.lock.model import Lock
+from nimctl.lock.model import Lock, LockedImage
 from nimctl.render import Output
 
 if TYPE_CHECKING:
     from nimctl.cli.launching import Asked, Prepared
     from nimctl.core.recipes import Recipe
+    from nimctl.launch.docker.engine import ImageInfo
 
 WEIGHTS_DIGEST = "NIMCTL_WEIGHTS_DIGEST"
 
@@ -48,6 +49,7 @@ def plan(
     pin: bool,
     ask: bool,
     name: str | None = None,
+    held: ImageInfo | None = None,
 ) -> tuple[Prepared, Asked]:
     """The plan of what the lock says on this host. Raises `lock-differs` where these GPUs or this version of nimctl
     cannot plan it at all."""
@@ -55,8 +57,9 @@ def plan(
     if lock.gpus.count == 0 and config.text("gpus") is None:
         config = replace(config, settings={**config.settings, "gpus": Setting("none", "the lock")})
     target = _target(lock, folder, config, pin=pin)
-    with_port = pin
-    facts = host.look(config, out, target, try_port=with_port, ask=ask)
+    facts = host.look(config, out, target, try_port=pin, ask=ask)
+    if pin:
+        facts = replace(facts, image=_image_facts(lock.image, held))
     rows = _differs_already(lock, target.recipe, config, facts)
     variables = contradicting.values_of(lock.variables, given, os.environ)
     env = []
@@ -83,6 +86,13 @@ def plan(
         if not rows:
             raise
         refuse(found, rows, out)
+
+
+def _image_facts(image: LockedImage, held: ImageInfo | None) -> ImageFacts:
+    """What asks of driver and GPUs: the image that is started, whatever its name stands for on this host."""
+    if held is None:
+        return ImageFacts(image.reference, present=False)
+    return ImageFacts(image.reference, True, held.name(image.reference), held.architecture).described(held.labels)
 
 
 def _differs_already(lock: Lock, recipe: Recipe, config: Config, facts: HostFacts) -> tuple[Difference, ...]:

@@ -14,6 +14,7 @@ from nimctl.cli.lock_of_plan import lock_of
 from nimctl.cli.target import ImageChoice, Target
 from nimctl.core import recipes
 from nimctl.launch.model import pinned
+from nimctl.lock import making
 from nimctl.lock.comparing import Difference, compare, difference
 from nimctl.lock.model import Lock, LockedImage
 from nimctl.render import Output
@@ -41,9 +42,11 @@ def prepare(path: Path, given: Given, config: Config, out: Output) -> Prepared:
             engine.close()
     complete = held is not None and _weights_are_here(lock, folder, config)
     prepared, asked = locked_plan.plan(
-        found, config, out, folder=folder, given=given.variables, pin=True, ask=not complete, name=given.name
+        found, config, out, folder=folder, given=given.variables, pin=True, ask=not complete, name=given.name, held=held
     )
     image = replace(lock.image, platform=platform)
+    if held is not None:
+        image = replace(image, labels=making.labels_of(held.labels))
     rows: tuple[Difference, ...] = ()
     if held is None and lock.image.digest is None:
         rows = (difference("image", lock.image.config or "built elsewhere", "not on this host"),)
@@ -54,7 +57,7 @@ def prepare(path: Path, given: Given, config: Config, out: Output) -> Prepared:
         refuse(found, rows, out)
     reference = lock.image.reference if held else exact_reference(lock.image)
     how: Literal["pull", "build"] = "pull" if lock.image.digest else "build"
-    choice = ImageChoice(reference, f"the lock {path}", how, lock.image.identity, held)
+    choice = ImageChoice(reference, f"the lock {path}", how, lock.image.identity, held.id if held else None)
     return replace(prepared, choice=choice, locked=lock.image.identity)
 
 

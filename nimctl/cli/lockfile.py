@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from nimctl.core import recipes
 from nimctl.core.errors import NimctlError
 from nimctl.lock.model import FILE_NAME, Lock
 from nimctl.lock.reading import LARGEST, invalid
@@ -24,10 +25,11 @@ class Read:
 
 
 def file_of(model: str | None) -> tuple[Path, str | None]:
-    """The lock file and the model of `run --locked [FILE|MODEL]`."""
-    if model is not None and (model.endswith(".lock") or Path(model).is_file()):
-        return Path(model), None
-    return Path(FILE_NAME), model
+    """The lock file and the model of `run --locked [FILE|MODEL]`. A recipe's name is a model, whatever lies here."""
+    if model is None or model in recipes.names():
+        return Path(FILE_NAME), model
+    path = Path(model)
+    return (path, None) if path.suffix in (".lock", ".json") or path.is_file() else (Path(FILE_NAME), model)
 
 
 def read(path: Path) -> Read:
@@ -35,6 +37,13 @@ def read(path: Path) -> Read:
     try:
         with path.open("rb") as file:
             text = file.read(LARGEST + 1)
+    except FileNotFoundError as error:
+        raise NimctlError(
+            "lock-invalid",
+            f"there is no {path}",
+            cause=f"{path.absolute().parent} was looked in",
+            fix=f"Write one: `nimctl lock MODEL -o {path}`, or name the file where it is.",
+        ) from error
     except OSError as error:
         raise invalid(str(path), error.strerror or "it cannot be read") from error
     return Read(lock_in(text, str(path)), digest_of(text), path)

@@ -14,6 +14,7 @@ from nimctl.cli.differing import refuse
 from nimctl.cli.lock_of_plan import lock_of
 from nimctl.cli.lockfile import Read
 from nimctl.core.errors import NimctlError
+from nimctl.core.secret import holds_secret
 from nimctl.lock.comparing import compare
 from nimctl.lock.model import Lock, LockedImage
 from nimctl.lock.writing import digest_of, write
@@ -25,11 +26,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Made:
-    """A lock that was written: the digest of its file, whether that is another than before, what it leaves open."""
+    """A lock that was written: the digest of its file, whether that is another than before, what it leaves open.
+
+    `moved` is the digest that the image's name stands for by now, where that is another image than the locked one.
+    """
 
     digest: str
     changed: bool
     notes: tuple[str, ...]
+    moved: str | None
 
 
 def make(asked: Asked, config: Config, path: Path, out: Output) -> Made:
@@ -39,51 +44,58 @@ def make(asked: Asked, config: Config, path: Path, out: Output) -> Made:
     with suppress(NimctlError):
         before = lockfile.read(path).lock
     prepared = launching.prepare(asked, config, out)
-    lock, notes = _here(prepared, asked, before.image if before else None, out)
+    lock, moved = _here(prepared, asked, before.image if before else None, out)
+    if any(map(holds_secret, lock.engine.arguments)):
+        raise NimctlError(
+            "usage",
+            "the engine arguments hold a secret, and a lock is for everybody to read",
+            cause="one of them is shaped like a key, or is an address with a password",
+            fix="Give it as a variable whose name says so: --env NAME_TOKEN. Of those a lock holds the name alone.",
+        )
     if lock.engine.options is None and before is not None and not compare(before, lock):
         lock = replace(lock, engine=replace(lock.engine, options=before.engine.options))
     text = write(lock).encode()
     changed = not path.is_file() or path.read_bytes() != text
     if changed:
         lockfile.replace(path, text)
-    return Made(digest_of(text), changed, notes)
+    return Made(digest_of(text), changed, tuple(_left_open(lock)), moved)
 
 
-def check(path: Path, given: Given, config: Config, out: Output) -> Read:
-    """The lock in `path`, if a lock that is made here and now would say the same. Raises `lock-differs`, and `usage`
-    for what contradicts it.
+def check(path: Path, given: Given, config: Config, out: Output) -> tuple[Read, str | None]:
+    """The lock in `path`, if a lock that is made here and now would say the same, and `Made.moved`.
+
+    Raises `lock-differs`, and `usage` for what contradicts it.
     """
     locked_plan.require_docker(config)
     found = lockfile.read(path)
     folder = contradicting.refuse_contradictions(found.lock, given)
     prepared, asked = locked_plan.plan(found, config, out, folder=folder, given=given.variables, pin=False, ask=True)
-    lock, _ = _here(prepared, asked, found.lock.image, out)
+    lock, moved = _here(prepared, asked, found.lock.image, out)
     if rows := compare(found.lock, lock):
         refuse(found, rows, out)
-    return found
+    return found, moved
 
 
-def _here(prepared: Prepared, asked: Asked, before: LockedImage | None, out: Output) -> tuple[Lock, tuple[str, ...]]:
-    """The lock of what is here and what it leaves open, in sentences."""
+def _here(prepared: Prepared, asked: Asked, before: LockedImage | None, out: Output) -> tuple[Lock, str | None]:
+    """The lock of what is here, and `Made.moved`."""
     engine = lock_facts.engine()
     try:
-        image = lock_facts.image_of(prepared, engine, before, out)
-        with out.working("listing the files of the weights"):
-            manifest = lock_facts.manifest_of(prepared.target, prepared.config)
+        taken = lock_facts.image_of(prepared, engine, before, out)
+        manifest = lock_facts.manifest_of(prepared.target, prepared.config, out=out)
         options = None
         if engine is not None and lock_facts.has_weights(prepared.target, prepared.config):
             found = engine.inspect_image(prepared.choice.reference) if prepared.choice else None
             if found is not None and prepared.plan.kind == "ours":
-                identity = found.identity(image.reference)
+                identity = found.identity(taken.image.reference)
                 options = lock_facts.settled_options(prepared, engine, identity, found.id, out)
     finally:
         if engine is not None:
             engine.close()
-    lock = lock_of(prepared, asked, image, manifest, options)
-    return lock, tuple(_left_open(lock))
+    return lock_of(prepared, asked, taken.image, manifest, options), taken.moved
 
 
 def _left_open(lock: Lock) -> list[str]:
+    """What a lock does not settle, in sentences."""
     notes = []
     if lock.weights is None:
         notes.append("weights-by-image: NVIDIA's image chooses its weights and its layout; only the image is locked.")

@@ -13,6 +13,7 @@ _SHORTEST = 6
 _SHAPES = re.compile(
     r"nvapi-[A-Za-z0-9_\-]{8,}|hf_[A-Za-z0-9]{8,}|(?<=Bearer )[A-Za-z0-9._\-]{8,}|(?<=Basic )[A-Za-z0-9+/=]{8,}"
 )
+_WITH_PASSWORD = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://[^\s/?#@:]*:[^\s/?#@]+@")
 
 # Every variable that is known to hold a key of ours.
 KEY_VARIABLES = ("NGC_API_KEY", "NGC_CLI_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
@@ -98,3 +99,8 @@ def redact(text: str, secrets: Iterable[Secret] = ()) -> str:
         if value := secret.reveal():
             text = text.replace(value, MASK)
     return _SHAPES.sub(MASK, text)
+
+
+def holds_secret(text: str) -> bool:
+    """Whether something in `text` is shaped like a known key, or is an address with a password."""
+    return _SHAPES.search(text) is not None or _WITH_PASSWORD.search(text) is not None

@@ -28,6 +28,7 @@ class Difference:
 
 # By the beginning of `what`; the first that fits.
 _WAYS_OUT = (
+    ("image.platform", "Start it on the platform that it was locked on, or lock it on this one: `nimctl lock`."),
     ("image", f"Pull or build the locked image, or lock the one that is here: {_RELOCK}."),
     ("weights", f"Fetch the locked revision, or lock the one that is there now: {_RELOCK}."),
     ("recipe", f"Use the version of nimctl that wrote the lock, or lock again: {_RELOCK}."),
@@ -149,7 +150,7 @@ _NOTHING = object()
 
 def difference(what: str, locked: str, here: str) -> Difference:
     """A difference with the way out for its kind."""
-    fix = next(way for beginning, way in _WAYS_OUT if what.partition(".")[0] == beginning)
+    fix = next(way for beginning, way in _WAYS_OUT if what == beginning or what.startswith(beginning + "."))
     return Difference(what, locked, here, fix)
 
 

@@ -12,7 +12,7 @@ from nimctl.core.plain import to_plain
 from nimctl.core.planning.model import of_checkpoint
 from nimctl.core.planning.profile import identity_of, profile_of
 from nimctl.core.recipes import Recipe
-from nimctl.core.secret import Secret, is_secret_name, redact
+from nimctl.core.secret import Secret, holds_secret, is_secret_name
 from nimctl.lock.comparing import same_image
 from nimctl.lock.model import (
     LockedImage,
@@ -44,13 +44,18 @@ def image(
     manifests = dict(platforms)
     if identity.manifest:
         manifests[identity.platform] = identity.manifest
-    kept = {name: value for name, value in labels.items() if _LABELS.fullmatch(name)}
-    made = LockedImage(identity.reference, identity.platform, identity.digest, identity.config, manifests, kept)
+    own = labels_of(labels)
+    made = LockedImage(identity.reference, identity.platform, identity.digest, identity.config, manifests, own)
     if before is None or made.manifests or not same_image(made, before):
         return made
     return LockedImage(
         made.reference, made.platform, before.digest, before.config or made.config, before.manifests, made.labels
     )
+
+
+def labels_of(found: Mapping[str, str]) -> dict[str, str]:
+    """Of an image's labels those by which it describes itself to nimctl."""
+    return {name: value for name, value in found.items() if _LABELS.fullmatch(name)}
 
 
 def weights(manifest: Manifest, *, folder: bool) -> LockedWeights:
@@ -110,7 +115,7 @@ def variables(pairs: Iterable[tuple[str, str | Secret]]) -> dict[str, str | None
 
 
 def _is_secret(name: str, value: str | Secret) -> bool:
-    return isinstance(value, Secret) or is_secret_name(name) or redact(value) != value
+    return isinstance(value, Secret) or is_secret_name(name) or holds_secret(value)
 
 
 def options(document: Any) -> dict[str, LockedOption] | None:

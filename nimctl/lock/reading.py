@@ -15,7 +15,7 @@ from nimctl.core.image_identity import DIGEST
 from nimctl.core.plain import from_plain
 from nimctl.core.planning.profile import parse_name
 from nimctl.core.printable import printable
-from nimctl.core.secret import is_secret_name, redact
+from nimctl.core.secret import holds_secret, is_secret_name
 from nimctl.lock.model import SCHEMA, Lock
 
 # Bytes. A checkpoint of a thousand files takes 200 kB.
@@ -95,15 +95,14 @@ def _problems(lock: Lock) -> Iterator[str]:
     yield from _of_layout(lock)
     yield from _unless(_HEX.fullmatch(lock.recipe.sha256), "recipe.sha256 is no SHA-256")
     yield from _unless(lock.gpus.count >= 0, "gpus.count is below 0")
-    yield from _unless(lock.gpus.count >= 0, "gpus.count is below 0")
     yield from _unless((lock.gpus.count == 0) == (lock.gpus.model is None), "gpus: count and model do not fit")
     yield from _unless(lock.container.shm_bytes >= 0, "container.shm_bytes is below 0")
     for name, value in lock.variables.items():
         yield from _unless(_VARIABLE.fullmatch(name), f"variables: {name!r} is no name of a variable")
-        is_key = is_secret_name(name) or (value is not None and redact(value) != value)
+        is_key = is_secret_name(name) or (value is not None and holds_secret(value))
         yield from _unless(value is None or not is_key, f"variables.{name} holds a secret; a lock holds its name alone")
     yield from _unless(
-        all(redact(word) == word for word in lock.engine.arguments), "engine.arguments hold a secret; a lock holds none"
+        not any(map(holds_secret, lock.engine.arguments)), "engine.arguments hold a secret; a lock holds none"
     )
 
 
@@ -131,7 +130,7 @@ def _of_weights(lock: Lock) -> Iterator[str]:
     yield from _unless(paths == sorted(paths), "weights.files are not sorted by path")
     total = sum(file.size for file in weights.files)
     yield from _unless(total == weights.bytes, f"weights.bytes is {weights.bytes}, and its files have {total}")
-    yield from _unless(redact(weights.source) == weights.source, "weights.source holds a secret")
+    yield from _unless(not holds_secret(weights.source), "weights.source holds a secret")
 
 
 def _of_layout(lock: Lock) -> Iterator[str]:

@@ -56,14 +56,16 @@ def test_a_lock_is_written_kept_and_held_against_what_moved(nimctl: Nimctl, env:
     for word in (str(home), "/tmp/home", "127.0.0.1:0", "20[2-9][0-9]-"):
         assert not re.search(word, text)
 
-    pulled = nimctl("pull", "demo", "--gpus", "none", env=env)
-    assert pulled.code == 0, pulled.stderr
+    pulled = lab.docker("pull", tag())
+    assert pulled.returncode == 0, pulled.stderr
     again = nimctl("lock", "demo", "--gpus", "none", "--json", env=env)
     assert (again.code, again.document["changed"]) == (0, False)  # that the image is here now changes no byte
     assert locked(home) == text
 
-    push(b"#!/bin/sh\necho second\n")
-    assert nimctl("lock", "--check", env=env).code == 0  # a run here would start the one that is here
+    second = push(b"#!/bin/sh\necho second\n")
+    kept = nimctl("lock", "--check", "--json", env=env)  # a run here would start the one that is here
+    assert (kept.code, kept.document["moved"]) == (0, second)
+    validate(kept.document)
     lab.docker("rmi", "--force", tag())
     moved = nimctl("lock", "--check", "--json", env=env)
     assert (moved.code, moved.error_id) == (3, "lock-differs")
@@ -75,18 +77,22 @@ def test_a_locked_run_asks_nobody_and_drift_sees_what_was_changed(
     nimctl: Nimctl, env: dict[str, str], home: Path, tmp_path: Path
 ) -> None:
     push(b"locked")  # no program: the container is started, and is dead at once
-    assert nimctl("pull", "demo", "--gpus", "none", env=env).code == 0
+    assert lab.docker("pull", tag()).returncode == 0
     assert nimctl("lock", "demo", "--gpus", "none", env=env).code == 0
     wanted = lab.docker("inspect", "--format", "{{.Id}}", tag()).stdout.strip()
     push(b"swapped")
 
     edited = (
-        locked(home).replace('"shm_bytes": 1073741824', '"shm_bytes": 1').replace('"revision": "', '"revision": "0')
+        locked(home)
+        .replace('"shm_bytes": 1073741824', '"shm_bytes": 1')
+        .replace('"revision": "', '"revision": "0')
+        .replace('"labels": {}', '"labels": {"io.nimctl.min-driver": "1"}')
     )
     (home / "edited.lock").write_text(edited)
     differs = nimctl("run", "--locked", "edited.lock", "--name", RUN, "--json", env=env)
     assert (differs.code, differs.error_id) == (3, "lock-differs")
-    assert [row["what"] for row in differs.document["differences"]] == ["weights.revision", "container.shm_bytes"]
+    whats = [row["what"] for row in differs.document["differences"]]
+    assert whats == ["image.labels.io.nimctl.min-driver", "weights.revision", "container.shm_bytes"]
     validate(differs.document)
     assert lab.docker("ps", "--all", "--quiet", "--filter", f"name={RUN}").stdout.strip() == ""
 

@@ -3,9 +3,9 @@
 import platform
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from nimctl.core.docker_state import docker_error
@@ -59,6 +59,24 @@ class ImageInfo:
     def name(self, reference: str) -> str:
         """What identifies it under this name: its registry digest, else its id."""
         return self.digest(reference) or self.id
+
+    def built(self, reference: str) -> ImageIdentity:
+        """What is known of it where it was built here and is in no registry.
+
+        containerd's store lists its own digest as if a registry had it.
+        """
+        known = self.identity(reference)
+        own = known.digest if known.digest == self.id else None
+        return replace(known, digest=None, manifest=own) if own else known
+
+    def agrees_with(self, reference: str, digests: Collection[str]) -> bool:
+        """Whether what the daemon calls it, and one of the digests that it has from that registry, are all `digests`.
+
+        One digest that fits proves nothing of the others: a daemon has seen which of them belong together.
+        """
+        repository = _familiar(split_reference(reference)[0])
+        told = {d.split("@")[1] for d in self.digests if d.split("@")[0] == repository}
+        return self.id in digests and (not told or not told.isdisjoint(digests))
 
     def identity(self, reference: str) -> ImageIdentity:
         """What is known of it here. Whether its digest is that of an index or of a manifest, nobody says.

@@ -1,15 +1,16 @@
 """What `run --locked` refuses before it looks at anything: no lock, and flags that the lock contradicts."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from nimctl.cli import contradicting, locked_run, lockfile
+from nimctl.cli import contradicting, lock_facts, locked_plan, locked_run, lockfile
 from nimctl.core.errors import NimctlError
+from nimctl.launch.docker.engine import ImageInfo
 from nimctl.lock.making import pinned
 from nimctl.lock.writing import digest_of, write
-from tests.unit.lock.locks import WHOLE
+from tests.unit.lock.locks import CONFIG, INDEX, MANIFEST, OTHER, WHOLE
 
 
 def contradicts(**given: object) -> str:
@@ -25,6 +26,8 @@ def test_the_lock_is_the_default_file_or_the_one_that_is_named(tmp_path: Path, m
     assert lockfile.file_of(None) == (Path("nimctl.lock"), None)
     assert lockfile.file_of("a.lock") == (Path("a.lock"), None)
     assert lockfile.file_of("other") == (Path("other"), None)
+    assert lockfile.file_of("wrong/place.json") == (Path("wrong/place.json"), None)
+    (tmp_path / "kimi-k2.5").write_text("{}")
     assert lockfile.file_of("kimi-k2.5") == (Path("nimctl.lock"), "kimi-k2.5")
 
 
@@ -66,6 +69,7 @@ def test_a_lock_is_read_with_the_digest_of_its_bytes(tmp_path: Path) -> None:
         with pytest.raises(NimctlError) as caught:
             lockfile.read(wrong)
         assert caught.value.id == "lock-invalid"
+        assert (caught.value.message == f"there is no {wrong}") is (wrong.name == "missing")
 
 
 @pytest.mark.parametrize(
@@ -86,3 +90,55 @@ def test_weights_are_pinned_where_their_source_knows_revisions(address: str, the
 def test_the_reference_that_is_pulled_names_the_locked_digest() -> None:
     assert locked_run.exact_reference(WHOLE.image) == f"registry.example:5000/nimctl/cuda@{WHOLE.image.digest}"
     assert locked_run.exact_reference(replace(WHOLE.image, digest=None)) == WHOLE.image.reference
+
+
+@dataclass(frozen=True)
+class Daemon:
+    """A daemon with one image, which it finds by every name that it has."""
+
+    image: ImageInfo
+
+    def inspect_image(self, name: str) -> ImageInfo | None:
+        return self.image if name in (self.image.id, *self.image.digests) else None
+
+
+REPOSITORY = WHOLE.image.reference.rpartition(":")[0]
+
+
+def on_this_host(id_: str, *digests: str, **labels: str) -> ImageInfo:
+    named = tuple(f"{REPOSITORY}@{digest}" for digest in digests)
+    return ImageInfo(id_, named, 1, "amd64", None, {name.replace("_", "."): value for name, value in labels.items()})
+
+
+@pytest.mark.parametrize(
+    ("here", "is_it"),
+    [
+        (on_this_host(CONFIG), True),  # built or loaded
+        (on_this_host(CONFIG, INDEX), True),
+        (on_this_host(CONFIG, MANIFEST, "sha256:" + "e" * 64), True),  # its name stood for several indexes
+        (on_this_host(INDEX, INDEX), True),  # containerd's store
+        (on_this_host(MANIFEST, MANIFEST), True),
+        (on_this_host(CONFIG, "sha256:" + "e" * 64), False),  # the lock has the configuration of another image
+        (on_this_host("sha256:" + "e" * 64, INDEX), False),
+        (on_this_host(OTHER, OTHER), False),  # of another platform
+    ],
+)
+def test_an_image_is_the_locked_one_only_where_the_daemon_agrees(here: ImageInfo, is_it: bool) -> None:
+    found = lock_facts.held(WHOLE.image, Daemon(here))  # type: ignore[arg-type]
+    assert (found == here) is is_it
+
+
+def test_what_an_image_asks_of_the_host_is_asked_by_the_one_that_starts() -> None:
+    here = on_this_host(CONFIG, INDEX, io_nimctl_engine="vllm")
+    here = replace(here, labels={**here.labels, "io.nimctl.min-driver": "999"})
+    facts = locked_plan._image_facts(WHOLE.image, here)
+    assert (facts.present, facts.min_driver, facts.digest) == (True, "999", INDEX)
+    assert locked_plan._image_facts(WHOLE.image, None).present is False
+
+
+def test_an_image_that_was_built_here_has_no_digest_of_a_registry() -> None:
+    in_containerd = on_this_host(INDEX, INDEX).built(WHOLE.image.reference)
+    assert (in_containerd.digest, in_containerd.digests) == (None, (INDEX,))
+    assert on_this_host(CONFIG).built(WHOLE.image.reference).config == CONFIG
+    pushed = on_this_host(CONFIG, MANIFEST).built(WHOLE.image.reference)
+    assert (pushed.digest, pushed.config) == (MANIFEST, CONFIG)

@@ -102,6 +102,13 @@ def test_what_one_side_does_not_know_is_no_difference() -> None:
     assert compare(WHOLE, here) == compare(here, WHOLE) == ()
 
 
+def test_another_platform_has_its_own_way_out() -> None:
+    here = replace(WHOLE, image=replace(WHOLE.image, platform="linux/arm64"))
+    assert [row.fix for row in compare(WHOLE, here) if row.what == "image.platform"] == [
+        "Start it on the platform that it was locked on, or lock it on this one: `nimctl lock`."
+    ]
+
+
 def test_an_address_with_another_revision_is_one_difference() -> None:
     assert WHOLE.weights is not None
     moved = replace(WHOLE.weights, source="hf://moonshotai/Kimi-K2.5:" + "6" * 40, revision="6" * 40)

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nimctl.core.errors import NimctlError
+from nimctl.lock import making
 from nimctl.lock.model import Lock
 from nimctl.lock.reading import LARGEST, read
 from nimctl.lock.writing import digest_of, write
@@ -142,7 +143,9 @@ def _set(path: str, value: Any) -> Callable[[Any], None]:
         ("variables", {"1A": "x"}, "no name of a variable"),
         ("variables", {"HF_TOKEN": "hf_0123456789abcdef"}, "holds a secret"),
         ("variables", {"GREETING": "Bearer hf_0123456789abcdef"}, "holds a secret"),
+        ("variables", {"DB_URL": "postgres://user:hidden@host/db"}, "holds a secret"),
         ("engine.arguments", ["--x", "nvapi-0123456789abcdef"], "hold a secret"),
+        ("engine.arguments", ["--x=http://user:hidden@host:80"], "hold a secret"),
         ("container.shm_bytes", -1, "below 0"),
     ],
 )
@@ -178,3 +181,17 @@ def test_a_lock_with_one_value_changed_is_read_or_refused(data: st.DataObject) -
         read(json.dumps(document).encode(), "x")
     except NimctlError as error:
         assert error.id == "lock-invalid"
+
+
+@pytest.mark.parametrize(
+    ("value", "locked"),
+    [
+        ("postgres://user:hidden@host/db", None),
+        ("jdbc:postgresql://user:hidden@host", None),
+        ("http://host:80/a@b:c", "http://host:80/a@b:c"),
+        ("git@host:path", "git@host:path"),
+        ("http://user@host", "http://user@host"),
+    ],
+)
+def test_an_address_with_a_password_is_locked_by_its_name_alone(value: str, locked: str | None) -> None:
+    assert making.variables([("DB_URL", value)]) == {"DB_URL": locked}
