@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import platform as machine
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Literal
 
 from nimctl.cli.proof import Proof, by_rule, refusal, without_rule
 from nimctl.core.errors import NimctlError
+from nimctl.core.platforms import own_platform
 
 if TYPE_CHECKING:
     from nimctl.cli.config import Config
     from nimctl.core.image_identity import ImageIdentity
     from nimctl.render import Output
     from nimctl.trust.policy import Rule
-
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 @dataclass(frozen=True)
@@ -91,9 +90,13 @@ def _image(reference: str, given: Given, config: Config, out: Output) -> tuple[P
 
     wanted, name = parse(reference), proving.image_name(reference)
     rule = _by_keys(given, name, "images") or proving.rules_of(config).for_image(name)
+    made = _made(reference, name, "images")
+    if given.signatures is not None and rule is not None and (known := _known_here(reference, given.platform)):
+        judged = proving.judge_image(known[0], proving.read_folder(given.signatures), rule, known[1])
+        return by_rule(made, judged, rule), known[0]
     login, _ = stored_or_key(wanted.registry, config_folder(), os.environ)
     with out.working(f"asking {wanted.registry} for {wanted}"):
-        remote = resolve_image(wanted, login, given.platform or _own_platform(), name=reference)
+        remote = resolve_image(wanted, login, given.platform or own_platform(), name=reference)
         identity = remote.identity
         if rule is None:
             return without_rule(reference, name, "images", "require"), identity
@@ -105,7 +108,34 @@ def _image(reference: str, given: Given, config: Config, out: Output) -> tuple[P
     judged = proving.judge_image(identity, materials, rule, documents)
     if judged.verdict == "good" and given.signatures is None:
         keep(identity, materials, documents)
-    return by_rule(_made(reference, name, "images"), judged, rule), identity
+    return by_rule(made, judged, rule), identity
+
+
+def _known_here(reference: str, platform: str | None) -> tuple[ImageIdentity, tuple[bytes, ...]] | None:
+    """What an image is, without asking its registry: by the digest in its reference, else as the engine has it.
+
+    With the indexes and manifests that were kept of it. None where that names nothing that could be signed.
+    """
+    from nimctl.cli.kept_signatures import kept
+    from nimctl.core.image_identity import ImageIdentity
+    from nimctl.launch.docker import Engine
+    from nimctl.registry.reference import parse
+    from nimctl.trust.judging import proving_digests
+
+    identity = None
+    if digest := parse(reference).digest:
+        identity = ImageIdentity(reference, digest, None, None, platform or own_platform())
+    else:
+        with suppress(NimctlError):  # no daemon, no answer from it
+            engine = Engine.connect()
+            image = engine.inspect_image(reference)
+            engine.close()
+            identity = image.identity(reference) if image else None
+    if identity is None or platform not in (None, identity.platform):
+        return None
+    known = kept(identity)
+    documents = known[1] if known else ()
+    return (identity, documents) if proving_digests(identity, documents) else None
 
 
 def _weights(uri: str, given: Given, config: Config, out: Output) -> Proof:
@@ -151,7 +181,3 @@ def _shown(proof: Proof) -> dict[str, object]:
 
 def _is_folder(model: str) -> bool:
     return model.startswith(("/", ".", "~", "file://")) or (":" not in model and Path(model).is_dir())
-
-
-def _own_platform() -> str:
-    return f"linux/{_ARCHITECTURES.get(machine.machine(), machine.machine())}"
