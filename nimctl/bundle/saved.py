@@ -66,7 +66,7 @@ def pack_saved(stream: Callable[[], Iterator[bytes]], packer: Packer, folder: Pa
 def _read(stream: Iterator[bytes], packer: Packer, known: dict[str, tuple[str, int]]) -> _Seen:
     """One pass: blobs are packed, large files of the older form hashed, or packed where their digest is `known`."""
     seen = _Seen()
-    with tarfile.open(fileobj=io.BufferedReader(_Raw(stream), _BLOCK), mode="r|") as archive:
+    with tarfile.open(fileobj=io.BufferedReader(_Raw(stream), _BLOCK), mode="r|", bufsize=_BLOCK) as archive:
         for member in archive:
             name = member.name.removeprefix("./")
             if member.issym() or member.islnk():

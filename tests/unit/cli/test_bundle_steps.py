@@ -11,7 +11,7 @@ import pytest
 
 from nimctl.bundle import model
 from nimctl.bundle.shelf import Shelf
-from nimctl.cli import bundled_caches, bundled_lock, bundling, unbundling
+from nimctl.cli import bundled_caches, bundled_lock, bundled_weights, bundling, unbundling
 from nimctl.cli import config as configuration
 from nimctl.cli.config import Config
 from nimctl.core.cache import CachePaths, held
@@ -172,6 +172,17 @@ def test_weights_of_a_folder_are_carried_with_digests(tmp_path: Path, registry: 
     assert folder == tmp_path / "far"
     for path in checkpoint.iterdir():
         assert (tmp_path / "far" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_weights_that_an_image_fetches_itself_are_told_to_stay(
+    tmp_path: Path, registry: LittleRegistry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = bundling.Asked(tmp_path / "b", "kimi-k2.5-nim")
+    gathered = bundled_weights.gather(asked, None, settings(), Output.choose("bundle-report"))
+    assert gathered == (None, None, ())
+    said = " ".join(capsys.readouterr().out.split())
+    assert "the image alone is carried" in said
+    assert f"{tmp_path}/cache/ngc" in said
 
 
 def test_compile_caches_come_only_when_asked_and_are_this_user_s_alone(
