@@ -56,14 +56,15 @@ class PullView:
         rate, now = self._rate.add(progress.fetched), self._clock()
         phase = (progress.phase, progress.attempt)
         pause = _LINE_SECONDS if self._live is None else _DRAW_SECONDS
-        if phase == self._phase and now - self._printed < pause:
+        same = phase == self._phase
+        if same and now - self._printed < pause:
             return
         self._phase, self._printed = phase, now
         if self._live is not None:
             self._live.update(_picture(progress, rate))
         elif self._out.json_lines:
             self._out.progress_line(_plain(progress, rate))
-        elif progress.phase != "waiting":
+        elif same or progress.phase != "waiting":
             self._out.text(summary(progress, rate))
 
     def note(self, line: str) -> None:

@@ -87,3 +87,14 @@ def test_who_gets_lines_of_json(capsys, choice, json_lines):
         (100, 100, "done"),
     ]
     assert told[1]["rate"] == 13 and told[1]["eta"] == 0.8
+
+
+def test_a_stall_is_a_line_every_five_seconds_with_no_rate(capsys):
+    clock = Clock()
+    view = PullView(Output.choose("pull", progress="json"), None, clock)
+    for second in range(31):
+        clock.now = second
+        view.update(progress(Layer(100, min(second * 10, 50), "fetching")))
+    told = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [line["bytes"] for line in told] == [0, 10, 50, 50, 50, 50, 50]  # the first byte is a change of phase
+    assert told[-1]["rate"] == 0 and told[-1]["eta"] is None

@@ -3,6 +3,7 @@
 import platform
 import queue
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,9 +23,9 @@ from nimctl.launch.docker.pull import PullPlan, advance, begin
 # Seconds. Creating and starting a container can take long on a busy disk; a pull must show some event in its time.
 CALL_TIMEOUT = 60.0
 PULL_SILENCE = 300.0
+_BEAT = 1.0  # between two looks at a pull that says nothing, so that its stall is seen
 # The kernel's names of architectures, which `docker info` gives, and those of images:
 # https://github.com/containerd/platforms/blob/main/database.go
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 class Login(Protocol):
@@ -109,8 +110,8 @@ class Engine:
     @property
     def platform(self) -> str:
         """The platform of its containers, as images name it: `linux/amd64`."""
-        architecture = self.facts.architecture or platform.machine()
-        return f"linux/{_ARCHITECTURES.get(architecture, architecture)}"
+        found = self.facts.architecture
+        return f"linux/{architecture_of(found)}" if found else own_platform()
 
     def close(self) -> None:
         """Hang up."""
@@ -181,7 +182,7 @@ class Engine:
             if error := event.get("error"):
                 error_id = id_of_sentence(str(error), doing, otherwise="image-pull-failed")
                 raise failure(error_id, f"pulling {exact} failed", str(error))
-            progress = advance(progress, event)
+            progress = advance(progress, event) if event else progress
             on_event(progress)
         return self.named(identity, exact)
 
@@ -210,7 +211,10 @@ class Engine:
             self.api.tag(image, repository, tag, force=True)
 
     def _pull_events(self, reference: str, login: Login | None, doing: Doing, silence: float) -> Iterator[Any]:
-        """The events, read by a thread, because docker-py waits for them without any limit of time."""
+        """The events, read by a thread, because docker-py waits for them without any limit of time.
+
+        While none comes, an empty one each _BEAT.
+        """
         auth = _auth(login) if login else None
         repository, tag = split_reference(reference)
         events: queue.Queue[Any] = queue.Queue()
@@ -226,13 +230,18 @@ class Engine:
                 events.put(error)
 
         threading.Thread(target=read, name="pull", daemon=True).start()
+        heard = time.monotonic()
         while True:
             try:
-                event = events.get(timeout=silence)
+                event = events.get(timeout=max(0.0, min(_BEAT, heard + silence - time.monotonic())))
             except queue.Empty:
+                if time.monotonic() < heard + silence:
+                    yield {}
+                    continue
                 raise failure(
                     "image-pull-failed", doing.what + " stalled", f"nothing was heard for {silence:g} s"
                 ) from None
+            heard = time.monotonic()
             if event is end:
                 return
             if isinstance(event, Exception):

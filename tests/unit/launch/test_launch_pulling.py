@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ from nimctl.core.errors import NimctlError
 from nimctl.core.facts import DockerFacts
 from nimctl.core.image_identity import ImageIdentity
 from nimctl.core.pull_progress import PullProgress
-from nimctl.launch.docker import keeping
+from nimctl.launch.docker import engine, keeping
 from nimctl.launch.docker.errors import Doing, failure, id_of_sentence
 from nimctl.launch.docker.pull import PullPlan, advance, begin
 from nimctl.launch.docker.pulling import PAUSES, pull_patiently
@@ -190,3 +191,45 @@ def test_a_daemon_that_takes_no_keeper_is_pulled_from_all_the_same():
 def test_two_tags_of_one_repository_have_a_keeper_each():
     other = PullPlan(replace(IDENTITY, reference="r.example:5000/x/y:2", manifest=DIGESTS[2]))
     assert keeping.name_of(other) != keeping.name_of(PLAN)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_a_killed_pull_left_or_a_daemon_refuses_is_not_asked_about_at_every_event(monkeypatch, fails):
+    daemon, looks = Daemon(), list[str]()
+    daemon.api.fails = fails
+    if not fails:
+        daemon.api.loaded.append(keeping.archive(PLAN, 2))
+    found = daemon.inspect_image_raw
+
+    def look(name: str) -> Any:
+        looks.append(name)
+        return found(name)
+
+    monkeypatch.setattr(daemon, "inspect_image_raw", look)
+    keeper = keeping.Keeper(daemon, PLAN)  # type: ignore[arg-type]
+    progress = advance(begin(PLAN), {"status": "Already exists", "id": NAMES[0]})
+    for _ in range(5):
+        keeper.note(progress)
+    assert len(looks) == 1
+    assert len(daemon.api.loaded) == (0 if fails else 1)
+
+
+def test_a_pull_that_says_nothing_is_reported_all_the_same(monkeypatch):
+    monkeypatch.setattr(engine, "_BEAT", 0.001)
+    seen: list[PullProgress] = []
+    enough = threading.Event()
+
+    def stream(*_: object, **__: object) -> Any:
+        yield {"id": NAMES[0], "status": "Downloading", "progressDetail": {"current": MB, "total": 100 * MB}}
+        assert enough.wait(20), "nothing was reported meanwhile"
+
+    def on_event(progress: PullProgress) -> None:
+        seen.append(progress)
+        if len(seen) == 4:
+            enough.set()
+
+    api = SimpleNamespace(
+        pull=stream, tag=lambda *_, **__: None, inspect_image=lambda _: {"Id": DIGESTS[2], "RepoDigests": []}
+    )
+    engine.Engine(api, DockerFacts("ok")).pull(PLAN, on_event=on_event, silence=30)
+    assert {(one.done, one.phase, one.detail) for one in seen} == {(MB, "fetching", f"Downloading {NAMES[0]}")}
