@@ -6,7 +6,8 @@ their subject, listed by the referrers API or, where a registry knows none, unde
 (https://github.com/sigstore/cosign/blob/main/specs/BUNDLE_SPEC.md).
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from nimctl.core.errors import NimctlError
@@ -16,6 +17,7 @@ from nimctl.registry.login import Login
 from nimctl.registry.manifests import INDEXES, MANIFESTS, OCI_INDEX, OCI_MANIFEST
 from nimctl.registry.reference import Reference
 from nimctl.registry.repository import Repository, open_repository
+from nimctl.registry.transport import address
 
 SIMPLE_SIGNING = "application/vnd.dev.cosign.simplesigning.v1+json"
 SIGNATURE = "dev.cosignproject.cosign/signature"
@@ -23,13 +25,17 @@ BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 _BUNDLES = (BUNDLE, "application/vnd.dev.sigstore.bundle+json;version=0.3")
 PREDICATE = "dev.sigstore.bundle.predicateType"
 SIGN_PREDICATE = "https://sigstore.dev/cosign/sign/v1"
+_PAGES = 16  # of a registry's list of referrers
+# https://github.com/opencontainers/distribution-spec/blob/main/spec.md#listing-referrers
+_NEXT = re.compile(r'\s*<([^>]*)>\s*;\s*rel="?next"?\s*')
 
 
 def signatures_of(reference: Reference, digests: Sequence[str], login: Login | None) -> tuple[Material, ...]:
     """Every signature beside one of `digests` in the repository of `reference`; empty where there is none.
 
-    At most MAX_MATERIALS, none larger than MAX_PAYLOAD bytes: what is beyond is left out, and can make an image seem
-    unsigned, never signed. Raises what a registry's refusal means, and `image-pull-failed`.
+    At most MAX_MATERIALS are looked at of a kind, the newest first where a registry tells, and none larger than
+    MAX_PAYLOAD bytes: what is beyond is left out, and can make an image seem unsigned, never signed.
+    Raises what a registry's refusal means, and `image-pull-failed`.
     """
     repository = open_repository(reference, login, "pull")
     found: list[Material] = []
@@ -51,42 +57,52 @@ def index_of(reference: Reference, digest: str, login: Login | None) -> bytes | 
 def _simple(repository: Repository, digest: str, room: int) -> list[Material]:
     found = repository.document(f"manifests/{_tag(digest)}.sig", ", ".join(MANIFESTS))
     materials: list[Material] = []
-    for layer in _objects(found[1].get("layers")) if found else ():
-        notes = _texts(layer.get("annotations"))
-        if layer.get("mediaType") == SIMPLE_SIGNING and SIGNATURE in notes and len(materials) < room:
-            payload = _bytes(repository, layer)
-            if payload is not None:
-                rest = {name: value for name, value in notes.items() if name != SIGNATURE}
-                materials.append(Material("simple-signing", digest, payload, notes[SIGNATURE], rest))
+    layers = [
+        (layer, notes)
+        for layer in reversed(_objects(found[1].get("layers")) if found else [])  # each signing adds one at the end
+        if layer.get("mediaType") == SIMPLE_SIGNING and SIGNATURE in (notes := _texts(layer.get("annotations")))
+    ]
+    for layer, notes in layers[:room]:
+        if (payload := _bytes(repository, layer)) is not None:
+            rest = {name: value for name, value in notes.items() if name != SIGNATURE}
+            materials.append(Material("simple-signing", digest, payload, notes[SIGNATURE], rest))
     return materials
 
 
 def _bundles(repository: Repository, digest: str, room: int) -> list[Material]:
-    materials: list[Material] = []
-    for entry in _referrers(repository, digest):
-        predicate = _texts(entry.get("annotations")).get(PREDICATE, SIGN_PREDICATE)
-        if entry.get("artifactType") not in _BUNDLES or predicate != SIGN_PREDICATE:
-            continue  # an SBOM, a provenance: no signature
-        if len(materials) >= room:
-            break
-        if (payload := _bundle(repository, entry)) is not None:
-            materials.append(Material("sigstore-bundle", digest, payload))
-    return materials
+    payloads = (_bundle(repository, entry) for entry in _referrers(repository, digest)[:room])
+    return [Material("sigstore-bundle", digest, payload) for payload in payloads if payload is not None]
 
 
 def _referrers(repository: Repository, digest: str) -> list[dict[str, Any]]:
-    """What names `digest` as its subject. A registry without the API answers 404, and some older ones 400 or 405."""
-    answer = repository.ask("GET", f"referrers/{digest}", {"Accept": OCI_INDEX})
-    if answer.status == 200:
-        listed = _objects(repository.parsed(answer.body).get("manifests"))
-    else:
-        listed = []
-        if answer.status in (401, 403, 429) or answer.status >= 500:
-            raise repository.refused(answer)
+    """The bundles that name `digest` as their subject and mean to be signatures."""
     # a mirror may have been filled by a client that wrote the tag, whatever its registry can do
     found = repository.document(f"manifests/{_tag(digest)}", OCI_INDEX)
-    listed += _objects(found[1].get("manifests")) if found else []
-    return list({str(entry.get("digest")): entry for entry in listed}.values())
+    listed = [entry for page in _pages(repository, digest) for entry in page]
+    listed += reversed(_objects(found[1].get("manifests")) if found else [])
+    return list({str(entry.get("digest")): entry for entry in listed if _is_signature(entry)}.values())
+
+
+def _pages(repository: Repository, digest: str) -> Iterator[list[dict[str, Any]]]:
+    """The registry's own list, as far as _PAGES. One without the API answers 404, and some older ones 400 or 405."""
+    url: str | None = repository.session.url(f"referrers/{digest}")
+    for _ in range(_PAGES):
+        if url is None:
+            return
+        answer = repository.ask("GET", url, {"Accept": OCI_INDEX})
+        if answer.status in (401, 403, 429) or answer.status >= 500:
+            raise repository.refused(answer)
+        if answer.status != 200:
+            return
+        yield _objects(repository.parsed(answer.body).get("manifests"))
+        following = _NEXT.fullmatch(answer.headers.get("link", ""))
+        url = address(url, following[1]) if following else None
+
+
+def _is_signature(entry: dict[str, Any]) -> bool:
+    """Whether it is one by what it says of itself: an SBOM or a provenance is none."""
+    predicate = _texts(entry.get("annotations")).get(PREDICATE, SIGN_PREDICATE)
+    return entry.get("artifactType") in _BUNDLES and predicate == SIGN_PREDICATE
 
 
 def _bundle(repository: Repository, entry: dict[str, Any]) -> bytes | None:

@@ -14,7 +14,7 @@ from nimctl.core.secret import Secret
 from nimctl.registry.denial import denial
 from nimctl.registry.login import TOKEN_USER, Login
 from nimctl.registry.reference import DOCKER_HUB, Reference, is_loopback
-from nimctl.registry.transport import Response, send
+from nimctl.registry.transport import Response, address, send
 
 _PARAMETER = re.compile(r'(\w+)=(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
 CLIENT = "nimctl"  # who asks, in the words of OAuth 2
@@ -112,7 +112,7 @@ def _opened(
         return {}, None
     if challenge.scheme == "basic":
         return {"Authorization": _basic(credentials)} if credentials else {}, None
-    realm = urlsplit(challenge.realm)
+    realm = urlsplit(address(challenge.realm))
     if realm.scheme != "https" and not (realm.scheme == "http" and is_loopback(realm.netloc)):
         raise NimctlError(
             "image-pull-failed",

@@ -73,6 +73,11 @@ def login(
     dockerconfig.read(config_dir)  # broken: said before the key is sent
     proven, warnings = _proven(registry, Login(user, key))
     warnings += _before(registry, environment or {})
+    with dockerconfig.locked(config_dir, make=True):
+        return _stored(registry, user, proven, warnings, config_dir)
+
+
+def _stored(registry: str, user: str, proven: Login, warnings: tuple[str, ...], config_dir: Path) -> Stored:
     document = dockerconfig.read(config_dir)
     helper = dockerconfig.helper_for(document, registry)
     if helper is None and (default := _default(document)):
@@ -96,6 +101,12 @@ def logout(registry: str, *, config_dir: Path, environment: Mapping[str, str]) -
     registry = _registry(registry)
     if not _REGISTRY.fullmatch(registry):
         raise _no_registry(registry, "logout")
+    with dockerconfig.locked(config_dir, make=False):
+        removed = _removed(registry, config_dir)
+    return Removed(removed, _still_open(registry, environment))
+
+
+def _removed(registry: str, config_dir: Path) -> tuple[str, ...]:
     document = dockerconfig.read(config_dir)
     names = dockerconfig.server_keys(document, registry)
     removed = []
@@ -110,7 +121,7 @@ def logout(registry: str, *, config_dir: Path, environment: Mapping[str, str]) -
         held = any(entry for name, entry in document["auths"].items() if name in names)
         path = dockerconfig.write(config_dir, after)
         removed += [str(path)] if held else []
-    return Removed(tuple(removed), _still_open(registry, environment))
+    return tuple(removed)
 
 
 def stored_or_key(registry: str, config_dir: Path, environment: Mapping[str, str]) -> tuple[Login | None, bool]:

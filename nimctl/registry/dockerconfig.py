@@ -7,6 +7,7 @@ https://github.com/docker/cli/tree/master/cli/config
 import base64
 import binascii
 import contextlib
+import fcntl
 import json
 import os
 import secrets
@@ -199,6 +200,27 @@ def replacing(folder: Path, document: Mapping[str, Any]) -> Iterator[Path]:
         if fresh:
             with contextlib.suppress(OSError):
                 fresh.unlink()
+
+
+@contextmanager
+def locked(folder: Path, *, make: bool) -> Iterator[None]:
+    """Alone with the file among all processes of nimctl: what is read inside is still so when it is replaced.
+
+    Docker itself locks nothing, and neither do folders whose filesystem has no locks; `make` makes one that is missing.
+    Raises `credentials-unwritable`.
+    """
+    if make:
+        with _told(folder / "config.json"):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    handle = None
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
 
 
 @contextmanager

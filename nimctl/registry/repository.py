@@ -8,7 +8,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
-from urllib.parse import urljoin
 
 from nimctl.core.errors import NimctlError
 from nimctl.core.image_identity import DIGEST
@@ -18,7 +17,7 @@ from nimctl.registry.login import Login
 from nimctl.registry.manifests import digest_of
 from nimctl.registry.reference import Reference
 from nimctl.registry.session import Session, enter
-from nimctl.registry.transport import Response, send
+from nimctl.registry.transport import Response, address, send
 
 TRIES = 3
 _PAUSE = 0.5  # seconds before the second try, twice that before the third
@@ -44,7 +43,7 @@ class Repository:
 
         Answers of 500 and above and lost connections are tried again. Raises `image-pull-failed`.
         """
-        url = urljoin(self.session.url(""), path)
+        url = address(self.session.url(""), path)
         # a registry names where uploads go; the token belongs to its own host alone
         opened = self.session.headers if url.startswith(f"{self.session.base}/") else {}
         for attempt in range(TRIES):

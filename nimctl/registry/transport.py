@@ -75,11 +75,11 @@ def send(method: str, url: str, headers: Mapping[str, str] | None = None, *, dat
     for this machine itself) and SSL_CERT_FILE, REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE. Raises `image-pull-failed` when no
     answer comes.
     """
-    origin, carried = urlsplit(url), dict(headers or {})
+    origin, carried = urlsplit(address(url)), dict(headers or {})
     for _ in range(MAX_REDIRECTS + 1):
         response = _exchange(method, url, carried, data)
         location = response.headers.get("location")
-        if method == "POST" or response.status not in _REDIRECTS or not location:
+        if method not in ("GET", "HEAD") or response.status not in _REDIRECTS or not location:
             return response
         url, carried = _next(origin, url, location, carried)
     raise _failure(origin.netloc, f"it redirected more than {MAX_REDIRECTS} times")
@@ -88,7 +88,7 @@ def send(method: str, url: str, headers: Mapping[str, str] | None = None, *, dat
 @contextlib.contextmanager
 def receive(url: str, headers: Mapping[str, str]) -> Iterator[Incoming]:
     """A GET whose body is read in blocks; redirects, credentials, proxies and errors as in `send`."""
-    origin, carried = urlsplit(url), dict(headers)
+    origin, carried = urlsplit(address(url)), dict(headers)
     for _ in range(MAX_REDIRECTS + 1):
         with _opened("GET", url, carried, None) as answer:
             response = _head(answer)
@@ -103,11 +103,23 @@ def receive(url: str, headers: Mapping[str, str]) -> Iterator[Incoming]:
     raise _failure(origin.netloc, f"it redirected more than {MAX_REDIRECTS} times")
 
 
+def address(base: str, location: str = "") -> str:
+    """The address of http or https that `location` means, which an answer of `base` names.
+
+    Raises `image-pull-failed` for any other.
+    """
+    with contextlib.suppress(ValueError):  # brackets that hold no address
+        url = urljoin(base, location)
+        if urlsplit(url).scheme in ("http", "https"):
+            return url
+    raise _failure(base.partition("://")[2].partition("/")[0], "it names an address that is neither http nor https")
+
+
 def _next(origin: SplitResult, url: str, location: str, carried: dict[str, str]) -> tuple[str, dict[str, str]]:
     """Where a redirect leads, and what is carried there."""
-    url = urljoin(url, location)
+    url = address(url, location)
     target = urlsplit(url)
-    if target.scheme not in ("http", "https") or (origin.scheme == "https" and target.scheme == "http"):
+    if origin.scheme == "https" and target.scheme == "http":
         raise _failure(origin.netloc, "it redirected from https to an address that is not https")
     if (target.scheme, target.netloc) != (origin.scheme, origin.netloc):
         carried = {name: value for name, value in carried.items() if name.lower() != "authorization"}
@@ -125,7 +137,7 @@ def _exchange(method: str, url: str, headers: Mapping[str, str], data: bytes | N
 @contextlib.contextmanager
 def _opened(method: str, url: str, headers: Mapping[str, str], data: bytes | None) -> Iterator[Any]:
     with _translated(urlsplit(url).netloc):
-        request = urllib.request.Request(url, data, {"User-Agent": f"nimctl/{__version__}", **headers}, method=method)  # noqa: S310 (send checks the scheme)
+        request = urllib.request.Request(url, data, {"User-Agent": f"nimctl/{__version__}", **headers}, method=method)  # noqa: S310 (`address` has seen it)
         answer = _opener(url).open(request, timeout=TIMEOUT)
     with contextlib.closing(answer):
         yield answer

@@ -141,7 +141,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(answer.body)
 
-    do_HEAD = do_POST = do_GET  # noqa: N815 (the handler's protocol)
+    do_HEAD = do_POST = do_PUT = do_GET  # noqa: N815 (the handler's protocol)
 
     def log_message(self, *args: Any) -> None:
         pass

@@ -1,6 +1,7 @@
 """A registry in memory that anyone may push to and pull from, with or without the referrers API of OCI 1.1.
 
-`lies` replaces the answer to a path; `seen` are the requests, as `GET /v2/...`.
+`lies` replaces the answer to a path and `links` its Link, `uploads` is where it sends bytes; `seen` are the
+requests, as `GET /v2/...`.
 """
 
 import hashlib
@@ -23,6 +24,8 @@ class MemoryRegistry:
     blobs: dict[str, bytes] = field(default_factory=dict)
     manifests: dict[str, tuple[str, bytes]] = field(default_factory=dict)  # repository/reference: media type, bytes
     lies: dict[str, tuple[int, bytes]] = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict)
+    uploads: str | None = None
     seen: list[str] = field(default_factory=list)
 
     @property
@@ -97,7 +100,8 @@ class _Handler(BaseHTTPRequestHandler):
         path = urlsplit(self.path).path
         registry.seen.append(f"{self.command} {path}")
         if path in registry.lies:
-            self._send(*registry.lies[path])
+            link = registry.links.get(path)
+            self._send(*registry.lies[path], {"Link": link} if link else {})
             return
         repository, kind, reference = _split(path)
         if path == "/v2/":
@@ -115,7 +119,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif kind == "referrers":
             self._send(200, registry.referring(repository, reference)) if registry.referrers else self._send(404)
         elif kind == "uploads" and self.command == "POST":
-            self._send(202, b"", {"Location": f"/v2/{repository}/blobs/uploads/one?state=x"})
+            self._send(202, b"", {"Location": registry.uploads or f"/v2/{repository}/blobs/uploads/one?state=x"})
         elif kind == "uploads":
             digest = parse_qs(urlsplit(self.path).query)["digest"][0]
             good = digest == digest_of(data)

@@ -7,6 +7,7 @@ import pytest
 from nimctl.core.errors import NimctlError
 from nimctl.core.signatures import MAX_MATERIALS, MAX_PAYLOAD, Material
 from nimctl.registry.artifacts import BUNDLE, SIGNATURE, SIMPLE_SIGNING, signatures_of
+from nimctl.registry.manifests import OCI_MANIFEST
 from nimctl.registry.pushing import Layer, push_artifact, push_signature
 from nimctl.registry.reference import Reference, parse
 from tests.lib.memory_registry import MemoryRegistry, digest_of, memory_registry
@@ -90,6 +91,63 @@ def test_a_hundred_signatures_are_not_all_fetched() -> None:
         document = {"mediaType": "application/vnd.oci.image.manifest.v1+json", "layers": layers}
         registry.put("open/trust", document, f"{digest.replace(':', '-')}.sig")
         assert len(signatures_of(of(registry), [digest], None)) == MAX_MATERIALS
+
+
+def test_the_newest_signatures_are_looked_at() -> None:
+    with memory_registry() as registry:
+        digest = registry.image("open/trust", "1")
+        for number in range(3):
+            push_signature(of(registry), None, Material("simple-signing", digest, b"%d" % number, "c2ln"))
+        (entry,) = (body for name, (_, body) in registry.manifests.items() if name.endswith(".sig"))
+        layers = json.loads(entry)["layers"]
+        document = {"mediaType": OCI_MANIFEST, "layers": [*layers[:1] * MAX_MATERIALS, *layers[1:]]}
+        registry.put("open/trust", document, f"{digest.replace(':', '-')}.sig")
+        found = signatures_of(of(registry), [digest], None)
+        assert [material.payload for material in found[:3]] == [b"2", b"1", b"0"]
+
+
+def bundle_of(registry: MemoryRegistry, digest: str, payload: bytes) -> dict[str, object]:
+    """A bundle in the registry, and its line in a list of referrers."""
+    push_signature(of(registry), None, Material("sigstore-bundle", digest, payload))
+    found: dict[str, object] = json.loads(registry.referring("open/trust", digest))["manifests"][-1]
+    return found
+
+
+def test_a_list_of_referrers_is_read_to_its_end() -> None:
+    with memory_registry() as registry:
+        digest = registry.image("open/trust", "1")
+        path = f"/v2/open/trust/referrers/{digest}"
+        entry = bundle_of(registry, digest, b'{"b": 1}')
+        boms = [{"digest": "sha256:" + "0" * 64, "artifactType": "application/spdx+json"}]
+        registry.lies[path] = (200, json.dumps({"manifests": boms}).encode())
+        registry.links[path] = f'<{path}/2?n=1>; rel="next"'
+        registry.lies[f"{path}/2"] = (200, json.dumps({"manifests": [entry]}).encode())
+        assert [material.payload for material in signatures_of(of(registry), [digest], None)] == [b'{"b": 1}']
+        registry.links[f"{path}/2"] = f"<{path}/2?n=1>; rel=next"  # without end
+        assert len(signatures_of(of(registry), [digest], None)) == 1
+        for wrong in ("<ftp://127.0.0.1/x>; rel=next", "<http://[x>; rel=next"):
+            registry.links[path] = wrong
+            with pytest.raises(NimctlError, match="image-pull-failed"):
+                signatures_of(of(registry), [digest], None)
+
+
+def test_entries_that_hold_no_signature_are_not_asked_for_without_end() -> None:
+    with memory_registry() as registry:
+        digest = registry.image("open/trust", "1")
+        path = f"/v2/open/trust/referrers/{digest}"
+        entries = [{"digest": f"sha256:{number:064x}", "artifactType": BUNDLE} for number in range(500)]
+        registry.lies[path] = (200, json.dumps({"manifests": entries}).encode())
+        assert signatures_of(of(registry), [digest], None) == ()
+        assert sum(f"sha256:{'0' * 60}" in asked for asked in registry.seen) == MAX_MATERIALS
+
+
+@pytest.mark.parametrize("location", ["ftp://127.0.0.1/x", "file:///x", "http://[x"])
+def test_an_upload_goes_to_an_address_of_http(location: str) -> None:
+    with memory_registry() as registry:
+        digest = registry.image("open/trust", "1")
+        registry.uploads = location
+        with pytest.raises(NimctlError, match="image-pull-failed"):
+            push_signature(of(registry), None, Material("simple-signing", digest, b"{}", "c2ln"))
 
 
 @pytest.mark.parametrize(

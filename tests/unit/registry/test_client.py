@@ -131,6 +131,21 @@ def test_redirects_end(registry, location):
     assert len(registry.seen) <= 6
 
 
+@pytest.mark.parametrize("method", ["PUT", "POST"])
+def test_what_is_sent_follows_no_redirect(registry, foreign, method):
+    registry.ping = lambda _: Answer(307, headers={"Location": f"http://{foreign.address}/v2/"})
+    assert send(method, f"http://{registry.address}/v2/", data=b"secret").status == 307
+    assert foreign.seen == []
+
+
+@pytest.mark.parametrize("realm", ["file:///etc/hostname", "ftp://127.0.0.1/", "http://[bad/", "token"])
+def test_a_token_service_is_an_address_of_http(registry, realm):
+    registry.challenge = f'Bearer realm="{realm}"'
+    with pytest.raises(NimctlError) as caught:
+        resolve_digest(parse(f"{registry.address}/a/b"), login(registry))
+    assert caught.value.id == "image-pull-failed"
+
+
 def test_terms_pages():
     assert terms_page(parse("nvcr.io/nim/moonshotai/kimi-k2.5-turbo:1.0.0")) == (
         "https://catalog.ngc.nvidia.com/orgs/nim/teams/moonshotai/containers/kimi-k2.5-turbo"

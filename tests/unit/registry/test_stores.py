@@ -1,6 +1,7 @@
 """The three places where docker keeps logins, read and written as the docker CLI does."""
 
 import base64
+import fcntl
 import json
 import os
 import stat
@@ -10,7 +11,7 @@ import pytest
 
 from nimctl.core.errors import NimctlError
 from nimctl.core.secret import Secret
-from nimctl.registry import dockerconfig
+from nimctl.registry import credentials, dockerconfig
 from nimctl.registry.credentials import logout, stored, stored_or_key
 from nimctl.registry.login import TOKEN_USER, Login
 
@@ -192,6 +193,35 @@ def test_a_logout_takes_every_entry_that_would_be_found(tmp_path):
     assert (removed.where, removed.warnings) == ((str(tmp_path / "config.json"),), ())
     assert json.loads((tmp_path / "config.json").read_text()) == {"auths": kept, "detachKeys": "ctrl-x"}
     assert stored("nvcr.io", tmp_path) is None
+
+
+def test_a_login_and_a_logout_are_alone_with_the_file(tmp_path, monkeypatch):
+    seen = []
+
+    def spied(name):
+        real = getattr(dockerconfig, name)
+
+        def call(folder, *rest):
+            handle = os.open(folder, os.O_RDONLY)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                seen.append(f"{name} unlocked")
+            except BlockingIOError:
+                seen.append(name)
+            finally:
+                os.close(handle)
+            return real(folder, *rest)
+
+        monkeypatch.setattr(dockerconfig, name, call)
+
+    spied("read")
+    spied("write")
+    monkeypatch.setattr(credentials, "_proven", lambda registry, login: (login, ()))
+    credentials.login("r.test", "user", KEY, config_dir=tmp_path)
+    assert seen[-2:] == ["read", "write"]
+    seen.clear()
+    assert logout("r.test", config_dir=tmp_path, environment={}).where
+    assert seen == ["read", "write"]
 
 
 def test_a_logout_without_a_login_changes_nothing(tmp_path):
