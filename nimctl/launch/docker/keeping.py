@@ -27,7 +27,7 @@ class Keeper:
 
     def __init__(self, engine: Engine, plan: PullPlan) -> None:
         self._engine, self._plan = engine, plan
-        self._kept = 0
+        self._kept, self._tried = 0, 0
         self._useful = not engine.facts.containerd_store and 1 < len(plan.layers) == len(plan.diff_ids)
 
     def note(self, progress: PullProgress) -> None:
@@ -35,7 +35,8 @@ class Keeper:
         if not self._useful:
             return
         count = finished(progress, self._plan)
-        if self._size(count) - self._size(self._kept) >= _STEP:
+        if self._size(count) - self._size(self._tried) >= _STEP:
+            self._tried = count  # what is here already, or fails, is not asked about again at every event
             self.keep(count)
 
     def leave(self, progress: PullProgress) -> None:
