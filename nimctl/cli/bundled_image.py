@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform as machine
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from nimctl.cli.config import Config
 from nimctl.core import recipes, signatures
 from nimctl.core.errors import NimctlError
 from nimctl.core.image_identity import ImageIdentity
+from nimctl.core.platforms import own_platform
 from nimctl.render import Output, size
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from nimctl.registry.login import Login
     from nimctl.registry.reference import Reference
     from nimctl.registry.resolving import RemoteImage
-
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ def choose(asked: Asked, lock: Lock | None, config: Config, out: Output) -> Carr
     device = device_for(config, target.recipe)
     choice = image_for(target, device, config)
     if choice.how == "pull":
-        return _from_registry(name, choice.reference, None, asked.platform or _platform(), config, out)
+        return _from_registry(name, choice.reference, None, asked.platform or own_platform(), config, out)
     from nimctl.cli import acquire
     from nimctl.launch.docker import Engine
 
@@ -210,7 +208,3 @@ def full_name(reference: str) -> str | None:
     except NimctlError as error:
         raise ValueError(error.message) from error
     return f"{found.registry}/{found.repository}:{found.tag}" if found.tag else None
-
-
-def _platform() -> str:
-    return f"linux/{_ARCHITECTURES.get(machine.machine(), machine.machine())}"

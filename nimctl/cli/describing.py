@@ -7,10 +7,10 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from platform import machine
 from typing import TYPE_CHECKING, Any
 
 from nimctl.core.errors import NimctlError
+from nimctl.core.platforms import own_platform
 
 if TYPE_CHECKING:  # these rooms cost start-up time
     from nimctl.images import Build
@@ -19,7 +19,6 @@ if TYPE_CHECKING:  # these rooms cost start-up time
     from nimctl.registry.resolving import RemoteImage
     from nimctl.render import Output
 
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _IN_TOTO = "application/vnd.in-toto+json"
 
 
@@ -108,8 +107,7 @@ def _remote(where: Destination, platform: str, built: Build) -> RemoteImage:
     """The image as its registry holds it now; `platform` is "" where only one was built."""
     from nimctl.registry.resolving import resolve_image
 
-    own = f"linux/{_ARCHITECTURES.get(machine(), machine())}"
-    remote = resolve_image(where.reference, where.login, platform or next(iter(built.platforms), own))
+    remote = resolve_image(where.reference, where.login, platform or next(iter(built.platforms), own_platform()))
     known = {built.digest, built.config} - {None}
     if known and not known & set(remote.identity.digests):
         raise NimctlError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform as platform_module
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from nimctl.core.errors import NimctlError
 from nimctl.core.fetch import Manifest, from_environment, open_source
 from nimctl.core.fetch.retry import Patience
 from nimctl.core.image_identity import ImageIdentity
+from nimctl.core.platforms import own_platform
 from nimctl.lock import making
 from nimctl.lock.comparing import same_image
 from nimctl.lock.model import LockedImage, LockedOption
@@ -96,18 +96,13 @@ def remote_image(reference: str, platform: str | None, out: Output) -> LockedIma
     wanted = parse(reference)
     login, _ = stored_or_key(wanted.registry, config_folder(), os.environ)
     with out.working(f"asking {wanted.registry} for {wanted}"):
-        remote = resolve_image(wanted, login, platform or _own_platform(), name=reference)
+        remote = resolve_image(wanted, login, platform or own_platform(), name=reference)
     platforms: dict[str, str] = {}
     if remote.index is not None:
         index = manifests.read(remote.index, manifests.OCI_INDEX, reference)
         assert isinstance(index, manifests.Index)  # it was read as one before
         platforms = {entry.platform: entry.blob.digest for entry in index.entries}
     return making.image(remote.identity, remote.labels, platforms, None)
-
-
-def _own_platform() -> str:
-    machine = platform_module.machine()
-    return f"linux/{ {'x86_64': 'amd64', 'aarch64': 'arm64'}.get(machine, machine) }"
 
 
 def held(image: LockedImage, engine: Engine | None) -> ImageInfo | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from platform import machine
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -15,6 +14,7 @@ from nimctl.core import keys
 from nimctl.core.bounded import within
 from nimctl.core.errors import NimctlError
 from nimctl.core.facts import ImageAccess
+from nimctl.core.platforms import own_platform
 from nimctl.core.secret import redact
 from nimctl.doctor.observe.credentials import kind_of
 from nimctl.doctor.observe.reach import Destination, is_offline
@@ -28,8 +28,6 @@ _LAYERS = {NVIDIA: "https://layers.nvcr.io", DOCKER_HUB: "https://production.clo
 _HUB_FILES = "https://us.aws.cdn.hf.co"
 # What NVIDIA's containers ask: https://docs.nvidia.com/nim/large-language-models/latest/deploy-behind-proxy.html
 _NGC_FILES = "https://xfiles.ngc.nvidia.com"
-# This machine's architecture, where images call it otherwise than the kernel does.
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _PRESENT_WITHIN = 0.4  # seconds for the look whether the image is here; a daemon that is slower is not waited for
 _COMPLETE_WITHIN = 1.0  # seconds for the look into the cache, which may lie on a mount that is dead
 
@@ -77,7 +75,7 @@ def _asked(text: str, environment: Mapping[str, str]) -> ImageAccess:
         return _refused(text, shown, error)
     if login is not None:
         shown = keys.NGC if from_key else "docker-login"
-    found = entitlement.probe(wanted, login, f"linux/{_ARCHITECTURES.get(machine(), machine())}")
+    found = entitlement.probe(wanted, login, own_platform())
     return _refused(text, shown, found.error) if found.error else ImageAccess(text, shown, digest=found.digest)
 
 

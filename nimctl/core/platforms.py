@@ -2,7 +2,8 @@
 
 import platform
 
-# What the kernel calls a machine (`uname -m`), and what Go and with it every registry calls it.
+# What the kernel calls a machine (`uname -m`), and what Go and with it every registry calls it:
+# https://github.com/containerd/platforms/blob/main/database.go
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 

@@ -99,7 +99,7 @@ def read_private(path: Path, passphrase: Secret | None) -> PrivateKey:
             raise _invalid(
                 path,
                 "it is encrypted, and no passphrase was given",
-                "Set NIMCTL_SIGN_PASSPHRASE, or pipe it: `... --passphrase-stdin`.",
+                "Set NIMCTL_SIGN_PASSPHRASE; on a terminal it is asked for.",
             ) from None
         raise _invalid(path, "a passphrase was given, and it is not encrypted", "Leave the passphrase out.") from None
     except (ValueError, UnsupportedAlgorithm):  # their texts say little, and could say too much

@@ -1,13 +1,14 @@
 """The host itself: operating system, processor and memory; for the process runtime its tools."""
 
 from nimctl.core.facts import HostFacts
+from nimctl.core.platforms import architecture_of
 from nimctl.doctor import minimums
 from nimctl.doctor.checks.scope import chosen_gpus, look_failed, no_gpu_wanted
 from nimctl.doctor.model import Check, Finding, Needs, failed, passed, skipped, unknown, warned
 from nimctl.doctor.sizes import human
 from nimctl.doctor.versions import at_least
 
-_ARCHITECTURES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
+_BUILT_FOR = ("amd64", "arm64")  # what there are images for
 # vLLM, nginx, torch and CUDA in host memory beside the weights: measured on the pinned CPU stack, rounded up.
 PROGRAM_BYTES = 4 * 2**30
 
@@ -34,8 +35,8 @@ def judge_architecture(facts: HostFacts, needs: Needs) -> list[Finding]:
     arch = (facts.docker.architecture if needs.runtime == "docker" else None) or facts.system.arch
     if arch is None:
         return [unknown("arch", "processor architecture", cause="neither the system nor Docker names it")]
-    known = _ARCHITECTURES.get(arch.lower())
-    if known is None:
+    known = architecture_of(arch.lower())
+    if known not in _BUILT_FOR:
         return [
             failed(
                 "arch",
@@ -48,7 +49,7 @@ def judge_architecture(facts: HostFacts, needs: Needs) -> list[Finding]:
     image = facts.image if needs.runtime == "docker" else None
     if image is None or not image.present or image.architecture is None:
         return [passed("arch", f"processor architecture {known}")]
-    if _ARCHITECTURES.get(image.architecture.lower(), image.architecture) == known:
+    if architecture_of(image.architecture.lower()) == known:
         return [passed("arch", f"processor architecture {known}, as the image's")]
     return [
         failed(

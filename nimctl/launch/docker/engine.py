@@ -1,6 +1,5 @@
 """Docker's API as this project uses it: typed answers, our errors, no model of its own."""
 
-import platform
 import queue
 import threading
 import time
@@ -13,6 +12,7 @@ from nimctl.core.docker_state import docker_error
 from nimctl.core.errors import NimctlError
 from nimctl.core.facts import DockerFacts
 from nimctl.core.image_identity import ImageIdentity
+from nimctl.core.platforms import architecture_of, own_platform
 from nimctl.core.pull_progress import PullProgress
 from nimctl.core.secret import Secret, redact
 from nimctl.launch.docker.client import open_client
@@ -25,7 +25,6 @@ CALL_TIMEOUT = 60.0
 PULL_SILENCE = 300.0
 _BEAT = 1.0  # between two looks at a pull that says nothing, so that its stall is seen
 # The kernel's names of architectures, which `docker info` gives, and those of images:
-# https://github.com/containerd/platforms/blob/main/database.go
 
 
 class Login(Protocol):
