@@ -27,7 +27,12 @@ def verb(name: str) -> Callable[[F], F]:
         def command(*args: Any, **options: Any) -> None:
             from nimctl import render
 
-            out = render.Output.choose(name, as_json=options.get("as_json", False), quiet=options.get("quiet", False))
+            out = render.Output.choose(
+                name,
+                as_json=options.get("as_json", False),
+                quiet=options.get("quiet", False),
+                progress=getattr(options.get("progress"), "value", "auto"),
+            )
             signal.signal(signal.SIGTERM, _raise_terminated)
             try:
                 function(*args, **options)

@@ -3,7 +3,7 @@
 Three modes: `human` (tables and progress), `quiet` (results and errors) and `json` (exactly one document on stdout).
 People's text goes to stderr when stdout carries JSON, so that a pipe never sees both. Progress is redrawn on a
 terminal, plain lines without one, and JSON lines on stderr in JSON mode, unless `progress` says which of the three;
-colour follows the terminal and `NO_COLOR`.
+with `json` each line on stderr is one of JSON. Colour follows the terminal and `NO_COLOR`.
 """
 
 import json
@@ -22,7 +22,8 @@ from rich.text import Text
 
 from nimctl.core.errors import NimctlError
 from nimctl.core.secret import redact
-from nimctl.core.stages import PROGRESS_SCHEMA, StartupReport
+from nimctl.core.stages import StartupReport
+from nimctl.render import json_lines
 from nimctl.render.pull import PullView
 from nimctl.render.timeline import timeline
 from nimctl.render.views import StartupView, TransferView
@@ -59,7 +60,7 @@ class Output:
     ) -> "Output":
         """The output for the flags given: JSON beats quiet."""
         mode: Mode = "json" if as_json else "quiet" if quiet else "human"
-        stream = sys.stdout if mode == "human" else sys.stderr
+        stream = sys.stdout if mode == "human" else json_lines.notes() if progress == "json" else sys.stderr
         width = None if stream.isatty() else 100
         return cls(
             verb, mode, Console(file=stream, width=width, highlight=False, soft_wrap=not stream.isatty()), progress
@@ -151,6 +152,9 @@ class Output:
 
     def error_panel(self, error: NimctlError) -> None:
         """The same for people, on stderr; a document that was written tells of it already."""
+        if self.progress == "json":
+            json_lines.write("error", error.to_json())
+            return
         console = Console(stderr=True, highlight=False, soft_wrap=True)
         console.print(Text.assemble((f"error[{error.id}] ", "bold red"), shown(error.message)))
         for line in error.evidence:
@@ -217,9 +221,7 @@ class Output:
     def progress_line(self, progress: Mapping[str, Any]) -> None:
         """One line of JSON on stderr, in JSON mode or where it was asked for: how far a long step is, for CI."""
         if self.json_lines:
-            line = json.dumps({"schema": PROGRESS_SCHEMA, "event": "progress", **progress}, ensure_ascii=False)
-            sys.stderr.write(shown(line) + "\n")
-            sys.stderr.flush()
+            json_lines.write("progress", progress)
 
     @contextmanager
     def transfer(self, what: str) -> Iterator[TransferView]:

@@ -156,6 +156,14 @@ def test_layers_that_are_unpacked_are_not_fetched_again(host, monkeypatch):
             docker(host, "rmi", "-f", name_of(plan))
 
 
+def test_with_progress_json_all_of_stderr_is_lines_of_json(nimctl: Nimctl, host, named):
+    done = pulled(nimctl, named, host, "--progress", "json")
+    assert (done.error_id, done.code) == ("image-not-found", 5)
+    told = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [line["event"] for line in told][-1] == "error" and told[-1]["id"] == "image-not-found"
+    assert any(line["event"] == "note" and named in line["text"] for line in told)
+
+
 def test_containerds_store_gives_up_at_once_and_nimctl_does_not(nimctl: Nimctl, named):
     second = lab.environment("none", "containerd")
     wanted = push(named, "x" * 5000)

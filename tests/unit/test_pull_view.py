@@ -6,6 +6,7 @@ import json
 import pytest
 from rich.console import Console
 
+from nimctl.core.errors import NimctlError
 from nimctl.core.pull_progress import Layer, PullProgress
 from nimctl.render import Output
 from nimctl.render.pull import PullView, Rate, _picture, summary
@@ -98,3 +99,20 @@ def test_a_stall_is_a_line_every_five_seconds_with_no_rate(capsys):
     told = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert [line["bytes"] for line in told] == [0, 10, 50, 50, 50, 50, 50]  # the first byte is a change of phase
     assert told[-1]["rate"] == 0 and told[-1]["eta"] is None
+
+
+@pytest.mark.parametrize("choice", [{"as_json": True}, {"quiet": True}, {}])
+def test_each_line_on_stderr_is_json_where_that_was_asked_for(capsys, choice):
+    out = Output.choose("pull", progress="json", **choice)
+    out.text("two\nlines", style="yellow")
+    out.table(("a", "b"), [("1", "2")])
+    PullView(out, None).note("trying again")
+    PullView(out, None).update(progress(Layer(100, 10, "fetching")))
+    out.error(NimctlError("disk-full", "no", cause="full", fix="Free it.", evidence=["line"]))
+    said = capsys.readouterr()
+    told = [json.loads(line) for line in said.err.splitlines()]
+    assert {line["schema"] for line in told} == {"nimctl.progress/1"}
+    notes = [line["text"] for line in told if line["event"] == "note"]
+    assert notes == (["two", "lines", "a  b", "1  2", "trying again"] if choice.get("as_json") else [])
+    assert [line["event"] for line in told][-2:] == ["progress", "error"] and told[-1]["id"] == "disk-full"
+    assert not choice.get("as_json") or json.loads(said.out)["error"]["id"] == "disk-full"
