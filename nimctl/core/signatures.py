@@ -15,6 +15,13 @@ Kind = Literal["simple-signing", "sigstore-bundle"]
 # Nobody signs an image so often, and no signature is so large; more would only cost whoever judges them time.
 MAX_MATERIALS = 64
 MAX_PAYLOAD = 2**20  # bytes
+# The media types of a sigstore bundle, the one that is written first; and what one says that signs an image, where an
+# SBOM or a provenance says something else. https://github.com/sigstore/cosign/blob/main/specs/BUNDLE_SPEC.md
+BUNDLE_TYPES = (
+    "application/vnd.dev.sigstore.bundle.v0.3+json",
+    "application/vnd.dev.sigstore.bundle+json;version=0.3",
+)
+SIGN_PREDICATE = "https://sigstore.dev/cosign/sign/v1"
 _NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z._\-]*")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from nimctl.core.errors import NimctlError
 from nimctl.core.image_identity import DIGEST
-from nimctl.core.signatures import MAX_MATERIALS, MAX_PAYLOAD, Material
+from nimctl.core.signatures import BUNDLE_TYPES, MAX_MATERIALS, MAX_PAYLOAD, SIGN_PREDICATE, Material
 from nimctl.registry.login import Login
 from nimctl.registry.manifests import INDEXES, MANIFESTS, OCI_INDEX, OCI_MANIFEST
 from nimctl.registry.reference import Reference
@@ -21,10 +21,7 @@ from nimctl.registry.transport import address
 
 SIMPLE_SIGNING = "application/vnd.dev.cosign.simplesigning.v1+json"
 SIGNATURE = "dev.cosignproject.cosign/signature"
-BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
-_BUNDLES = (BUNDLE, "application/vnd.dev.sigstore.bundle+json;version=0.3")
 PREDICATE = "dev.sigstore.bundle.predicateType"
-SIGN_PREDICATE = "https://sigstore.dev/cosign/sign/v1"
 _PAGES = 16  # of a registry's list of referrers
 # https://github.com/opencontainers/distribution-spec/blob/main/spec.md#listing-referrers
 _NEXT = re.compile(r'\s*<([^>]*)>\s*;\s*rel="?next"?\s*')
@@ -102,14 +99,14 @@ def _pages(repository: Repository, digest: str) -> Iterator[list[dict[str, Any]]
 def _is_signature(entry: dict[str, Any]) -> bool:
     """Whether it is one by what it says of itself: an SBOM or a provenance is none."""
     predicate = _texts(entry.get("annotations")).get(PREDICATE, SIGN_PREDICATE)
-    return entry.get("artifactType") in _BUNDLES and predicate == SIGN_PREDICATE
+    return entry.get("artifactType") in BUNDLE_TYPES and predicate == SIGN_PREDICATE
 
 
 def _bundle(repository: Repository, entry: dict[str, Any]) -> bytes | None:
     digest = str(entry.get("digest"))
     found = repository.document(f"manifests/{digest}", OCI_MANIFEST) if DIGEST.fullmatch(digest) else None
     layers = _objects(found[1].get("layers")) if found else []
-    return _bytes(repository, layers[0]) if len(layers) == 1 and layers[0].get("mediaType") in _BUNDLES else None
+    return _bytes(repository, layers[0]) if len(layers) == 1 and layers[0].get("mediaType") in BUNDLE_TYPES else None
 
 
 def _bytes(repository: Repository, layer: dict[str, Any]) -> bytes | None:

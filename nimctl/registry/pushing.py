@@ -12,8 +12,8 @@ from typing import Any
 from urllib.parse import urlencode
 
 from nimctl.core.errors import NimctlError
-from nimctl.core.signatures import Material
-from nimctl.registry.artifacts import BUNDLE, PREDICATE, SIGN_PREDICATE, SIGNATURE, SIMPLE_SIGNING
+from nimctl.core.signatures import BUNDLE_TYPES, SIGN_PREDICATE, Material
+from nimctl.registry.artifacts import PREDICATE, SIGNATURE, SIMPLE_SIGNING
 from nimctl.registry.login import Login
 from nimctl.registry.manifests import ACCEPT, OCI_INDEX, OCI_MANIFEST, digest_of
 from nimctl.registry.reference import Reference
@@ -141,8 +141,8 @@ def push_signature(reference: Reference, login: Login | None, material: Material
         return push_artifact(
             reference,
             login,
-            artifact_type=BUNDLE,
-            layers=[Layer(BUNDLE, material.payload, {"org.opencontainers.image.title": title})],
+            artifact_type=BUNDLE_TYPES[0],
+            layers=[Layer(BUNDLE_TYPES[0], material.payload, {"org.opencontainers.image.title": title})],
             subject=material.subject,
             annotations={"dev.sigstore.bundle.content": "dsse-envelope", PREDICATE: SIGN_PREDICATE},
         )

@@ -12,16 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from nimctl.core.image_identity import DIGEST
-from nimctl.core.signatures import MAX_PAYLOAD
+from nimctl.core.signatures import BUNDLE_TYPES, MAX_PAYLOAD, SIGN_PREDICATE
 
 SIMPLE_TYPE = "cosign container image signature"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
-SIGN_PREDICATE = "https://sigstore.dev/cosign/sign/v1"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
-BUNDLE_TYPES = (
-    "application/vnd.dev.sigstore.bundle.v0.3+json",
-    "application/vnd.dev.sigstore.bundle+json;version=0.3",
-)
 _MOST_SUBJECTS = 256
 
 

@@ -8,8 +8,8 @@ import base64
 import json
 from typing import Any
 
-from nimctl.core.signatures import Material
-from nimctl.trust.claims import BUNDLE_TYPES, PAYLOAD_TYPE, SIGN_PREDICATE, SIMPLE_TYPE, STATEMENT_TYPE, Envelope
+from nimctl.core.signatures import BUNDLE_TYPES, SIGN_PREDICATE, Material
+from nimctl.trust.claims import PAYLOAD_TYPE, SIMPLE_TYPE, STATEMENT_TYPE, Envelope
 from nimctl.trust.keys import PrivateKey
 
 

@@ -24,7 +24,6 @@ from nimctl.launch.docker.pull import PullPlan, advance, begin
 CALL_TIMEOUT = 60.0
 PULL_SILENCE = 300.0
 _BEAT = 1.0  # between two looks at a pull that says nothing, so that its stall is seen
-# The kernel's names of architectures, which `docker info` gives, and those of images:
 
 
 class Login(Protocol):

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from nimctl.core.errors import NimctlError
-from nimctl.core.signatures import MAX_MATERIALS, MAX_PAYLOAD, Material
-from nimctl.registry.artifacts import BUNDLE, SIGNATURE, SIMPLE_SIGNING, signatures_of
+from nimctl.core.signatures import BUNDLE_TYPES, MAX_MATERIALS, MAX_PAYLOAD, Material
+from nimctl.registry.artifacts import SIGNATURE, SIMPLE_SIGNING, signatures_of
 from nimctl.registry.manifests import OCI_MANIFEST
 from nimctl.registry.pushing import Layer, push_artifact, push_signature
 from nimctl.registry.reference import Reference, parse
@@ -49,12 +49,12 @@ def test_the_layout_is_that_of_cosign() -> None:
         assert [layer["mediaType"] for layer in simple["layers"]] == [SIMPLE_SIGNING]
         assert simple["layers"][0]["annotations"] == {SIGNATURE: "c2ln"}
         (entry,) = json.loads(registry.referring("open/trust", digest))["manifests"]
-        assert entry["artifactType"] == BUNDLE
+        assert entry["artifactType"] == BUNDLE_TYPES[0]
         assert entry["annotations"]["dev.sigstore.bundle.predicateType"] == "https://sigstore.dev/cosign/sign/v1"
         manifest = json.loads(registry.manifests[f"open/trust/{entry['digest']}"][1])
         assert manifest["config"]["mediaType"] == "application/vnd.oci.empty.v1+json"
         assert manifest["subject"]["digest"] == digest
-        assert [layer["mediaType"] for layer in manifest["layers"]] == [BUNDLE]
+        assert [layer["mediaType"] for layer in manifest["layers"]] == [BUNDLE_TYPES[0]]
 
 
 def test_an_attestation_is_no_signature() -> None:
@@ -63,8 +63,8 @@ def test_an_attestation_is_no_signature() -> None:
         push_artifact(
             of(registry),
             None,
-            artifact_type=BUNDLE,
-            layers=[Layer(BUNDLE, b'{"sbom": 1}')],
+            artifact_type=BUNDLE_TYPES[0],
+            layers=[Layer(BUNDLE_TYPES[0], b'{"sbom": 1}')],
             subject=digest,
             annotations={"dev.sigstore.bundle.predicateType": "https://cyclonedx.org/bom"},
         )
@@ -135,7 +135,7 @@ def test_entries_that_hold_no_signature_are_not_asked_for_without_end() -> None:
     with memory_registry() as registry:
         digest = registry.image("open/trust", "1")
         path = f"/v2/open/trust/referrers/{digest}"
-        entries = [{"digest": f"sha256:{number:064x}", "artifactType": BUNDLE} for number in range(500)]
+        entries = [{"digest": f"sha256:{number:064x}", "artifactType": BUNDLE_TYPES[0]} for number in range(500)]
         registry.lies[path] = (200, json.dumps({"manifests": entries}).encode())
         assert signatures_of(of(registry), [digest], None) == ()
         assert sum(f"sha256:{'0' * 60}" in asked for asked in registry.seen) == MAX_MATERIALS

@@ -52,7 +52,9 @@ def test_nothing_is_written_over(name: str, tmp_path: Path) -> None:
 def test_passphrases(tmp_path: Path) -> None:
     sealed, _ = keys.generate(tmp_path / "sealed", Secret("right one"))
     bare, _ = keys.generate(tmp_path / "bare", None)
-    assert "no passphrase" in refused(sealed, private=True).cause
+    unopened = refused(sealed, private=True)
+    assert "no passphrase" in unopened.cause
+    assert "--passphrase-stdin" not in unopened.fix  # `build` and `bundle create` sign as well, and have no such option
     assert "wrong" in refused(sealed, "wrong one", private=True).cause
     assert "not encrypted" in refused(bare, "right one", private=True).cause
 
