@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -85,7 +84,6 @@ def judge_image(
     from nimctl.trust.judging import Expected, Judgement, judge, proving_digests
     from nimctl.trust.keys import read_public
 
-    identity = _of_platform(identity, documents)
     expected = Expected(proving_digests(identity, documents), rule.expected(image_name(identity.reference)))
     keys = [read_public(path) for path in rule.keys]
     checks = []
@@ -189,26 +187,6 @@ def _beside(
         index = index_of(parse(identity.reference), identity.digest, key)  # what lists the manifest, to judge by
         documents = [index] if index else []
     return materials, tuple(documents)
-
-
-def _of_platform(identity: ImageIdentity, documents: Sequence[bytes]) -> ImageIdentity:
-    """The same with the manifest of its platform, where one of `documents` is its index.
-
-    An engine that keeps images as a registry does says the index alone, and a signature may be on the manifest.
-    """
-    from nimctl.registry import manifests
-
-    if identity.manifest is not None or identity.digest is None:
-        return identity
-    for data in documents:
-        if manifests.digest_of(data) == identity.digest:
-            with suppress(NimctlError):  # it is no index, or none of this platform
-                found = manifests.read(data, manifests.OCI_INDEX, identity.reference)
-                if isinstance(found, manifests.Index):
-                    return replace(
-                        identity, manifest=manifests.choose(found, identity.platform, identity.reference).digest
-                    )
-    return identity
 
 
 def _require_network(identity: ImageIdentity) -> None:

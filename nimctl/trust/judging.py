@@ -51,6 +51,11 @@ _RANK: tuple[Verdict, ...] = (
     "malformed",
     "none",
 )
+_PLATFORMS = (
+    "unknown/unknown",  # attestations
+    *(f"linux/{name}" for name in ("386", "amd64", "arm", "arm64", "ppc64le", "riscv64", "s390x")),
+    "windows/amd64",
+)
 _CERTIFICATE = "dev.sigstore.cosign/certificate"
 
 
@@ -103,18 +108,43 @@ def proving_digests(identity: ImageIdentity, documents: Sequence[bytes]) -> tupl
 
     That is its manifest; where that is not known (an image that the engine has already), the digest under which the
     engine keeps it. `documents` are the bytes of indexes and manifests: a manifest with the configuration of
-    `identity` proves it as well, and so does an index that lists a digest that does. `identity` is what an engine, a
-    registry or such bytes say, never what a lock claims.
+    `identity` proves it as well, so does the one manifest of the platform in the index under which the engine keeps it,
+    and so does an index that lists a digest that does. `identity` is what an engine, a registry or such bytes say, never
+    what a lock claims.
     """
     proving = [digest for digest in (identity.manifest or identity.digest,) if digest]
     read = [(f"sha256:{hashlib.sha256(data).hexdigest()}", _document(data)) for data in documents]
     if identity.config is not None and identity.manifest is None:
         proving += [digest for digest, document in read if _named(document.get("config")) == identity.config]
+    if identity.config is None and identity.manifest is None:
+        proving += [
+            only for digest, document in read if digest == identity.digest and (only := _only(document, identity))
+        ]
     for digest, document in read:
-        listed = document.get("manifests")
-        if isinstance(listed, list) and any(_named(entry) in proving for entry in listed):
+        if any(_named(entry) in proving for entry in _entries(document)):
             proving.append(digest)
     return tuple(dict.fromkeys(proving))
+
+
+def _entries(document: dict[str, Any]) -> list[Any]:
+    listed = document.get("manifests")
+    return listed if isinstance(listed, list) else []
+
+
+def _only(index: dict[str, Any], identity: ImageIdentity) -> str | None:
+    """The digest that an engine can only have taken from an index; None where there is a choice.
+
+    An entry counts as another platform's where it says so in the usual words alone: engines know more names for one
+    (`x86_64`) and weigh variants, https://github.com/containerd/platforms/blob/main/database.go
+    """
+    found = set()
+    for entry in _entries(index):
+        named = entry.get("platform") if isinstance(entry, dict) else None
+        where = named if isinstance(named, dict) else {}
+        platform = f"{where.get('os')}/{where.get('architecture')}"
+        if platform not in _PLATFORMS or platform == "/".join(identity.platform.split("/")[:2]):
+            found.add(_named(entry))
+    return found.pop() if len(found) == 1 else None
 
 
 def judge(

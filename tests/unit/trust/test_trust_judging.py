@@ -310,6 +310,24 @@ def test_which_digests_prove_the_bytes(image: ImageIdentity, documents: list[byt
     assert list(proving_digests(image, documents)) == expected
 
 
+@pytest.mark.parametrize(
+    ("others", "proves"),
+    [
+        ([{"os": "linux", "architecture": "arm64"}, {"os": "unknown", "architecture": "unknown"}], True),
+        ([{"os": "linux", "architecture": "x86_64"}], False),  # which an engine takes for amd64
+        ([{"os": "linux", "architecture": "amd64", "variant": "v3"}], False),
+        ([{"os": "Linux", "architecture": "arm64"}], False),
+        ([None], False),
+    ],
+)
+def test_an_index_leads_to_the_one_manifest_that_an_engine_can_take(others: list[object], proves: bool) -> None:
+    wanted = {"digest": digest_of(MANIFEST), "platform": {"os": "linux", "architecture": "amd64"}}
+    entries = [{"digest": f"sha256:{number:064}", "platform": where} for number, where in enumerate(others)]
+    index = json.dumps({"manifests": [wanted, *entries]}).encode()
+    found = proving_digests(identity(digest_of(index), None), [index])
+    assert (digest_of(MANIFEST) in found) is proves
+
+
 def test_what_proves_nothing_is_never_good(key: PrivateKey) -> None:
     material = sign_image(key, REPOSITORY, DIGEST)[1]
     assert verdict(material, keys=[key.public], expected=Expected((), REPOSITORY)).verdict == "other-digest"
