@@ -119,11 +119,11 @@ def image_for(target: Target, device: Literal["cuda", "cpu"], config: Config) ->
 
 def device_for(config: Config, recipe: Recipe) -> Literal["cuda", "cpu"]:
     """Which of our images a recipe needs here: `cpu` when CPU was asked for, or for a CPU recipe without any GPU."""
-    from nimctl.core.gpus.nvml import read_inventory
-
     asked = config.text("gpus")
     if asked == "none":
         return "cpu"
-    if asked is None and recipe.cpu and not read_inventory().gpus:
-        return "cpu"
-    return "cuda"
+    if asked is not None or not recipe.cpu:
+        return "cuda"
+    from nimctl.core.gpus.nvml import read_inventory  # costs start-up time, and here alone it is asked
+
+    return "cuda" if read_inventory().gpus else "cpu"
