@@ -18,10 +18,11 @@ from nimctl.core.fetch import Progress, Stop
 from nimctl.core.fetch.manifest import File, Manifest
 from nimctl.core.fetch.sources.checksums import MANIFEST
 
+SPLIT = 2**16  # bytes: what cuts the two large files into three parts each
 NAME = "registry.test/org/tiny:1"
 WEIGHTS: Mapping[str, bytes] = {
     "config.json": b'{"architectures": ["Tiny"]}',
-    "model.safetensors": bytes(range(256)) * 9000,  # more than a part of 1 MiB
+    "model.safetensors": bytes(range(256)) * 600,  # more than two parts
     "sub/tokenizer.json": b"{}",
 }
 
@@ -43,7 +44,7 @@ def layer(name: str, content: bytes) -> bytes:
 
 def image_blobs() -> tuple[bytes, bytes, list[bytes]]:
     """Manifest, configuration and layers of an image."""
-    layers = [layer("one", b"1" * 1000), layer("two", b"2" * 2_000_000)]
+    layers = [layer("one", b"1" * 1000), layer("two", b"2" * 150_000)]
     config = json.dumps(
         {"os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": [digest(b) for b in layers]}}
     ).encode()

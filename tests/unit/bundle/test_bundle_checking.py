@@ -17,7 +17,7 @@ from nimctl.core.fetch import Stop
 from tests.lib import bundles
 
 
-@pytest.fixture(scope="module", params=[None, 2**20], ids=["whole", "split"])
+@pytest.fixture(scope="module", params=[None, bundles.SPLIT], ids=["whole", "split"])
 def packed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundle")
     bundles.pack(folder, request.param)

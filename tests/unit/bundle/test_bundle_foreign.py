@@ -98,7 +98,7 @@ def test_weights_make_no_room_for_an_image(tmp_path: Path, monkeypatch: pytest.M
         packer_of(notes).require_room([], more=4_000_000)
 
 
-@pytest.mark.parametrize("split", [None, 2**20])
+@pytest.mark.parametrize("split", [None, bundles.SPLIT])
 def test_what_was_finished_before_is_hashed_before_it_is_called_complete(tmp_path: Path, split: int | None) -> None:
     bundle = bundles.pack(tmp_path, split)
     (entry,) = (entry for entry in bundle.files if entry.path == "weights/model.safetensors")

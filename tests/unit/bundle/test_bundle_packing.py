@@ -139,15 +139,18 @@ def test_a_broken_connection_is_taken_up_again(tmp_path: Path, monkeypatch: pyte
     assert (tmp_path / "image/blob").read_bytes() == CONTENT
 
 
-def test_weights_on_the_same_disk_are_linked_or_cloned_and_hashed(tmp_path: Path) -> None:
+def test_weights_on_the_same_disk_are_linked_or_cloned_and_hashed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "_LINKED_FROM", MIB)
     origin = tmp_path / "cache" / "model.safetensors"
     origin.parent.mkdir()
     with origin.open("wb") as file:
-        file.truncate(planning._LINKED_FROM)
+        file.truncate(MIB)
     item = of_file("weights/model.safetensors", origin, None, "weights-corrupt")
     packer = packed(tmp_path / "bundle", item)
     assert packer.moved == 0
-    assert (tmp_path / "bundle/weights/model.safetensors").stat().st_size == planning._LINKED_FROM
+    assert (tmp_path / "bundle/weights/model.safetensors").stat().st_size == MIB
     damaged = replace(item, path="weights/other", digest=digest(b"another"))
     with pytest.raises(NimctlError) as caught:
         packed(tmp_path / "bundle", damaged)

@@ -20,7 +20,7 @@ def loaded(folder: Path, cache: Path) -> Path:
     return weights.load(shelf, shelf.bundle.weights, cache, named=True, on_progress=bundles.ignore, stop=Stop())
 
 
-@pytest.mark.parametrize("split", [None, 2**20], ids=["whole", "split"])
+@pytest.mark.parametrize("split", [None, bundles.SPLIT], ids=["whole", "split"])
 def test_the_cache_is_as_after_a_download(tmp_path: Path, split: int | None) -> None:
     bundles.pack(tmp_path / "bundle", split)
     cache = tmp_path / "cache"
@@ -48,7 +48,7 @@ def test_large_weights_on_the_same_disk_become_the_cache_s_own(tmp_path: Path, m
     assert blob.stat().st_mode & 0o777 == 0o664
 
 
-@pytest.mark.parametrize("split", [None, 2**20], ids=["whole", "split"])
+@pytest.mark.parametrize("split", [None, bundles.SPLIT], ids=["whole", "split"])
 @pytest.mark.parametrize("name", ["model.safetensors", "sub/tokenizer.json"])
 def test_a_damaged_file_is_never_taken_for_weights(tmp_path: Path, split: int | None, name: str) -> None:
     bundles.pack(tmp_path / "bundle", split)
