@@ -95,15 +95,17 @@ DOCUMENTS = {
         (("run", "file", "lock", "differences", "unseen"),),
     ),
     "lock-report": Document(
-        "The lock file that was written, or that was compared with what is here; also where they differ.",
-        {"file": "str", "changed": "bool", "lock": "digest", "notes": "str[]", "model": "str",
+        "The lock file that was written, or that was compared with what is here; also where they differ. `moved`: the "
+        "digest that the image's name stands for by now, where that is another image.",
+        {"file": "str", "changed": "bool", "lock": "digest", "notes": "str[]", "model": "str", "moved": "str?",
          "differences": _DIFFERENCES},
-        (("file", "changed", "lock", "notes"), ("file", "lock", "model")),
+        (("file", "changed", "lock", "notes", "moved"), ("file", "lock", "model", "moved")),
     ),
     "bundle-report": Document(
-        "What a folder for a host without a network holds; sizes in bytes. `moved`: bytes that had to be copied.",
+        "What a folder for a host without a network holds; sizes in bytes. `moved`: bytes that had to be copied; "
+        "`left_out`: compile caches that were not loaded, as nobody vouches for them.",
         {**_BUNDLE, "moved": "any", "extra": "str[]", "signed_by": "str?", "proof": "any", "id": "str?",
-         "folder": "str?"},
+         "folder": "str?", "left_out": "str[]"},
         (tuple(_BUNDLE),),
     ),
     "run": Document(
