@@ -60,7 +60,7 @@ def load(
     # weights first: they are judged on the way, and where they are refused nothing else is loaded either
     folder = _load_weights(shelf, shelf.bundle.weights, config, out, to) if shelf.bundle.weights else None
     id_ = _load_image(shelf, shelf.bundle.image, engine, out) if shelf.bundle.image and engine else None
-    _load_caches(shelf, config, out, signed=signed is not None, asked=caches)
+    left_out = _load_caches(shelf, config, out, signed=signed is not None, asked=caches)
     _tell(shelf, folder, out)
     out.document(
         {
@@ -69,6 +69,7 @@ def load(
             **summary(shelf.bundle),
             "id": id_,
             "folder": str(folder) if folder else None,
+            "left_out": left_out,
             "signed_by": signed,
             "proof": proof,
         }
@@ -163,20 +164,23 @@ def _require_room(engine: Engine, image: model.Image) -> None:
         )
 
 
-def _load_caches(shelf: Shelf, config: Config, out: Output, *, signed: bool, asked: bool) -> None:
+def _load_caches(shelf: Shelf, config: Config, out: Output, *, signed: bool, asked: bool) -> list[str]:
+    """Load compile caches as far as somebody vouches for them; the keys of those that are left out."""
     from nimctl.trust.policy import read_policy
 
     required = read_policy(config.settings["verify"].value, config.origin("verify")) == "require"
-    for cache in shelf.bundle.caches:
-        if signed or (asked and not required):
+    if signed or (asked and not required):
+        for cache in shelf.bundle.caches:
             bundled_caches.load(shelf, cache, config, out)
-            continue
-        why = "verify is require" if required else "--caches loads it all the same"
+        return []
+    why = "verify is require" if required else "--caches loads it all the same"
+    for cache in shelf.bundle.caches:
         out.text(
             f"compile cache {cache.key} is not loaded: it is code that servers would run, and nobody vouches for it "
             f"(--key says whose signature does; {why})",
             style="yellow",
         )
+    return [cache.key for cache in shelf.bundle.caches]
 
 
 def _load_weights(shelf: Shelf, weights: model.Weights, config: Config, out: Output, to: Path | None) -> Path:

@@ -1,6 +1,7 @@
 """What `nimctl bundle load` takes of a bundle that others made, and what it refuses before anything is in place."""
 
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -71,9 +72,9 @@ def with_code(here: Path, packed: model.Bundle, sign: Callable[[bytes], bytes] |
     bundles.rewrite(here / "b", bundle, sign)
 
 
-def load(here: Path, policy: str = "warn", *, key: Path | None = None, to: Path | None = None, **more: bool) -> None:
+def load(here: Path, policy: str = "warn", *, key: Path | None = None, to: Path | None = None) -> None:
     config = configuration.load({"verify": policy})
-    unbundling.load([here / "b"], config, Output.choose("bundle-report"), key=key, to=to, **more)
+    unbundling.load([here / "b"], config, Output.choose("bundle-report"), key=key, to=to)
 
 
 def refused(here: Path, policy: str = "warn", to: Path | None = None) -> NimctlError:
@@ -99,9 +100,12 @@ def test_code_that_nobody_signed_is_left_out(
     here: Path, packed: model.Bundle, capsys: pytest.CaptureFixture[str], policy: str, asked: bool
 ) -> None:
     with_code(here, packed)
-    load(here, policy, caches=asked)
+    out = Output.choose("bundle-report", as_json=True)
+    unbundling.load([here / "b"], configuration.load({"verify": policy}), out, key=None, to=None, caches=asked)
+    said = capsys.readouterr()
     assert is_code_there(here) == (asked and policy == "warn")
-    assert ("abc is not loaded" in capsys.readouterr().out) != is_code_there(here)
+    assert ("abc is not loaded" in said.err) != is_code_there(here)
+    assert json.loads(said.out)["left_out"] == ([] if is_code_there(here) else ["abc"])
 
 
 def test_code_that_a_trusted_key_signed_is_loaded(here: Path, packed: model.Bundle) -> None:
