@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # the libraries that check signatures cost start-up time
     from nimctl.cli.config import Config
     from nimctl.render import Output
     from nimctl.trust.judging import Judgement
-    from nimctl.trust.policy import Rule
+    from nimctl.trust.policy import Policy, Rule
 
 
 def prove_weights(
@@ -30,8 +30,8 @@ def prove_weights(
 ) -> Proof:
     """The proof for the weights of `uri` that lie in `folder`, hashed once and again only after a change.
 
-    `signature` and `rule` outweigh what the configuration says. Weights that no rule is about are not refused: hardly
-    any are signed. Raises as `prove_image` does, and `interrupted`.
+    `signature` and `rule` outweigh what the configuration says. Weights that no rule is about are not refused, as
+    hardly any are signed, unless a rule is about others of their kind. Raises as `prove_image` does, and `interrupted`.
     """
     policy = read_policy(config.settings["verify"].value, config.origin("verify"))
     name = weights_name(uri)
@@ -40,25 +40,35 @@ def prove_weights(
         return made("off", "nothing was checked, as verify is off")
     rule = rule or rules_of(config).for_weights(name)
     if rule is None:
-        out.text(f"{uri}: not verified, as no rule says whose signature to trust for it", style="dim")
-        return without_rule(uri, name, "weights", policy)
+        return _unnamed(uri, policy, config, out)
     judged = judge_weights(folder, rule, out, signature=signature)
     return settled(by_rule(made, judged, rule), out=out, loud=True)
 
 
-def prove_before_start(source: str, config: Config, out: Output) -> Proof | None:
-    """The proof of the weights that a run serves (an address, or a folder); None where no rule is about them.
+def _unnamed(uri: str, policy: Policy, config: Config, out: Output) -> Proof:
+    """The proof of weights that no rule is about. Raises `trust-invalid` where others of their kind must be signed."""
+    rules, name = rules_of(config), weights_name(uri)
+    proof = without_rule(uri, name, "weights", policy, rules.without_voice("weights", name))
+    if policy == "require" and rules.knows_kind_of(name):
+        return settled(proof, out=out, loud=True)
+    out.text(f"{uri}: not verified, as {proof.why}", style="dim")
+    return proof
 
-    Weights that are not on this host yet are the container's to fetch, and nobody has seen them: where a good signature
+
+def prove_before_start(source: str, config: Config, out: Output) -> Proof | None:
+    """The proof of the weights that a run serves (an address, or a folder); None where nobody asks for one.
+
+    Weights that no rule is about are said where a good signature is required, and refused as `prove_weights` does it.
+    Those that are not on this host yet are the container's to fetch, and nobody has seen them: where a good signature
     is required they have to be pulled first. Raises as `prove_weights` does.
     """
+    policy = read_policy(config.settings["verify"].value, config.origin("verify"))
     rule = rule_for(source, config)
     if rule is None:
-        return None
+        return _unnamed(source, policy, config, out) if policy == "require" else None
     folder = Path(source) if source.startswith("/") else snapshot_of(source, config)
     if folder is not None:
         return prove_weights(source, folder, config, out, rule=rule)
-    policy = read_policy(config.settings["verify"].value, config.origin("verify"))
     why = f"they are not on this host yet; `nimctl pull {source}` fetches and verifies them"
     proof = Proof(source, weights_name(source), "weights", policy, "unknown", why, rule=rule.where)
     return settled(proof, out=out, loud=True)

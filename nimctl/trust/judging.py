@@ -108,18 +108,17 @@ def proving_digests(identity: ImageIdentity, documents: Sequence[bytes]) -> tupl
 
     That is its manifest; where that is not known (an image that the engine has already), the digest under which the
     engine keeps it. `documents` are the bytes of indexes and manifests: a manifest with the configuration of
-    `identity` proves it as well, so does the one manifest of the platform in the index under which the engine keeps it,
-    and so does an index that lists a digest that does. `identity` is what an engine, a registry or such bytes say, never
-    what a lock claims.
+    `identity` proves it as well, so does the one manifest for the platform of the index under which an engine keeps it,
+    and so does an index that lists a digest that does. `identity` is what an engine, a registry or such bytes say,
+    never what a lock claims.
     """
     proving = [digest for digest in (identity.manifest or identity.digest,) if digest]
     read = [(f"sha256:{hashlib.sha256(data).hexdigest()}", _document(data)) for data in documents]
     if identity.config is not None and identity.manifest is None:
         proving += [digest for digest, document in read if _named(document.get("config")) == identity.config]
     if identity.config is None and identity.manifest is None:
-        proving += [
-            only for digest, document in read if digest == identity.digest and (only := _only(document, identity))
-        ]
+        taken = [_only(document, identity.platform) for digest, document in read if digest == identity.digest]
+        proving += filter(None, taken)
     for digest, document in read:
         if any(_named(entry) in proving for entry in _entries(document)):
             proving.append(digest)
@@ -131,7 +130,7 @@ def _entries(document: dict[str, Any]) -> list[Any]:
     return listed if isinstance(listed, list) else []
 
 
-def _only(index: dict[str, Any], identity: ImageIdentity) -> str | None:
+def _only(index: dict[str, Any], platform: str) -> str | None:
     """The digest that an engine can only have taken from an index; None where there is a choice.
 
     An entry counts as another platform's where it says so in the usual words alone: engines know more names for one
@@ -141,8 +140,8 @@ def _only(index: dict[str, Any], identity: ImageIdentity) -> str | None:
     for entry in _entries(index):
         named = entry.get("platform") if isinstance(entry, dict) else None
         where = named if isinstance(named, dict) else {}
-        platform = f"{where.get('os')}/{where.get('architecture')}"
-        if platform not in _PLATFORMS or platform == "/".join(identity.platform.split("/")[:2]):
+        said = f"{where.get('os')}/{where.get('architecture')}"
+        if said not in _PLATFORMS or said == "/".join(platform.split("/")[:2]):
             found.add(_named(entry))
     return found.pop() if len(found) == 1 else None
 

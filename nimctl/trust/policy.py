@@ -82,6 +82,11 @@ class Rules:
         """The rule that would be about it, if its project could say whom to trust here."""
         return next((rule for rule in self.unheard if _matches(getattr(rule, kind), name)), None)
 
+    def knows_kind_of(self, uri: str) -> bool:
+        """Whether a rule is about weights of the same scheme: of hf, of ngc, or of folders."""
+        kinds = {pattern.rpartition("://")[0] for rule in self.rules for pattern in rule.weights}
+        return uri.rpartition("://")[0] in kinds
+
     def for_weights(self, uri: str) -> Rule | None:
         """The rule for weights by their address without revision (`hf://org/name`), or their folder."""
         return next((rule for rule in self.rules if _matches(rule.weights, uri)), None)

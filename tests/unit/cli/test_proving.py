@@ -12,7 +12,7 @@ import pytest
 from nimctl.cli import config as configuration
 from nimctl.cli.config import Config
 from nimctl.cli.proof import Proof
-from nimctl.cli.proving import prove_image
+from nimctl.cli.proving import image_name, prove_image
 from nimctl.cli.proving_weights import prove_before_start, prove_weights
 from nimctl.cli.signing import push_signatures
 from nimctl.core.errors import NimctlError
@@ -307,10 +307,39 @@ def test_weights_are_hashed_once_and_again_after_a_change(desk: Desk, capsys: py
     (folder / "model.sig").unlink()
     with pytest.raises(NimctlError, match="signature-missing"):
         prove()
-    assert prove_before_start("hf://other/model", settings, out) is None
     assert prove_weights("hf://other/model", folder, settings, out).verdict == "no-rule"
     assert json.dumps(third.to_json())
     capsys.readouterr()
+
+
+def test_weights_without_a_rule_are_said_and_refused_where_others_of_their_kind_are_signed(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, out = desk.home / "nimctl" / "config.yaml", Output.choose("run")
+    file.parent.mkdir()
+
+    def start(policy: str, source: str) -> Proof | None:
+        return prove_before_start(source, configuration.load({"verify": policy}), out)
+
+    file.write_text(f"trust: [{{weights: hf://corp/**, keys: {desk.public}}}]\n")
+    for source in ("ngc://org/model:1", "/data/model"):
+        assert start("warn", source) is None
+        proof = start("require", source)
+        assert proof is not None
+        assert (proof.verdict, f"{source}: not verified" in capsys.readouterr().out) == ("no-rule", True)
+    assert start("warn", "hf://other/model") is None
+    for prove in (
+        start,
+        lambda policy, uri: prove_weights(uri, desk.home, configuration.load({"verify": policy}), out),
+    ):
+        with pytest.raises(NimctlError) as raised:
+            prove("require", "hf://other/model")
+        assert (raised.value.id, "weights: hf://other/model" in raised.value.fix) == ("trust-invalid", True)
+
+
+def test_an_image_has_one_name_whatever_its_registry_is_written_like() -> None:
+    assert image_name("NVCR.IO:443/nim/x:1") == image_name("nvcr.io/nim/x") == "nvcr.io/nim/x"
+    assert image_name("nvcr.io:5000/nim/x") == "nvcr.io:5000/nim/x"
 
 
 def test_offline_nobody_is_asked_for_what_is_not_kept(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
