@@ -13,8 +13,9 @@ from nimctl.core.errors import NimctlError
 from nimctl.core.secret import Secret
 from nimctl.registry.denial import denial
 from nimctl.registry.login import TOKEN_USER, Login
+from nimctl.registry.patience import send_patiently
 from nimctl.registry.reference import DOCKER_HUB, Reference, is_loopback
-from nimctl.registry.transport import Response, address, send
+from nimctl.registry.transport import Response, address
 
 _PARAMETER = re.compile(r'(\w+)=(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
 CLIENT = "nimctl"  # who asks, in the words of OAuth 2
@@ -47,13 +48,13 @@ def connect(registry: str) -> Endpoint:
     """
     host = "registry-1.docker.io" if registry == DOCKER_HUB else registry
     if not is_loopback(host):
-        return _endpoint(registry, f"https://{host}", send("GET", f"https://{host}/v2/"))
+        return _endpoint(registry, f"https://{host}", send_patiently("GET", f"https://{host}/v2/", lost=False))
     try:
-        answer = send("GET", f"http://{host}/v2/")
+        answer = send_patiently("GET", f"http://{host}/v2/", lost=False)
     except NimctlError:
         answer = None
     if answer is None or answer.status == 400:  # what TLS servers answer to plain HTTP
-        return _endpoint(registry, f"https://{host}", send("GET", f"https://{host}/v2/"))
+        return _endpoint(registry, f"https://{host}", send_patiently("GET", f"https://{host}/v2/", lost=False))
     return _endpoint(registry, f"http://{host}", answer)
 
 
@@ -141,14 +142,14 @@ def _ask_for_token(challenge: Challenge, credentials: Login | None, scope: str, 
             "refresh_token": credentials.password.reveal(),
         }
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
-        return send("POST", challenge.realm, headers, data=urlencode(form).encode())
+        return send_patiently("POST", challenge.realm, headers, data=urlencode(form).encode())
     if credentials:
         query["account"] = credentials.username
     if offline:
         query |= {"offline_token": "true", "client_id": CLIENT}
     joint = "&" if urlsplit(challenge.realm).query else "?"
     headers = {"Authorization": _basic(credentials)} if credentials else {}
-    return send("GET", f"{challenge.realm}{joint}{urlencode(query)}", headers)
+    return send_patiently("GET", f"{challenge.realm}{joint}{urlencode(query)}", headers)
 
 
 def _basic(credentials: Login) -> str:

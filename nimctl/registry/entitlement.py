@@ -96,14 +96,14 @@ def _asked(reference: Reference, credentials: Login | None, platform: str | None
     """The digest, and whether `platform` is known to be in it. Raises as `resolve_digest`, and for what it is."""
     path = f"manifests/{reference.target}"
     session = enter(reference, credentials)
-    answer = session.ask_again(path, ACCEPT, method="HEAD")
-    if answer.status == 429:  # its words are not worth another request
+    answer = session.ask(path, ACCEPT, method="HEAD")
+    if answer.status == 429 or answer.status >= 500:  # its words are not worth another request
         raise denial(reference.registry, answer, credentials, reference)
     digest = answer.headers.get("docker-content-digest", "")
     kind = answer.headers.get("content-type", "").partition(";")[0].strip()
     readable = platform is not None and kind not in MANIFESTS
     if answer.status != 200 or not DIGEST.fullmatch(digest) or readable:
-        answer = session.ask_again(path, ACCEPT)  # for the words of the refusal, the digest, or the platforms
+        answer = session.ask(path, ACCEPT)  # for the words of the refusal, the digest, or the platforms
         if answer.status != 200:
             raise denial(reference.registry, answer, credentials, reference)
         digest = _computed(reference, answer)

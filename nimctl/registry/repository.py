@@ -1,10 +1,9 @@
-"""Small documents of one repository, read and written with some patience: a session, and tries again.
+"""Small documents of one repository, read and written.
 
 https://github.com/opencontainers/distribution-spec/blob/main/spec.md
 """
 
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -17,10 +16,7 @@ from nimctl.registry.login import Login
 from nimctl.registry.manifests import digest_of
 from nimctl.registry.reference import Reference
 from nimctl.registry.session import Session, enter
-from nimctl.registry.transport import Response, address, send
-
-TRIES = 3
-_PAUSE = 0.5  # seconds before the second try, twice that before the third
+from nimctl.registry.transport import Response
 
 EMPTY = "application/vnd.oci.empty.v1+json"
 
@@ -39,25 +35,8 @@ class Repository:
     def ask(
         self, method: str, path: str, headers: Mapping[str, str] | None = None, data: bytes | None = None
     ) -> Response:
-        """One request below the repository (or to the absolute URL that the registry gave), tried up to TRIES times.
-
-        Answers of 500 and above and lost connections are tried again. Raises `image-pull-failed`.
-        """
-        url = address(self.session.url(""), path)
-        # a registry names where uploads go; the token belongs to its own host alone
-        opened = self.session.headers if url.startswith(f"{self.session.base}/") else {}
-        for attempt in range(TRIES):
-            last = attempt == TRIES - 1
-            try:
-                answer = send(method, url, {**opened, **(headers or {})}, data=data)
-            except NimctlError as error:
-                if last or error.id != "image-pull-failed":
-                    raise
-            else:
-                if last or answer.status < 500:
-                    return answer
-            time.sleep(_PAUSE * 2**attempt)
-        raise AssertionError("the last try returns or raises")
+        """As `Session.ask`."""
+        return self.session.ask(path, method=method, headers=headers or {}, data=data)
 
     def refused(self, answer: Response) -> NimctlError:
         """The error for an answer that is not what was asked for."""

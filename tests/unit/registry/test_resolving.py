@@ -6,9 +6,10 @@ import pytest
 
 from nimctl.core.errors import NimctlError
 from nimctl.core.secret import Secret
-from nimctl.registry import blobs
+from nimctl.registry import blobs, patience
 from nimctl.registry.login import Login
 from nimctl.registry.reference import parse
+from nimctl.registry.repository import open_repository
 from nimctl.registry.resolving import resolve_image
 from nimctl.registry.session import enter
 from tests.lib.little_registry import USER, Answer, LittleRegistry, little_registry
@@ -89,6 +90,40 @@ def test_a_header_that_names_another_digest_than_the_bytes_have(registry):
     with pytest.raises(NimctlError) as caught:
         resolve(registry)
     assert caught.value.id == "image-tampered"
+
+
+@pytest.mark.parametrize("stumbles", ["/v2/", "/token", "/manifests/1", "/blobs/"])
+def test_a_registry_that_stumbles_once_is_asked_again(registry, monkeypatch, stumbles):
+    monkeypatch.setattr(patience, "_PAUSE", 0)
+    held(registry, AMD)
+    good, failed = registry.answer, []
+
+    def answer(request):
+        path = request.path.partition("?")[0]
+        if not failed and (path == stumbles if stumbles in ("/v2/", "/token") else stumbles in path):
+            failed.append(path)
+            return Answer(503)
+        return good(request)
+
+    registry.answer = answer
+    assert resolve(registry).identity.config == digest(AMD.config) and failed
+
+
+def test_a_token_that_runs_out_while_something_is_pushed_is_asked_for_again(registry):
+    challenge = f'Bearer realm="http://{registry.address}/token",service="little",error="invalid_token"'
+    refused = []
+
+    def answer(request):
+        if request.method == "POST" and not refused:
+            refused.append(request)
+            return Answer(401, headers={"WWW-Authenticate": challenge})
+        return Answer(201)
+
+    registry.manifest = answer
+    repository = open_repository(parse(f"{registry.address}/a/b:1"), Login(USER, Secret(registry.key)), "pull,push")
+    assert repository.ask("POST", "manifests/1", data=b"{}").status == 201 and refused
+    scopes = [request.query["scope"] for request in registry.seen if request.path.startswith("/token")]
+    assert scopes == [["repository:a/b:pull,push"]] * 2
 
 
 def test_an_index_in_an_index_is_no_image(registry):
