@@ -59,10 +59,11 @@ DOCUMENTS = {
         (("registry", "removed", "warnings"),),
     ),
     "pull": Document(
-        "The image that is on this host now, and the weights where they were asked for. `was`: what the tag stood for "
-        "before. `skipped`: why no image was pulled.",
+        "The image that is on this host now, and the weights where they were asked for. `manifest`: that of this "
+        "host's platform; `digest` may be that of an index. `was`: the manifest that the tag stood for before. "
+        "`skipped`: why no image was pulled.",
         {
-            "model": "str?", "image": "str?", "digest": "str?", "was": "str", "skipped": "str",
+            "model": "str?", "image": "str?", "digest": "str?", "manifest": "str", "was": "str", "skipped": "str",
             "signature": Null(SIGNATURE),
             "weights": Null({"source": "str", "folder": "str", "revision": "str", "files": "int", "bytes": "int",
                              "signature": SIGNATURE, "warnings": "str[]"}),
