@@ -111,6 +111,11 @@ class Bundle:
         return sum(entry.size for entry in self.files)
 
     @property
+    def signature_count(self) -> int:
+        """Signatures of the image; one more file lists them."""
+        return max(0, len(self.signatures) - 1)
+
+    @property
     def pieces(self) -> tuple[Piece, ...]:
         """Every file as it lies in the folder, those that hold the sums excepted."""
         return tuple(piece for entry in self.files for piece in entry.pieces)

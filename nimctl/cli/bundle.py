@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from nimctl.cli.options import Cache, Debug, Gpus, Image, Json, Model, Quiet
+from nimctl.cli.options import Cache, Debug, Gpus, Image, Json, Model, Quiet, Verify
 from nimctl.cli.verb import verb
 
 app = typer.Typer(
@@ -51,6 +51,7 @@ def create(
         str | None, typer.Option(help="Platform of the far host [default: this one's].", show_default=False)
     ] = None,
     cache: Cache = None,
+    verify: Verify = None,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,  # read by @verb
@@ -66,7 +67,7 @@ def create(
     from nimctl.render import Output
 
     out = Output.choose(_REPORT, as_json=as_json, quiet=quiet)
-    config = configuration.load({"cache": cache, "gpus": gpus})
+    config = configuration.load({"cache": cache, "gpus": gpus, "verify": verify})
     asked = bundling.Asked(
         folder.absolute(),
         model,
@@ -86,10 +87,7 @@ def create(
 def verify(
     folders: Folders,
     key: Key = None,
-    policy: Annotated[
-        str | None,
-        typer.Option("--verify", help="Signatures: off, warn or require [default: warn].", show_default=False),
-    ] = None,
+    verify: Verify = None,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,  # read by @verb
@@ -105,7 +103,7 @@ def verify(
     from nimctl.render import Output
 
     out = Output.choose(_REPORT, as_json=as_json, quiet=quiet)
-    config = configuration.load({"verify": policy})
+    config = configuration.load({"verify": verify})
     unbundling.verify([folder.absolute() for folder in folders], key, config, out)
 
 
@@ -122,10 +120,7 @@ def load(
     caches: Annotated[
         bool, typer.Option("--caches", help="Load compile caches too, though no --key proves whose code they are.")
     ] = False,
-    policy: Annotated[
-        str | None,
-        typer.Option("--verify", help="Signatures: off, warn or require [default: warn].", show_default=False),
-    ] = None,
+    verify: Verify = None,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,  # read by @verb
@@ -139,7 +134,7 @@ def load(
     from nimctl.render import Output
 
     out = Output.choose(_REPORT, as_json=as_json, quiet=quiet)
-    config = configuration.load({"cache": cache, "verify": policy})
+    config = configuration.load({"cache": cache, "verify": verify})
     unbundling.load([folder.absolute() for folder in folders], config, out, key=key, to=to, caches=caches)
 
 

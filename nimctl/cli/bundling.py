@@ -195,7 +195,7 @@ def summary(bundle: model.Bundle) -> dict[str, object]:
                   "config": image.config, "platform": image.platform, "bytes": image.size} if image else None,
         "weights": {"source": weights.source, "revision": weights.revision, "bytes": weights.size} if weights else None,
         "lock": bundle.lock,
-        "signatures": len(bundle.signatures),
+        "signatures": bundle.signature_count,
         "caches": [cache.key for cache in bundle.caches],
     }  # fmt: skip
 

@@ -85,7 +85,7 @@ def show(folders: Sequence[Path], out: Output) -> None:
         rows.append(("image", f"{image.reference} for {image.platform}, {size(image.size)}, {image.manifest}"))
     if weights := bundle.weights:
         rows.append(("weights", f"{weights.source} at {weights.revision}, {size(weights.size)}"))
-    rows += [("lock", bundle.lock or "none"), ("signatures", str(len(bundle.signatures)))]
+    rows += [("lock", bundle.lock or "none"), ("signatures", str(bundle.signature_count))]
     rows += [("compile cache", cache.key) for cache in bundle.caches]
     rows.append(("files", f"{len(bundle.pieces)}, {size(bundle.total)}"))
     out.facts(rows)

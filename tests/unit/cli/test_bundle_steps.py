@@ -137,6 +137,7 @@ def test_signatures_and_the_keys_of_the_rules_come_along(
     bundle = create(tmp_path / "b", registry)
     assert [Path(path).name for path in bundle.keys] == [f"01-{public.name}"]
     assert len(bundle.signatures) == 3
+    assert bundling.summary(bundle)["signatures"] == 2
     registry.content.clear()
     registry.closing.set()
     verify(tmp_path / "b")  # by the far host's rules, and nobody is asked
