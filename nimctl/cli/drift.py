@@ -25,14 +25,16 @@ def drift(
 
     Example:  nimctl drift demo --lock nimctl.lock
     """
-    from nimctl.cli import differing, lockfile, seeing
+    from nimctl.cli import seeing
+    from nimctl.cli.locks import differences
+    from nimctl.cli.locks import file as lock_file
     from nimctl.cli.runs import find
     from nimctl.core.errors import NimctlError
     from nimctl.lock.drift import drift as compare
     from nimctl.render import Output
 
     out = Output.choose("drift", as_json=as_json, quiet=quiet)
-    wanted = lockfile.read(lock)
+    wanted = lock_file.read(lock)
     runtime, handle = find(name)
     found = compare(wanted.lock, wanted.digest, seeing.see(runtime, handle))
     told = {
@@ -45,7 +47,7 @@ def drift(
     for sentence in found.unseen:
         out.text(sentence, style="yellow")
     if found.rows:
-        differing.tell(found.rows, "running", out)
+        differences.tell(found.rows, "running", out)
         first = found.rows[0]
         error = NimctlError(
             "drift-found",

@@ -46,7 +46,8 @@ def lock(
     Example:  nimctl lock demo --gpus none
     """
     from nimctl.cli import config as configuration
-    from nimctl.cli import contradicting, launching, locking
+    from nimctl.cli import launching
+    from nimctl.cli.locks import contradictions, here
     from nimctl.render import Output
 
     arguments = list(engine_args or ())
@@ -56,14 +57,14 @@ def lock(
     out = Output.choose(_REPORT, as_json=as_json, quiet=quiet)
     config = configuration.load({"gpus": gpus, "cache": cache})
     if check:
-        given = contradicting.Given(model, image, env or (), profile, arguments)
-        found, moved = locking.check(output, given, config, out)
+        given = contradictions.Given(model, image, env or (), profile, arguments)
+        found, moved = here.check(output, given, config, out)
         told = {"file": str(output), "lock": found.digest, "model": found.lock.model}
         out.document({"ok": True, **told, "moved": moved})
         out.text(f"{output} is current: {found.lock.model}", style="bold green")
         return
     asked = launching.Asked(model, image=image, env=env or (), profile=profile, engine_args=arguments, dry_run=False)
-    made = locking.make(asked, config, output, out)
+    made = here.make(asked, config, output, out)
     out.document(
         {
             "ok": True,

@@ -66,10 +66,12 @@ def run(
     flags = {"gpus": gpus, "port": port, "host": host, "cache": cache, "runtime": runtime, "verify": verify}
     config = configuration.load(flags)
     if locked:
-        from nimctl.cli import contradicting, locked_run, lockfile
+        from nimctl.cli.locks import contradictions
+        from nimctl.cli.locks import file as lock_file
+        from nimctl.cli.locks import run as locked_run
 
-        file, model = lockfile.file_of(model)
-        given = contradicting.Given(model, image, env or (), profile, arguments, name)
+        file, model = lock_file.file_of(model)
+        given = contradictions.Given(model, image, env or (), profile, arguments, name)
         prepared = locked_run.prepare(file, given, config, out)
     else:
         asked = launching.Asked(

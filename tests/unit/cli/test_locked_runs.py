@@ -5,7 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from nimctl.cli import contradicting, lock_facts, locked_plan, locked_run, lockfile
+from nimctl.cli.locks import contradictions
+from nimctl.cli.locks import facts as lock_facts
+from nimctl.cli.locks import file as lock_file
+from nimctl.cli.locks import plan as locked_plan
+from nimctl.cli.locks import run as locked_run
 from nimctl.core.errors import NimctlError
 from nimctl.launch.docker.engine import ImageInfo
 from nimctl.lock.making import pinned
@@ -15,7 +19,7 @@ from tests.unit.lock.locks import CONFIG, INDEX, MANIFEST, OTHER, WHOLE
 
 def contradicts(**given: object) -> str:
     with pytest.raises(NimctlError) as caught:
-        contradicting.refuse_contradictions(WHOLE, contradicting.Given(**given))  # type: ignore[arg-type]
+        contradictions.refuse_contradictions(WHOLE, contradictions.Given(**given))  # type: ignore[arg-type]
     assert caught.value.id == "usage"
     return caught.value.message
 
@@ -23,12 +27,12 @@ def contradicts(**given: object) -> str:
 def test_the_lock_is_the_default_file_or_the_one_that_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "other").write_text("{}")
-    assert lockfile.file_of(None) == (Path("nimctl.lock"), None)
-    assert lockfile.file_of("a.lock") == (Path("a.lock"), None)
-    assert lockfile.file_of("other") == (Path("other"), None)
-    assert lockfile.file_of("wrong/place.json") == (Path("wrong/place.json"), None)
+    assert lock_file.file_of(None) == (Path("nimctl.lock"), None)
+    assert lock_file.file_of("a.lock") == (Path("a.lock"), None)
+    assert lock_file.file_of("other") == (Path("other"), None)
+    assert lock_file.file_of("wrong/place.json") == (Path("wrong/place.json"), None)
     (tmp_path / "kimi-k2.5").write_text("{}")
-    assert lockfile.file_of("kimi-k2.5") == (Path("nimctl.lock"), "kimi-k2.5")
+    assert lock_file.file_of("kimi-k2.5") == (Path("nimctl.lock"), "kimi-k2.5")
 
 
 def test_what_contradicts_the_lock_is_refused() -> None:
@@ -41,7 +45,7 @@ def test_what_contradicts_the_lock_is_refused() -> None:
 
 
 def test_what_says_the_same_and_the_value_of_a_secret_are_no_contradiction() -> None:
-    same = contradicting.Given(
+    same = contradictions.Given(
         "kimi-k2.5",
         WHOLE.image.reference,
         ("NIM_LOG_LEVEL=DEBUG", "MY_API_KEY=hidden"),
@@ -49,25 +53,25 @@ def test_what_says_the_same_and_the_value_of_a_secret_are_no_contradiction() -> 
         WHOLE.engine.arguments,
         "any-name",
     )
-    assert contradicting.refuse_contradictions(WHOLE, same) is None
+    assert contradictions.refuse_contradictions(WHOLE, same) is None
 
 
 def test_secrets_come_from_the_caller_and_a_missing_one_is_named() -> None:
-    found = contradicting.values_of(WHOLE.variables, {}, {"MY_API_KEY": "hidden"})
+    found = contradictions.values_of(WHOLE.variables, {}, {"MY_API_KEY": "hidden"})
     assert found == [("NIM_LOG_LEVEL", "DEBUG"), ("MY_API_KEY", "hidden")]
-    assert ("MY_API_KEY", "given") in contradicting.values_of(WHOLE.variables, {"MY_API_KEY": "given"}, {})
+    assert ("MY_API_KEY", "given") in contradictions.values_of(WHOLE.variables, {"MY_API_KEY": "given"}, {})
     with pytest.raises(NimctlError) as caught:
-        contradicting.values_of(WHOLE.variables, {}, {})
+        contradictions.values_of(WHOLE.variables, {}, {})
     assert caught.value.id == "key-missing" and "MY_API_KEY" in caught.value.message
 
 
 def test_a_lock_is_read_with_the_digest_of_its_bytes(tmp_path: Path) -> None:
     path = tmp_path / "nimctl.lock"
     path.write_text(write(WHOLE))
-    assert lockfile.read(path) == lockfile.Read(WHOLE, digest_of(path.read_bytes()), path)
+    assert lock_file.read(path) == lock_file.Read(WHOLE, digest_of(path.read_bytes()), path)
     for wrong in (tmp_path / "missing", tmp_path):
         with pytest.raises(NimctlError) as caught:
-            lockfile.read(wrong)
+            lock_file.read(wrong)
         assert caught.value.id == "lock-invalid"
         assert (caught.value.message == f"there is no {wrong}") is (wrong.name == "missing")
 

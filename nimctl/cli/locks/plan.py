@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nimctl.cli import contradicting, host, launching
+from nimctl.cli import host, launching
 from nimctl.cli.config import Config, Setting
-from nimctl.cli.differing import refuse
-from nimctl.cli.lock_of_plan import gpus_of
-from nimctl.cli.lockfile import Read
+from nimctl.cli.locks import contradictions
+from nimctl.cli.locks.differences import refuse
+from nimctl.cli.locks.file import Read
+from nimctl.cli.locks.of_plan import gpus_of
 from nimctl.cli.target import ImageChoice, Target, image_for, resolve
 from nimctl.core.errors import NimctlError
 from nimctl.core.facts import HostFacts, ImageFacts
@@ -61,7 +62,7 @@ def plan(
     if pin:
         facts = replace(facts, image=_image_facts(lock.image, held))
     rows = _differs_already(lock, target.recipe, config, facts)
-    variables = contradicting.values_of(lock.variables, given, os.environ)
+    variables = contradictions.values_of(lock.variables, given, os.environ)
     env = []
     if pin and lock.weights is not None and (folder is not None or not lock.weights.unhashed):
         env.append((WEIGHTS_DIGEST, lock.weights.digest))

@@ -7,12 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nimctl.cli import contradicting, launching, lock_facts, locked_plan, lockfile
+from nimctl.cli import launching
 from nimctl.cli.config import Config
-from nimctl.cli.contradicting import Given
-from nimctl.cli.differing import refuse
-from nimctl.cli.lock_of_plan import lock_of
-from nimctl.cli.lockfile import Read
+from nimctl.cli.locks import contradictions
+from nimctl.cli.locks import facts as lock_facts
+from nimctl.cli.locks import file as lock_file
+from nimctl.cli.locks import plan as locked_plan
+from nimctl.cli.locks.contradictions import Given
+from nimctl.cli.locks.differences import refuse
+from nimctl.cli.locks.file import Read
+from nimctl.cli.locks.of_plan import lock_of
 from nimctl.core.errors import NimctlError
 from nimctl.core.secret import holds_secret
 from nimctl.lock.comparing import compare
@@ -42,7 +46,7 @@ def make(asked: Asked, config: Config, path: Path, out: Output) -> Made:
     locked_plan.require_docker(config)
     before = None
     with suppress(NimctlError):
-        before = lockfile.read(path).lock
+        before = lock_file.read(path).lock
     prepared = launching.prepare(asked, config, out)
     lock, moved = _here(prepared, asked, before.image if before else None, out)
     if any(map(holds_secret, lock.engine.arguments)):
@@ -57,7 +61,7 @@ def make(asked: Asked, config: Config, path: Path, out: Output) -> Made:
     text = write(lock).encode()
     changed = not path.is_file() or path.read_bytes() != text
     if changed:
-        lockfile.replace(path, text)
+        lock_file.replace(path, text)
     return Made(digest_of(text), changed, tuple(_left_open(lock)), moved)
 
 
@@ -67,8 +71,8 @@ def check(path: Path, given: Given, config: Config, out: Output) -> tuple[Read, 
     Raises `lock-differs`, and `usage` for what contradicts it.
     """
     locked_plan.require_docker(config)
-    found = lockfile.read(path)
-    folder = contradicting.refuse_contradictions(found.lock, given)
+    found = lock_file.read(path)
+    folder = contradictions.refuse_contradictions(found.lock, given)
     prepared, asked = locked_plan.plan(found, config, out, folder=folder, given=given.variables, pin=False, ask=True)
     lock, moved = _here(prepared, asked, found.lock.image, out)
     if rows := compare(found.lock, lock):

@@ -6,11 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from nimctl.cli import contradicting, lock_facts, locked_plan, lockfile
 from nimctl.cli.config import Config
-from nimctl.cli.contradicting import Given
-from nimctl.cli.differing import refuse
-from nimctl.cli.lock_of_plan import lock_of
+from nimctl.cli.locks import contradictions
+from nimctl.cli.locks import facts as lock_facts
+from nimctl.cli.locks import file as lock_file
+from nimctl.cli.locks import plan as locked_plan
+from nimctl.cli.locks.contradictions import Given
+from nimctl.cli.locks.differences import refuse
+from nimctl.cli.locks.of_plan import lock_of
 from nimctl.cli.target import ImageChoice, Target
 from nimctl.core import recipes
 from nimctl.launch.model import pinned
@@ -29,10 +32,10 @@ def prepare(path: Path, given: Given, config: Config, out: Output) -> Prepared:
 
     Where image and weights are here, nobody else is asked for anything.
     """
-    found = lockfile.read(path)
+    found = lock_file.read(path)
     lock = found.lock
     locked_plan.require_docker(config)
-    folder = contradicting.refuse_contradictions(lock, given)
+    folder = contradictions.refuse_contradictions(lock, given)
     engine = lock_facts.engine()
     try:
         held = lock_facts.held(lock.image, engine)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NoReturn
 
-from nimctl.cli.lockfile import Read
+from nimctl.cli.locks.file import Read
 from nimctl.core.errors import NimctlError
 from nimctl.lock.comparing import Difference
 from nimctl.render import Output
