@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nimctl.core.errors import NimctlError
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 # How much larger an image of vLLM is unpacked than as it is transferred: 28.6 GB of 12.6 GB, see
 # https://github.com/vllm-project/vllm/issues/27154 and https://github.com/vllm-project/vllm/pull/22377
 UNPACKED = 2.3
+_ANSWERS_WITHIN = 2.0  # seconds
 _PACKS_ITSELF = ("btrfs", "zfs")  # filesystems that may compress, so that nothing is proved by sizes
 
 
@@ -28,7 +32,7 @@ def require_room(plan: PullPlan, engine: Engine, out: Output) -> None:
     keeps both forms. Raises `disk-full`. Says nothing where Docker's disk cannot be seen from here.
     """
     facts = engine.facts
-    store = look_at_image_store(facts) if (facts.endpoint or "").startswith("unix:") else None
+    store = look_at_image_store(facts) if is_daemon_here(facts.endpoint) else None
     if store is None or store.free is None:
         return
     kept = 1 if facts.containerd_store else 0
@@ -45,6 +49,27 @@ def require_room(plan: PullPlan, engine: Engine, out: Output) -> None:
             f"({size(missing)} to fetch, unpacked about {UNPACKED:g} times that)",
             style="yellow",
         )
+
+
+def is_daemon_here(endpoint: str | None) -> bool:
+    """Whether the daemon's paths are those of this process: not where its socket was mounted into a container.
+
+    The kernel gives no process id of a peer that is outside of the own container: unix(7), pid_namespaces(7).
+    """
+    scheme, _, path = (endpoint or "").partition("://")
+    if scheme != "unix" or not hasattr(socket, "SO_PEERCRED"):
+        return False
+    with socket.socket(socket.AF_UNIX) as line:
+        line.settimeout(_ANSWERS_WITHIN)
+        try:
+            line.connect(path)
+        except OSError:
+            return False
+        pid, _, _ = struct.unpack("3i", line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    try:
+        return pid > 0 and Path(f"/proc/{pid}/root").samefile("/")
+    except OSError:  # only root may look there
+        return True
 
 
 def _missing(plan: PullPlan, engine: Engine) -> int:

@@ -146,8 +146,8 @@ class Engine:
         """The hashes of the unpacked layers of every image on this host, the lowest first."""
         with _asking("listing images"):
             ids = [str(image["Id"]) for image in self.api.images()]
-            found = [self.api.inspect_image(id_).get("RootFS") or {} for id_ in ids]
-        return [tuple(one.get("Layers") or ()) for one in found]
+        found = [self.inspect_image_raw(id_) or {} for id_ in ids]  # some may be gone by now
+        return [tuple((one.get("RootFS") or {}).get("Layers") or ()) for one in found]
 
     def image_digest(self, reference: str) -> str | None:
         """What identifies the image on this host: its registry digest, else its id; None when it is not here."""
