@@ -96,6 +96,6 @@ def _key(path: Path | None, *, push: bool) -> PrivateKey | None:
 def _sign(image: str, digest: str, key: PrivateKey, out: Output) -> list[str]:
     from nimctl.cli.signing import push_signatures
 
-    _, pushed = push_signatures(image, digest, key)
+    pushed = push_signatures(image, digest, key)
     out.text(f"signed {digest} with key {key.public.fingerprint[:12]}")
     return pushed

@@ -50,26 +50,37 @@ def sign_and_push(image: str, key_file: Path, out: Output, *, from_stdin: bool) 
     login, _ = stored_or_key(reference.registry, config_folder(), os.environ)
     with out.working(f"asking {reference.registry} for {reference}"):
         digest = resolve_digest(reference, login)
-    materials, pushed = push_signatures(image, digest, key)
+    pushed = push_signatures(image, digest, key)
     fingerprint = key.public.fingerprint
     document = {"ok": True, "image": image, "digest": digest, "fingerprint": fingerprint, "signatures": pushed}
     out.document(document)
     out.text(f"signed {reference.registry}/{reference.repository}@{digest} with key {fingerprint[:12]}")
-    out.text(f"{len(materials)} signatures pushed: one as cosign 2 reads it, one as cosign 3 does")
+    told = "beside it already" if not pushed else "pushed"
+    out.text(f"{told}: one signature as cosign 2 reads it, one as cosign 3 does")
     out.result(digest)
 
 
-def push_signatures(image: str, digest: str, key: PrivateKey) -> tuple[tuple[Material, ...], list[str]]:
-    """Sign `digest` in the repository of `image` and push both forms; the signatures, and the digests they lie under.
+def push_signatures(image: str, digest: str, key: PrivateKey) -> list[str]:
+    """Sign `digest` in the repository of `image` and push both forms; the digests that they lie under.
 
+    A form that lies there already is not pushed again: each build of a CI would add one, and readers look at so many.
     Raises `key-refused` for a login that may not push, `key-missing`, `image-not-found`, `image-pull-failed`.
     """
+    from nimctl.cli.proving import image_name
+    from nimctl.registry.artifacts import signatures_of
     from nimctl.registry.credentials import config_folder, stored_or_key
     from nimctl.registry.pushing import push_signature
     from nimctl.registry.reference import parse
+    from nimctl.trust.judging import Expected, judge
     from nimctl.trust.signing import sign_image
 
-    reference = parse(image)
+    reference, name = parse(image), image_name(image)
     login, _ = stored_or_key(reference.registry, config_folder(), os.environ)
-    materials = sign_image(key, f"{reference.registry}/{reference.repository}", digest)
-    return materials, [push_signature(reference, login, material) for material in materials]
+    there = signatures_of(reference, [digest], login)
+
+    def lies_there(new: Material) -> bool:
+        alike = [each for each in there if each.kind == new.kind]
+        return judge(alike, Expected((digest,), name), [key.public], ()).verdict == "good"
+
+    missing = [material for material in sign_image(key, name, digest) if not lies_there(material)]
+    return [push_signature(reference, login, material) for material in missing]

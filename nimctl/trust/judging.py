@@ -22,6 +22,7 @@ from nimctl.trust.claims import (
     read_simple,
     read_statement,
 )
+from nimctl.trust.policy import plain_name
 
 Verdict = Literal[
     "good",
@@ -222,7 +223,7 @@ def _about(claim: Claim, by: str, expected: Expected) -> Judgement:
     if not matching:
         return Judgement("other-digest", f"{by} signed {claim.images[0][0]}, which is another image")
     for digest, named in matching:
-        if named is None or expected.repository in (None, named):
+        if named is None or expected.repository in (None, plain_name(named)):
             return Judgement("good", f"signed by {by}", digest, by)
     named = matching[0][1] or "no repository"
     return Judgement("other-repository", f"{by} signed it as {named}, not as {expected.repository}")

@@ -84,6 +84,15 @@ def test_a_signed_image_is_good(desk: Desk, capsys: pytest.CaptureFixture[str]) 
     assert "signed by key" in capsys.readouterr().out
 
 
+def test_signing_again_adds_nothing_and_another_key_its_own(desk: Desk) -> None:
+    key = keys.read_private(desk.private, None)
+    other = keys.read_private(keys.generate(desk.home / "other", None)[0], None)
+    pushed = [len(push_signatures(desk.reference, desk.digest, each)) for each in (key, key, other, key, other)]
+    assert pushed == [2, 0, 2, 0, 0]
+    (simple,) = (body for name, (_, body) in desk.registry.manifests.items() if name.endswith(".sig"))
+    assert len(json.loads(simple)["layers"]) == 2
+
+
 def test_what_require_refuses(desk: Desk) -> None:
     missing = refused(desk, desk.config("require"))
     assert (missing.id, missing.exit_code) == ("signature-missing", 5)

@@ -328,6 +328,12 @@ def test_an_index_leads_to_the_one_manifest_that_an_engine_can_take(others: list
     assert (digest_of(MANIFEST) in found) is proves
 
 
+def test_a_signature_may_write_its_registry_as_it_likes(key: PrivateKey) -> None:
+    registry, _, path = REPOSITORY.partition("/")
+    for form in sign_image(key, f"{registry.upper()}:443/{path}", DIGEST):
+        assert verdict(form, keys=[key.public]).verdict == "good"
+
+
 def test_what_proves_nothing_is_never_good(key: PrivateKey) -> None:
     material = sign_image(key, REPOSITORY, DIGEST)[1]
     assert verdict(material, keys=[key.public], expected=Expected((), REPOSITORY)).verdict == "other-digest"
