@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from nimctl.bundle.model import NAME, PARTIAL, Bundle, Entry, from_bytes, require_entry
+from nimctl.bundle.model import LARGEST, NAME, PARTIAL, Bundle, Entry, from_bytes, require_entry
 from nimctl.bundle.problems import invalid
 from nimctl.core.errors import NimctlError
 from nimctl.core.plain import from_plain, to_plain
@@ -75,18 +75,18 @@ class Journal:
             os.fsync(out.fileno())
 
     def _read(self) -> None:
-        with contextlib.suppress(OSError, NimctlError):  # a bundle that was finished before
-            self.before = from_bytes((self.folder / NAME).read_bytes())
-            for entry in self.before.files:
-                cut = f" {entry.parts[0].size}" if entry.parts else ""
-                self._entries[entry.path] = f"sha256:{entry.sha256}{cut}", entry
-            self._old = set(self._entries)
+        self.before = _finished(self.folder)
+        for entry in self.before.files if self.before else ():
+            cut = f" {entry.parts[0].size}" if entry.parts else ""
+            self._entries[entry.path] = f"sha256:{entry.sha256}{cut}", entry
+        self._old = set(self._entries)
         with contextlib.suppress(OSError):
             for line in (self.private / _JOURNAL).read_bytes().splitlines():
-                with contextlib.suppress(ValueError, KeyError, TypeError):  # the last line of a cut may be half
+                # the last line of a cut may be half
+                with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
                     document = json.loads(line)
                     if "note" in document:
-                        self._notes[document["note"]] = document["value"]
+                        self._notes[document["note"]] = {**document["value"]}
                     else:
                         require_entry(entry := from_plain(Entry, document["entry"]))
                         self._entries[entry.path] = document["token"], entry
@@ -103,7 +103,7 @@ def opened(folder: Path) -> Iterator[Journal]:
     folder.mkdir(parents=True, exist_ok=True)
     names = {entry.name for entry in folder.iterdir()} - _NOT_OURS
     _require_plain(folder)
-    if names and PARTIAL not in names and not _is_bundle(folder):
+    if names and PARTIAL not in names and _finished(folder) is None:
         raise NimctlError(
             "usage",
             f"no bundle can be made in {folder}",
@@ -142,9 +142,10 @@ def _require_plain(folder: Path) -> None:
                 raise invalid(f"{path.relative_to(folder)} is a link or a device, which no bundle holds", str(folder))
 
 
-def _is_bundle(folder: Path) -> bool:
+def _finished(folder: Path) -> Bundle | None:
+    """What the folder holds, where it is a bundle that was finished."""
     try:
-        from_bytes((folder / NAME).read_bytes())
+        with (folder / NAME).open("rb") as content:
+            return from_bytes(content.read(LARGEST))
     except (OSError, NimctlError):
-        return False
-    return True
+        return None

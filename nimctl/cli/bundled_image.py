@@ -152,12 +152,12 @@ def _saved(carried: Carried, packer: Packer, notes: Journal, folder: Path) -> sa
 
     assert carried.id is not None
     noted = notes.note("saved") or _noted_before(carried, notes, folder)
-    if noted.get("id") == carried.id:
-        blobs = {str(digest): int(count) for digest, count in noted["blobs"].items()}
+    blobs = noted.get("blobs")
+    if noted.get("id") == carried.id and isinstance(blobs, dict) and {noted["manifest"], noted["config"]} <= set(blobs):
         there = [packer.known(layout.blob_path(digest), count, digest) for digest, count in blobs.items()]
         if all(there):
-            content = (folder / layout.blob_path(str(noted["manifest"]))).read_bytes()
-            return saved.Saved(content, str(noted["config"]), tuple(blobs))
+            content = (folder / layout.blob_path(noted["manifest"])).read_bytes()
+            return saved.Saved(content, noted["config"], tuple(blobs))
     image = carried.id
     found = saved.pack_saved(lambda: archive.save(image), packer, folder)
     sizes = {digest: packer.entries[layout.blob_path(digest)].size for digest in found.blobs}

@@ -107,3 +107,13 @@ def test_what_was_finished_before_is_hashed_before_it_is_called_complete(tmp_pat
     place.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     assert bundles.pack(tmp_path, split) == bundle
     assert place.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    "line", ["[" * 200_000, "5", '{"note": "asked", "value": 5}', '{"note": [], "value": {}}', "{}"]
+)
+def test_lines_of_a_journal_that_say_nothing_are_passed_over(tmp_path: Path, line: str) -> None:
+    (begun(tmp_path / "b") / "journal").write_text(f"{line}\n")
+    with journal.opened(tmp_path / "b") as notes:
+        assert notes.note("asked") is None
+        packer_of(notes).pack(bundles.items()[:1])
