@@ -114,7 +114,7 @@ def _asked(reference: Reference, credentials: Login | None, platform: str | None
     found = manifests.read(answer.body, answer.headers.get("content-type", ""), str(reference))
     if isinstance(found, Index):
         manifests.choose(found, platform, str(reference))
-    return digest, isinstance(found, Index)
+    return digest, isinstance(found, Index) and all(entry.platform for entry in found.entries)
 
 
 def _computed(reference: Reference, answer: Response) -> str:

@@ -49,7 +49,7 @@ class Blob:
 
 @dataclass(frozen=True)
 class Entry:
-    """One image of an index. `platform` is `linux/amd64`, or `linux/arm64/v8` with a variant."""
+    """One image of an index. `platform` is `linux/amd64`, or `linux/arm64/v8` with a variant; empty: it says none."""
 
     blob: Blob
     platform: str
@@ -104,12 +104,18 @@ def read(body: bytes, media_type: str, name: str) -> Index | Manifest:
 
 
 def choose(index: Index, platform: str, name: str) -> Blob:
-    """The manifest of `platform` in an index. Raises `platform-missing`, which names those that exist."""
+    """The manifest of `platform` in an index, or its only one if that says none: its configuration will.
+
+    Raises `platform-missing`, which names those that exist.
+    """
     wanted = _base(platform)
     for entry in index.entries:
         if _base(entry.platform) == wanted:
             return entry.blob
-    raise platform_missing(name, platform, [entry.platform for entry in index.entries])
+    there = [entry.platform for entry in index.entries]
+    if there == [""]:
+        return index.entries[0].blob
+    raise platform_missing(name, platform, [one or "an unnamed platform" for one in there])
 
 
 def read_config(body: bytes, name: str) -> ImageConfig:
@@ -163,7 +169,8 @@ def _entry(one: Mapping[str, Any], name: str) -> Entry | None:
     if not isinstance(annotations, dict) or not isinstance(where, dict):
         raise _incompatible(name, "an entry of its index is not what it should be")
     platform = "/".join(filter(None, (str(where.get(key) or "") for key in ("os", "architecture", "variant"))))
-    if _ATTESTS in annotations or platform == _UNKNOWN or one.get("mediaType") not in MANIFESTS:
+    # engines ask for what is listed without a type, and read what they get
+    if _ATTESTS in annotations or platform == _UNKNOWN or (one.get("mediaType") or OCI_MANIFEST) not in MANIFESTS:
         return None
     return Entry(_blob(one, name), platform)
 

@@ -40,6 +40,26 @@ def test_an_attestation_is_known_by_its_annotation_alone_too():
     assert manifests.choose(found, "linux/amd64", "x:1").digest == digest(AMD.manifest)
 
 
+@pytest.mark.parametrize("absent", [("mediaType",), ("platform",), ("mediaType", "platform")])
+def test_the_only_entry_need_not_say_what_it_is(absent):
+    document = json.loads(make_index(AMD))
+    for name in absent:
+        del document["manifests"][0][name]
+    found = manifests.read(json.dumps(document).encode(), INDEX, "x:1")
+    assert isinstance(found, Index)
+    assert manifests.choose(found, "linux/amd64", "x:1").digest == digest(AMD.manifest)
+
+
+def test_of_several_entries_that_say_no_platform_none_is_taken():
+    document = json.loads(make_index(AMD, ARM))
+    for entry in document["manifests"]:
+        entry.pop("platform")
+    found = manifests.read(json.dumps(document).encode(), INDEX, "x:1")
+    with pytest.raises(NimctlError) as caught:
+        manifests.choose(found, "linux/amd64", "x:1")
+    assert caught.value.id == "platform-missing" and "an unnamed platform" in caught.value.cause
+
+
 @pytest.mark.parametrize("platform", ["linux/arm64", "linux/arm64/v8"])
 def test_the_variant_that_all_have_may_be_left_out(platform):
     assert manifests.choose(index(AMD, ARM), platform, "x:1").digest == digest(ARM.manifest)

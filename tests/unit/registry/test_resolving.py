@@ -1,5 +1,6 @@
 """A name becomes one image, whose digests follow from its bytes; its content is read from any offset."""
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -13,7 +14,7 @@ from nimctl.registry.repository import open_repository
 from nimctl.registry.resolving import resolve_image
 from nimctl.registry.session import enter
 from tests.lib.little_registry import USER, Answer, LittleRegistry, little_registry
-from tests.lib.remote_images import INDEX, MANIFEST, Shelf, digest, make_image
+from tests.lib.remote_images import INDEX, MANIFEST, Shelf, digest, make_image, make_index
 
 AMD, ARM = make_image("linux/amd64", labels={"who": "me"}), make_image("linux/arm64")
 
@@ -63,6 +64,18 @@ def test_a_platform_that_is_not_there_names_those_that_are(registry, images):
     with pytest.raises(NimctlError) as caught:
         resolve(registry, platform="linux/arm64")
     assert caught.value.id == "platform-missing" and "linux/amd64" in caught.value.cause
+
+
+def test_an_entry_without_a_platform_is_judged_by_its_configuration(registry):
+    shelf = Shelf()
+    index = json.loads(make_index(ARM))
+    del index["manifests"][0]["platform"]
+    shelf.put("1", ARM, index=json.dumps(index).encode())
+    registry.content = shelf.content
+    assert resolve(registry, platform="linux/arm64").identity.config == digest(ARM.config)
+    with pytest.raises(NimctlError) as caught:
+        resolve(registry)
+    assert caught.value.id == "platform-missing" and "it exists for linux/arm64" in caught.value.cause
 
 
 def test_a_digest_is_asked_for_and_checked(registry):
