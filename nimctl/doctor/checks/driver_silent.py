@@ -9,10 +9,10 @@ from nimctl.core.gpus import HANGS
 from nimctl.doctor.driver_branches import is_blackwell
 from nimctl.doctor.model import Finding, failed
 
-_GUIDE = "https://docs.nvidia.com/datacenter/tesla/driver-installation-guide/"
-INSTALL = f"Install driver 580 or later: {_GUIDE}"
+GUIDE = "https://docs.nvidia.com/datacenter/tesla/driver-installation-guide/"
+INSTALL = f"Install driver 580 or later: {GUIDE}"
 INSTALL_WSL = "Install the NVIDIA driver in Windows, and none inside WSL: https://docs.nvidia.com/cuda/wsl-user-guide/"
-INSTALL_OPEN = f"Install the open flavour of the driver (such as nvidia-open) and reboot: {_GUIDE}kernel-modules.html"
+INSTALL_OPEN = f"Install the open flavour of the driver (such as nvidia-open) and reboot: {GUIDE}kernel-modules.html"
 # modprobe -r passes over modules that are not loaded, and goes on after one that is in use.
 _RELOAD = (
     "Reboot; or stop what holds the GPUs (programs, nvidia-persistenced, nvidia-fabricmanager), then `sudo modprobe "
@@ -142,7 +142,7 @@ def _mismatch(facts: HostFacts) -> Finding:
         title = f"driver library {kernel.library}, kernel module {kernel.module}"
     if kernel.installed and kernel.library and kernel.installed != kernel.library:
         cause = f"the module on disk is {kernel.installed}, so that a reboot alone does not make them equal"
-        fix = f"Install module and libraries from one source, in one version, then reboot: {_GUIDE}"
+        fix = f"Install module and libraries from one source, in one version, then reboot: {GUIDE}"
         return _say(facts, "driver-mismatch", title, cause, fix)
     cause = "the driver was updated while the old kernel module stayed loaded"
     return _say(facts, "driver-mismatch", title, cause, _RELOAD)

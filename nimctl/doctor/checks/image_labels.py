@@ -1,7 +1,7 @@
 """What the image itself asks of the host: its labels against the driver and the GPUs."""
 
 from nimctl.core.facts import HostFacts, ImageFacts
-from nimctl.doctor.checks.driver_silent import INSTALL, INSTALL_WSL
+from nimctl.doctor.checks.driver_silent import GUIDE, INSTALL_WSL
 from nimctl.doctor.checks.gpu_words import lines, ranges
 from nimctl.doctor.checks.scope import chosen_gpus, no_docker_wanted, no_gpu_wanted
 from nimctl.doctor.model import Check, Finding, Needs, failed, passed, skipped, unknown
@@ -54,7 +54,7 @@ def _driver(facts: HostFacts, image: ImageFacts) -> Finding | None:
         "driver-too-old",
         f"the image needs driver {image.min_driver}, and this is {facts.gpus.driver}",
         cause="the CUDA libraries in the image start with that driver or a later one only",
-        fix=INSTALL_WSL if facts.system.wsl else INSTALL,
+        fix=INSTALL_WSL if facts.system.wsl else f"Install driver {image.min_driver} or later: {GUIDE}",
         evidence=(image.reference,),
     )
 

@@ -36,6 +36,7 @@ def test_an_image_of_a_later_day_asks_for_more() -> None:
     later = replace(OURS, min_driver="610", min_compute_capability="10.0")
     facts = replace(hopper(), image=later)
     found = judge("image-needs", facts)
+    assert found[0].fix.startswith("Install driver 610 or later")
     assert [(finding.verdict, finding.id) for finding in found] == [
         ("fail", "driver-too-old"),
         ("fail", "gpu-unsupported"),
