@@ -289,6 +289,15 @@ def _proof_of_weights(prepared: Prepared, out: Output) -> Proof | None:
     return prove_before_start(str(folder) if folder else uri, prepared.config, out) if folder or uri else None
 
 
+def is_locked(held: acquire.Held, locked: ImageIdentity) -> bool:
+    """Whether the image here is the locked one by its id, and by all else that engine or registry know of it.
+
+    Not by the digest of an index, because an engine may have been given the manifest in it.
+    """
+    told = ((held.identity.manifest, locked.manifest), (held.identity.config, locked.config))
+    return held.id in locked.digests and all(one == other for one, other in told if one and other)
+
+
 def _runtime(prepared: Prepared, out: Output, *, force: bool) -> tuple[Runtime, ExactImage | None, Proof | None]:
     """Where it runs, and the image on this host that the container is made of, whatever becomes of its tag."""
     from nimctl.launch.process import ProcessRuntime
@@ -303,12 +312,13 @@ def _runtime(prepared: Prepared, out: Output, *, force: bool) -> tuple[Runtime, 
     held = acquire.ensure_image(prepared.choice, device, runtime.engine, out, prepared.config, admit=admit)
     if prepared.locked is None:
         return runtime, ExactImage(held.id, held.identity), held.proof
-    if held.id not in prepared.locked.digests:
+    if not is_locked(held, prepared.locked):
         raise NimctlError(
             "digest-changed",
             f"{prepared.choice.reference} is not the locked image",
             cause=f"it is {held.id} on this host, and the lock says {' / '.join(prepared.locked.digests)}",
-            fix="Nothing was started. Remove that image and run the same command again.",
+            fix="Nothing was started. The digests in the lock are not of one image: take it from version control, or write "
+            "it anew with `nimctl lock`.",
         )
     return runtime, ExactImage(held.id, prepared.locked), held.proof
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from nimctl.cli import acquire, launching
 from nimctl.cli.locks import contradictions
 from nimctl.cli.locks import facts as lock_facts
 from nimctl.cli.locks import file as lock_file
@@ -146,3 +147,20 @@ def test_an_image_that_was_built_here_has_no_digest_of_a_registry() -> None:
     assert on_this_host(CONFIG).built(WHOLE.image.reference).config == CONFIG
     pushed = on_this_host(CONFIG, MANIFEST).built(WHOLE.image.reference)
     assert (pushed.digest, pushed.config) == (MANIFEST, CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("known", "is_it"),
+    [
+        ({}, True),
+        ({"digest": MANIFEST, "manifest": None}, True),  # the engine was given the manifest in the index
+        ({"manifest": None, "config": None}, True),  # containerd's store has no more to say
+        ({"manifest": OTHER}, False),
+        ({"config": OTHER}, False),
+    ],
+)
+def test_what_was_brought_is_the_locked_image_in_all_that_is_known(known: dict[str, str | None], is_it: bool) -> None:
+    locked = WHOLE.image.identity
+    found = acquire.Held(replace(locked, **known), CONFIG)  # type: ignore[arg-type]
+    assert launching.is_locked(found, locked) is is_it
+    assert not launching.is_locked(replace(found, id="sha256:" + "e" * 64), locked)
