@@ -317,8 +317,8 @@ def _runtime(prepared: Prepared, out: Output, *, force: bool) -> tuple[Runtime, 
             "digest-changed",
             f"{prepared.choice.reference} is not the locked image",
             cause=f"it is {held.id} on this host, and the lock says {' / '.join(prepared.locked.digests)}",
-            fix="Nothing was started. The digests in the lock are not of one image: take it from version control, or write "
-            "it anew with `nimctl lock`.",
+            fix="Nothing was started. The digests in the lock are not of one image: take it from version control, or "
+            "write it anew with `nimctl lock`.",
         )
     return runtime, ExactImage(held.id, prepared.locked), held.proof
 
