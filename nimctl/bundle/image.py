@@ -93,6 +93,8 @@ def require_chain(shelf: Shelf, image: Image, full_name: Callable[[str], str | N
             entry = shelf.bundle.entry(blob_path(str(blob["digest"])))
             if blob["digest"] != f"sha256:{entry.sha256}" or blob["size"] != entry.size:
                 raise ValueError(f"{entry.path} is not the blob that the manifest names")
+        if sum(entry.size for entry in shelf.bundle.below(f"{IMAGE}/blobs")) != image.size:
+            raise ValueError(f"its blobs do not have {image.size} bytes")
         raw = shelf.small(blob_path(image.manifest), _LARGEST)
         for path, content in documents(full_name(image.reference), raw).items():
             if shelf.small(path, _LARGEST) != content:

@@ -158,6 +158,7 @@ def test_parts_that_do_not_belong_together_are_refused(folder: Path) -> None:
         replace(whole, image=replace(whole.image, config=other)),
         replace(whole, image=replace(whole.image, manifest=whole.image.config)),
         replace(whole, image=replace(whole.image, digest=whole.image.config)),
+        replace(whole, image=replace(whole.image, size=-5)),
         replace(whole, weights=replace(whole.weights, revision="b" * 40)),
         replace(whole, weights=replace(whole.weights, repo="../../etc")),
         replace(whole, weights=replace(whole.weights, refs=("../x",))),
