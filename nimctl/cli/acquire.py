@@ -12,7 +12,7 @@ from nimctl.core.image_identity import ImageIdentity
 
 if TYPE_CHECKING:  # these rooms cost start-up time; the verbs import them when they need them
     from nimctl.cli.config import Config
-    from nimctl.cli.proof import Proof
+    from nimctl.cli.proofs.proof import Proof
     from nimctl.cli.target import ImageChoice
     from nimctl.launch.docker import Engine, ImageInfo
     from nimctl.registry.login import Login
@@ -80,7 +80,7 @@ def pull_image(
     image than the one of that name here takes the new one, and says so. One that is asked for by digest is named
     `called` (else as the reference without it) where no other image is.
     """
-    from nimctl.cli.proving import prove_image
+    from nimctl.cli.proofs.images import prove_image
     from nimctl.launch.docker.archive import find
     from nimctl.registry.reference import parse
 
@@ -209,7 +209,7 @@ def _is_ours(present: ImageInfo, device: Literal["cuda", "cpu"], engine: Engine)
 
 
 def _proof_of_present(identity: ImageIdentity, config: Config, out: Output, *, built: bool) -> Proof:
-    from nimctl.cli.proving import prove_image
+    from nimctl.cli.proofs.images import prove_image
     from nimctl.registry.reference import parse
 
     def login() -> Login | None:

@@ -80,7 +80,7 @@ def build(
 
 def _key(path: Path | None, *, push: bool) -> PrivateKey | None:
     """The key to sign with, read before a build of minutes. Raises `usage`, `trust-invalid`."""
-    from nimctl.cli import signer
+    from nimctl.cli.proofs import key_file
     from nimctl.core.errors import NimctlError
 
     if path is not None and not push:
@@ -90,11 +90,11 @@ def _key(path: Path | None, *, push: bool) -> PrivateKey | None:
             cause="a signature lies beside an image in a registry",
             fix="Add --push and a --tag with the registry.",
         )
-    return signer.private_key(path) if path else None
+    return key_file.private_key(path) if path else None
 
 
 def _sign(image: str, digest: str, key: PrivateKey, out: Output) -> list[str]:
-    from nimctl.cli.signing import push_signatures
+    from nimctl.cli.proofs.signing import push_signatures
 
     pushed = push_signatures(image, digest, key)
     out.text(f"signed {digest} with key {key.public.fingerprint[:12]}")

@@ -62,24 +62,24 @@ def create(
 
     Example:  nimctl bundle create /media/usb/kimi kimi-k2.5 --split 4GiB
     """
-    from nimctl.cli import bundling
     from nimctl.cli import config as configuration
+    from nimctl.cli.bundles import packing
     from nimctl.render import Output
 
     out = Output.choose(_REPORT, as_json=as_json, quiet=quiet)
     config = configuration.load({"cache": cache, "gpus": gpus, "verify": verify})
-    asked = bundling.Asked(
+    asked = packing.Asked(
         folder.absolute(),
         model,
         image=image,
         lock=lock,
-        split=bundling.size_of(split),
+        split=packing.size_of(split),
         weights=weights,
         caches=caches,
         sign_key=sign_key,
         platform=platform,
     )
-    bundling.create(asked, config, out)
+    packing.create(asked, config, out)
 
 
 @app.command("verify")
@@ -99,12 +99,12 @@ def verify(
     Example:  nimctl bundle verify /media/usb/kimi --key release.pub
     """
     from nimctl.cli import config as configuration
-    from nimctl.cli import unbundling
+    from nimctl.cli.bundles import loading
     from nimctl.render import Output
 
     out = Output.choose(_REPORT, as_json=as_json, quiet=quiet)
     config = configuration.load({"verify": verify})
-    unbundling.verify([folder.absolute() for folder in folders], key, config, out)
+    loading.verify([folder.absolute() for folder in folders], key, config, out)
 
 
 @app.command("load")
@@ -130,12 +130,12 @@ def load(
     Example:  nimctl bundle load /media/usb/kimi && nimctl run --locked
     """
     from nimctl.cli import config as configuration
-    from nimctl.cli import unbundling
+    from nimctl.cli.bundles import loading
     from nimctl.render import Output
 
     out = Output.choose(_REPORT, as_json=as_json, quiet=quiet)
     config = configuration.load({"cache": cache, "verify": verify})
-    unbundling.load([folder.absolute() for folder in folders], config, out, key=key, to=to, caches=caches)
+    loading.load([folder.absolute() for folder in folders], config, out, key=key, to=to, caches=caches)
 
 
 @app.command("ls")
@@ -150,8 +150,8 @@ def ls(
 
     Example:  nimctl bundle ls /media/usb/kimi
     """
-    from nimctl.cli import unbundling
+    from nimctl.cli.bundles import loading
     from nimctl.render import Output
 
     out = Output.choose(_REPORT, as_json=as_json, quiet=quiet)
-    unbundling.show([folder.absolute() for folder in folders], out)
+    loading.show([folder.absolute() for folder in folders], out)

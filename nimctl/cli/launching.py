@@ -11,7 +11,7 @@ from typing import Literal
 
 from nimctl.cli import acquire, admission, host
 from nimctl.cli.config import Config
-from nimctl.cli.proof import Proof
+from nimctl.cli.proofs.proof import Proof
 from nimctl.cli.target import ImageChoice, Target, image_for, resolve
 from nimctl.core import cache as cache_room
 from nimctl.core import keys
@@ -136,7 +136,7 @@ def prepare(asked: Asked, config: Config, out: Output) -> Prepared:
 
 def _as_judged(recipe: Recipe, config: Config, out: Output) -> Recipe:
     """The recipe with the one revision of its weights that a rule is asked about, where one is."""
-    from nimctl.cli.proving_weights import judged_address
+    from nimctl.cli.proofs.weights import judged_address
 
     address = judged_address(recipe.weights, config)
     if address != recipe.weights:
@@ -283,7 +283,7 @@ def make_cache(folder: Path, out: Output) -> None:
 
 def _proof_of_weights(prepared: Prepared, out: Output) -> Proof | None:
     """The proof of the weights that are served, where a rule is about them and a policy asks."""
-    from nimctl.cli.proving_weights import prove_before_start
+    from nimctl.cli.proofs.weights import prove_before_start
 
     folder, uri = prepared.target.folder, prepared.target.recipe.weights
     return prove_before_start(str(folder) if folder else uri, prepared.config, out) if folder or uri else None

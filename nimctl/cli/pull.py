@@ -85,7 +85,7 @@ def _described(reference: str, held: Held) -> dict[str, Any]:
 
 def _weights(uri: str, config: Config, out: Output) -> dict[str, object]:
     from nimctl.cli import bringing, launching
-    from nimctl.cli.proving_weights import prove_weights
+    from nimctl.cli.proofs.weights import prove_weights
     from nimctl.render import size
 
     launching.make_cache(config.cache, out)

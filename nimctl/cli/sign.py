@@ -42,7 +42,7 @@ def sign(
 
     Example:  nimctl sign registry.example.com/models/cuda:1.0 --key nimctl.key
     """
-    from nimctl.cli import signing
+    from nimctl.cli.proofs import signing
     from nimctl.core.errors import NimctlError
     from nimctl.render import Output
 

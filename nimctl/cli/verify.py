@@ -61,7 +61,7 @@ def verify(
     Example:  nimctl verify nvcr.io/nim/moonshotai/kimi-k2.5:1.7.0-variant --key ngc.pub
     """
     from nimctl.cli import config as configuration
-    from nimctl.cli import verifying
+    from nimctl.cli.proofs import verifying
     from nimctl.render import Output
 
     out = Output.choose("verify", as_json=as_json, quiet=quiet)

@@ -11,7 +11,7 @@ import pytest
 from nimctl.bundle import checking, image, model, shelf
 from nimctl.bundle.checking import Verified
 from nimctl.bundle.shelf import Shelf
-from nimctl.cli.bundled_image import full_name
+from nimctl.cli.bundles.image import full_name
 from nimctl.core.errors import NimctlError
 from nimctl.core.fetch import Stop
 from tests.lib import bundles

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from nimctl.cli import acquire, kept_signatures
+from nimctl.cli import acquire
 from nimctl.cli.config import load
+from nimctl.cli.proofs import kept as kept_signatures
 from nimctl.cli.pull import _described
 from nimctl.cli.target import ImageChoice
 from nimctl.core.errors import NimctlError

@@ -15,7 +15,7 @@ import pytest
 from nimctl.bundle import image as layout
 from nimctl.bundle import model, weights
 from nimctl.cli import config as configuration
-from nimctl.cli import unbundling
+from nimctl.cli.bundles import loading
 from nimctl.core.cache import CachePaths
 from nimctl.core.errors import NimctlError
 from nimctl.core.fetch import snapshots
@@ -74,7 +74,7 @@ def with_code(here: Path, packed: model.Bundle, sign: Callable[[bytes], bytes] |
 
 def load(here: Path, policy: str = "warn", *, key: Path | None = None, to: Path | None = None) -> None:
     config = configuration.load({"verify": policy})
-    unbundling.load([here / "b"], config, Output.choose("bundle-report"), key=key, to=to)
+    loading.load([here / "b"], config, Output.choose("bundle-report"), key=key, to=to)
 
 
 def refused(here: Path, policy: str = "warn", to: Path | None = None) -> NimctlError:
@@ -86,7 +86,7 @@ def refused(here: Path, policy: str = "warn", to: Path | None = None) -> NimctlE
 def is_no_bundle(here: Path) -> bool:
     """Whether both verbs refuse it, and nothing is in place."""
     with pytest.raises(NimctlError) as caught:
-        unbundling.verify([here / "b"], None, configuration.load({}), Output.choose("bundle-report", quiet=True))
+        loading.verify([here / "b"], None, configuration.load({}), Output.choose("bundle-report", quiet=True))
     return {caught.value.id, refused(here).id} == {"bundle-invalid"} and not (here / "NIMCTL_CACHE").exists()
 
 
@@ -101,7 +101,7 @@ def test_code_that_nobody_signed_is_left_out(
 ) -> None:
     with_code(here, packed)
     out = Output.choose("bundle-report", as_json=True)
-    unbundling.load([here / "b"], configuration.load({"verify": policy}), out, key=None, to=None, caches=asked)
+    loading.load([here / "b"], configuration.load({"verify": policy}), out, key=None, to=None, caches=asked)
     said = capsys.readouterr()
     assert is_code_there(here) == (asked and policy == "warn")
     assert ("abc is not loaded" in said.err) != is_code_there(here)

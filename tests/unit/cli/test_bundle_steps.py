@@ -11,8 +11,11 @@ import pytest
 
 from nimctl.bundle import model
 from nimctl.bundle.shelf import Shelf
-from nimctl.cli import bundled_caches, bundled_lock, bundled_weights, bundling, unbundling
 from nimctl.cli import config as configuration
+from nimctl.cli.bundles import caches as bundled_caches
+from nimctl.cli.bundles import loading, packing
+from nimctl.cli.bundles import lock as bundled_lock
+from nimctl.cli.bundles import weights as bundled_weights
 from nimctl.cli.config import Config
 from nimctl.core.cache import CachePaths, held
 from nimctl.core.errors import NimctlError
@@ -48,8 +51,8 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Little
 
 
 def create(folder: Path, registry: LittleRegistry, **more: Any) -> model.Bundle:
-    asked = bundling.Asked(folder, f"{registry.address}/open/tiny:1", platform="linux/amd64")
-    bundling.create(replace(asked, **more), settings(), quiet())
+    asked = packing.Asked(folder, f"{registry.address}/open/tiny:1", platform="linux/amd64")
+    packing.create(replace(asked, **more), settings(), quiet())
     return Shelf([folder]).bundle
 
 
@@ -62,7 +65,7 @@ def quiet() -> Output:
 
 
 def verify(folder: Path, key: Path | None = None) -> None:
-    unbundling.verify([folder], key, settings(), quiet())
+    loading.verify([folder], key, settings(), quiet())
 
 
 def refused(folder: Path, key: Path | None = None) -> str:
@@ -137,7 +140,7 @@ def test_signatures_and_the_keys_of_the_rules_come_along(
     bundle = create(tmp_path / "b", registry)
     assert [Path(path).name for path in bundle.keys] == [f"01-{public.name}"]
     assert len(bundle.signatures) == 3
-    assert bundling.summary(bundle)["signatures"] == 2
+    assert packing.summary(bundle)["signatures"] == 2
     registry.content.clear()
     registry.closing.set()
     verify(tmp_path / "b")  # by the far host's rules, and nobody is asked
@@ -167,9 +170,9 @@ def test_weights_of_a_folder_are_carried_with_digests(tmp_path: Path, registry: 
     assert (bundle.weights.source, bundle.weights.repo) == ("folder", "local/checkpoint")
     verify(tmp_path / "b")
     with pytest.raises(NimctlError) as caught:
-        unbundling.load([tmp_path / "b"], settings(), quiet(), key=None, to=None)
+        loading.load([tmp_path / "b"], settings(), quiet(), key=None, to=None)
     assert caught.value.id == "usage"
-    folder = unbundling._load_weights(Shelf([tmp_path / "b"]), bundle.weights, settings(), quiet(), tmp_path / "far")
+    folder = loading._load_weights(Shelf([tmp_path / "b"]), bundle.weights, settings(), quiet(), tmp_path / "far")
     assert folder == tmp_path / "far"
     for path in checkpoint.iterdir():
         assert (tmp_path / "far" / path.name).read_bytes() == path.read_bytes()
@@ -178,7 +181,7 @@ def test_weights_of_a_folder_are_carried_with_digests(tmp_path: Path, registry: 
 def test_weights_that_an_image_fetches_itself_are_told_to_stay(
     tmp_path: Path, registry: LittleRegistry, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = bundling.Asked(tmp_path / "b", "kimi-k2.5-nim")
+    asked = packing.Asked(tmp_path / "b", "kimi-k2.5-nim")
     gathered = bundled_weights.gather(asked, None, settings(), Output.choose("bundle-report"))
     assert gathered == (None, None, ())
     said = " ".join(capsys.readouterr().out.split())
@@ -239,13 +242,13 @@ def test_the_lock_of_an_image_that_was_never_pushed_learns_its_manifest() -> Non
     ("text", "count"), [("4GiB", 2**32), ("700MB", 700_000_000), ("1.5g", 1_500_000_000), ("2097152", 2**21)]
 )
 def test_sizes_are_read_as_people_write_them(text: str, count: int) -> None:
-    assert bundling.size_of(text) == count
+    assert packing.size_of(text) == count
 
 
 @pytest.mark.parametrize("text", ["", "4", "4TiB", "-1GiB", "1kB", "GiB", "4 GiB more"])
 def test_other_sizes_are_refused(text: str) -> None:
     with pytest.raises(NimctlError) as caught:
-        bundling.size_of(text)
+        packing.size_of(text)
     assert caught.value.id == "usage"
 
 
@@ -271,7 +274,7 @@ def test_signatures_may_lie_on_another_medium_than_their_list(tmp_path: Path, re
     (tmp_path / "second/trust").mkdir(parents=True)
     for path in (tmp_path / "b/trust").glob("0*"):
         path.rename(tmp_path / "second/trust" / path.name)
-    unbundling.verify([tmp_path / "b", tmp_path / "second"], None, settings(), quiet())
+    loading.verify([tmp_path / "b", tmp_path / "second"], None, settings(), quiet())
     assert refused(tmp_path / "b") == "bundle-incomplete"
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from nimctl.bundle import model
-from nimctl.cli import bundled_proof, bundling, unbundling
 from nimctl.cli import config as configuration
-from nimctl.cli.kept_signatures import keep, kept
+from nimctl.cli.bundles import loading, packing
+from nimctl.cli.bundles import proof as bundled_proof
+from nimctl.cli.proofs.kept import keep, kept
 from nimctl.core.errors import NimctlError
 from nimctl.core.signatures import Material, write_materials
 from nimctl.lock import writing
@@ -55,7 +56,7 @@ def changed(folder: Path, change: Change | None = None, files: dict[str, bytes] 
 
 
 def verify(folder: Path, policy: str = "warn") -> None:
-    unbundling.verify([folder], None, configuration.load({"verify": policy}), quiet())
+    loading.verify([folder], None, configuration.load({"verify": policy}), quiet())
 
 
 def refused(act: Callable[..., None], *arguments: object) -> str:
@@ -90,7 +91,7 @@ def test_a_check_keeps_nothing_and_a_load_nothing_worse(folder: Path) -> None:
     verify(folder)
     for carried in ((), bad):
         changed(folder, *_with_signatures(folder, carried))
-        shelf = unbundling.Shelf([folder])
+        shelf = loading.Shelf([folder])
         bundled_proof.prove_image(shelf, settings, quiet(), signed=None, keep=True)
         assert (kept(image) or ((), ()))[0] == good
     shutil.rmtree(folder.parent / "state")
@@ -99,7 +100,7 @@ def test_a_check_keeps_nothing_and_a_load_nothing_worse(folder: Path) -> None:
     changed(folder, *_with_signatures(folder, good))
     verify(folder)
     assert kept(image) is None
-    bundled_proof.prove_image(unbundling.Shelf([folder]), settings, quiet(), signed=None, keep=True)
+    bundled_proof.prove_image(loading.Shelf([folder]), settings, quiet(), signed=None, keep=True)
     assert (kept(image) or ((), ()))[0] == good
 
 
@@ -140,6 +141,6 @@ def test_the_lock_is_of_what_lies_beside_it(folder: Path) -> None:
 def test_the_key_of_a_bundle_is_read_as_every_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     private, public = keys.generate(tmp_path / "mine", None)
     monkeypatch.setenv("NIMCTL_SIGN_PASSPHRASE", "not needed")
-    key = bundling._signer(private)
+    key = packing._signer(private)
     assert key is not None
     assert keys.read_public(public).signed(key.sign(b"data"), b"data")

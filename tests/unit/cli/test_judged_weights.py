@@ -7,7 +7,7 @@ import pytest
 
 from nimctl.cli import launching
 from nimctl.cli.config import Config, load
-from nimctl.cli.proving_weights import judged_address, snapshot_of
+from nimctl.cli.proofs.weights import judged_address, snapshot_of
 from nimctl.core.cache import CachePaths, RepoPaths
 from nimctl.core.fetch import open_source
 from nimctl.core.fetch.manifest import File, Manifest

@@ -11,10 +11,10 @@ import pytest
 
 from nimctl.cli import config as configuration
 from nimctl.cli.config import Config
-from nimctl.cli.proof import Proof
-from nimctl.cli.proving import image_name, prove_image
-from nimctl.cli.proving_weights import prove_before_start, prove_weights
-from nimctl.cli.signing import push_signatures
+from nimctl.cli.proofs.images import image_name, prove_image
+from nimctl.cli.proofs.proof import Proof
+from nimctl.cli.proofs.signing import push_signatures
+from nimctl.cli.proofs.weights import prove_before_start, prove_weights
 from nimctl.core.errors import NimctlError
 from nimctl.core.image_identity import ImageIdentity
 from nimctl.render import Output

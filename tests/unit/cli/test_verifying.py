@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from nimctl.cli import config as configuration
-from nimctl.cli.kept_signatures import keep
-from nimctl.cli.verifying import Given, verify
+from nimctl.cli.proofs.kept import keep
+from nimctl.cli.proofs.verifying import Given, verify
 from nimctl.core.errors import NimctlError
 from nimctl.core.image_identity import ImageIdentity
 from nimctl.core.signatures import write_materials

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from nimctl.cli.proof import Proof, by_rule, refusal, without_rule
+from nimctl.cli.proofs.proof import Proof, by_rule, refusal, without_rule
 from nimctl.core.errors import NimctlError
 from nimctl.core.platforms import own_platform
 
@@ -57,8 +57,8 @@ def verify(model: str | None, given: Given, config: Config, out: Output) -> None
 
 def _model(model: str | None, given: Given, config: Config, out: Output) -> tuple[list[Proof], dict[str, object]]:
     """An image reference, or a model by name: its image, and its weights where a rule is about them."""
-    from nimctl.cli.proving import rules_of
-    from nimctl.cli.proving_weights import weights_name
+    from nimctl.cli.proofs.images import rules_of
+    from nimctl.cli.proofs.weights import weights_name
     from nimctl.cli.target import device_for, image_for, resolve
 
     target = resolve(model, config)
@@ -82,8 +82,8 @@ def _model(model: str | None, given: Given, config: Config, out: Output) -> tupl
 
 
 def _image(reference: str, given: Given, config: Config, out: Output) -> tuple[Proof, ImageIdentity]:
-    from nimctl.cli import proving
-    from nimctl.cli.kept_signatures import keep
+    from nimctl.cli.proofs import images as proving
+    from nimctl.cli.proofs.kept import keep
     from nimctl.registry.credentials import config_folder, stored_or_key
     from nimctl.registry.reference import parse
     from nimctl.registry.resolving import resolve_image
@@ -116,7 +116,7 @@ def _known_here(reference: str, platform: str | None) -> tuple[ImageIdentity, tu
 
     With the indexes and manifests that were kept of it. None where that names nothing that could be signed.
     """
-    from nimctl.cli.kept_signatures import kept
+    from nimctl.cli.proofs.kept import kept
     from nimctl.core.image_identity import ImageIdentity
     from nimctl.launch.docker import Engine
     from nimctl.registry.reference import parse
@@ -139,8 +139,8 @@ def _known_here(reference: str, platform: str | None) -> tuple[ImageIdentity, tu
 
 
 def _weights(uri: str, given: Given, config: Config, out: Output) -> Proof:
-    from nimctl.cli.proving import rules_of
-    from nimctl.cli.proving_weights import judge_weights, snapshot_of, weights_name
+    from nimctl.cli.proofs.images import rules_of
+    from nimctl.cli.proofs.weights import judge_weights, snapshot_of, weights_name
 
     folder = Path(uri.removeprefix("file://")).expanduser().absolute() if _is_folder(uri) else None
     subject = str(folder) if folder else uri

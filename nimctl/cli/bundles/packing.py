@@ -15,8 +15,11 @@ from nimctl.bundle import weights as weights_layout
 from nimctl.bundle.items import Item, of_bytes
 from nimctl.bundle.packing import Packer
 from nimctl.bundle.sealing import seal
-from nimctl.cli import bundled_caches, bundled_image, bundled_lock, bundled_weights
-from nimctl.cli.bundled_image import Carried
+from nimctl.cli.bundles import caches as bundled_caches
+from nimctl.cli.bundles import image as bundled_image
+from nimctl.cli.bundles import lock as bundled_lock
+from nimctl.cli.bundles import weights as bundled_weights
+from nimctl.cli.bundles.image import Carried
 from nimctl.cli.config import Config
 from nimctl.core.errors import NimctlError
 from nimctl.core.fetch import Progress, Stop
@@ -168,7 +171,7 @@ def _signer(path: Path | None) -> PrivateKey | None:
     """The private key to sign with, read before anything is done."""
     if path is None:
         return None
-    from nimctl.cli.signer import private_key
+    from nimctl.cli.proofs.key_file import private_key
 
     return private_key(path)
 

@@ -21,7 +21,7 @@ from nimctl.core.platforms import own_platform
 from nimctl.render import Output, size
 
 if TYPE_CHECKING:
-    from nimctl.cli.bundling import Asked
+    from nimctl.cli.bundles.packing import Asked
     from nimctl.lock.model import Lock
     from nimctl.registry.login import Login
     from nimctl.registry.reference import Reference
@@ -43,7 +43,7 @@ class Carried:
 
 def choose(asked: Asked, lock: Lock | None, config: Config, out: Output) -> Carried:
     """Which image, and where it comes from; nothing large is fetched yet."""
-    from nimctl.cli.proving import prove_image
+    from nimctl.cli.proofs.images import prove_image
     from nimctl.cli.target import device_for, image_for, resolve
 
     target = resolve(asked.model or (lock.model if lock else None), config, asked.image)
@@ -69,7 +69,7 @@ def choose(asked: Asked, lock: Lock | None, config: Config, out: Output) -> Carr
 def _from_registry(
     name: str, reference: str, digest: str | None, platform: str, config: Config, out: Output
 ) -> Carried:
-    from nimctl.cli.proving import prove_image
+    from nimctl.cli.proofs.images import prove_image
     from nimctl.registry.artifacts import signatures_of
     from nimctl.registry.credentials import config_folder, stored_or_key
     from nimctl.registry.reference import parse
@@ -181,7 +181,7 @@ def trust_items(carried: Carried, config: Config, scratch: Path) -> Sequence[Ite
 
     Raises `trust-invalid` for a key that cannot be used.
     """
-    from nimctl.cli.proving import image_name, rules_of
+    from nimctl.cli.proofs.images import image_name, rules_of
     from nimctl.trust.keys import read_public
 
     items: list[Item] = []

@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nimctl.cli.kept_signatures import Kept, keep, kept
-from nimctl.cli.proof import Proof, by_rule, settled, without_rule
+from nimctl.cli.proofs.kept import Kept, keep, kept
+from nimctl.cli.proofs.proof import Proof, by_rule, settled, without_rule
 from nimctl.core.errors import NimctlError
 from nimctl.core.signatures import Material, read_materials
 

@@ -12,9 +12,10 @@ from nimctl.bundle import image as image_layout
 from nimctl.bundle import weights as weights_layout
 from nimctl.bundle.shelf import Shelf
 from nimctl.bundle.weights import FOLDER
-from nimctl.cli import bundled_caches, bundled_proof
-from nimctl.cli.bundled_image import full_name
-from nimctl.cli.bundling import summary
+from nimctl.cli.bundles import caches as bundled_caches
+from nimctl.cli.bundles import proof as bundled_proof
+from nimctl.cli.bundles.image import full_name
+from nimctl.cli.bundles.packing import summary
 from nimctl.cli.config import Config
 from nimctl.cli.stopping import stoppable
 from nimctl.core.cache import free_bytes
@@ -185,7 +186,8 @@ def _load_caches(shelf: Shelf, config: Config, out: Output, *, signed: bool, ask
 
 def _load_weights(shelf: Shelf, weights: model.Weights, config: Config, out: Output, to: Path | None) -> Path:
     """Into the cache, judged by the rules there, and only then with a name."""
-    from nimctl.cli import launching, proving_weights
+    from nimctl.cli import launching
+    from nimctl.cli.proofs import weights as proving_weights
 
     launching.make_cache(config.cache, out)
     if weights.source == FOLDER:

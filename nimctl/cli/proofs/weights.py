@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nimctl.cli.kept_signatures import state_folder
-from nimctl.cli.proof import Proof, by_rule, settled, without_rule
-from nimctl.cli.proving import rules_of
+from nimctl.cli.proofs.images import rules_of
+from nimctl.cli.proofs.kept import state_folder
+from nimctl.cli.proofs.proof import Proof, by_rule, settled, without_rule
 from nimctl.core.errors import NimctlError
 from nimctl.trust.policy import read_policy
 

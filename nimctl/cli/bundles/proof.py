@@ -60,7 +60,8 @@ def prove_image(shelf: Shelf, config: Config, out: Output, *, signed: str | None
     image = shelf.bundle.image
     if image is None:
         return None
-    from nimctl.cli import kept_signatures, proving
+    from nimctl.cli.proofs import images as proving
+    from nimctl.cli.proofs import kept as kept_signatures
 
     found = identity(image)
     digests = dict.fromkeys(filter(None, (image.digest, image.manifest)))
@@ -98,7 +99,7 @@ def _signatures_in(shelf: Shelf) -> tuple[Material, ...]:
 
 def _is_worth_keeping(image: ImageIdentity, materials: tuple[Material, ...], verdict: str) -> bool:
     """Good ones are; others only where nothing is lost by them, and no rule has called them bad."""
-    from nimctl.cli.kept_signatures import kept
+    from nimctl.cli.proofs.kept import kept
 
     if verdict == "good":
         return True

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nimctl.cli import signer
+from nimctl.cli.proofs.key_file import new_passphrase, private_key
 
 if TYPE_CHECKING:
     from nimctl.core.signatures import Material
@@ -18,7 +18,7 @@ def make_pair(folder: Path, out: Output, *, from_stdin: bool) -> None:
     """Make a pair of keys in `folder`. Raises `trust-invalid`; nothing that exists is written over."""
     from nimctl.trust.keys import generate, read_public
 
-    passphrase = signer.new_passphrase(from_stdin=from_stdin)
+    passphrase = new_passphrase(from_stdin=from_stdin)
     key, public = generate(folder, passphrase)
     fingerprint = read_public(public).fingerprint
     out.document(
@@ -45,7 +45,7 @@ def sign_and_push(image: str, key_file: Path, out: Output, *, from_stdin: bool) 
     from nimctl.registry.entitlement import resolve_digest
     from nimctl.registry.reference import parse
 
-    key = signer.private_key(key_file, from_stdin=from_stdin)
+    key = private_key(key_file, from_stdin=from_stdin)
     reference = parse(image)
     login, _ = stored_or_key(reference.registry, config_folder(), os.environ)
     with out.working(f"asking {reference.registry} for {reference}"):
@@ -66,7 +66,7 @@ def push_signatures(image: str, digest: str, key: PrivateKey) -> list[str]:
     A form that lies there already is not pushed again: each build of a CI would add one, and readers look at so many.
     Raises `key-refused` for a login that may not push, `key-missing`, `image-not-found`, `image-pull-failed`.
     """
-    from nimctl.cli.proving import image_name
+    from nimctl.cli.proofs.images import image_name
     from nimctl.registry.artifacts import signatures_of
     from nimctl.registry.credentials import config_folder, stored_or_key
     from nimctl.registry.pushing import push_signature
