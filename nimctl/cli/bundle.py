@@ -64,16 +64,17 @@ def create(
     """
     from nimctl.cli import config as configuration
     from nimctl.cli.bundles import packing
+    from nimctl.cli.bundles.asked import Asked, size_of
     from nimctl.render import Output
 
     out = Output.choose(_REPORT, as_json=as_json, quiet=quiet)
     config = configuration.load({"cache": cache, "gpus": gpus, "verify": verify})
-    asked = packing.Asked(
+    asked = Asked(
         folder.absolute(),
         model,
         image=image,
         lock=lock,
-        split=packing.size_of(split),
+        split=size_of(split),
         weights=weights,
         caches=caches,
         sign_key=sign_key,

@@ -21,7 +21,7 @@ from nimctl.core.platforms import own_platform
 from nimctl.render import Output, size
 
 if TYPE_CHECKING:
-    from nimctl.cli.bundles.packing import Asked
+    from nimctl.cli.bundles.asked import Asked
     from nimctl.lock.model import Lock
     from nimctl.registry.login import Login
     from nimctl.registry.reference import Reference

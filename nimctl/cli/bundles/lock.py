@@ -11,7 +11,7 @@ from nimctl.lock.model import FILE_NAME, Lock
 from nimctl.render import Output
 
 if TYPE_CHECKING:
-    from nimctl.cli.bundles.packing import Asked
+    from nimctl.cli.bundles.asked import Asked
 
 
 def choose(asked: Asked, out: Output) -> tuple[Lock | None, bytes | None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import re
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from nimctl.cli.bundles import caches as bundled_caches
 from nimctl.cli.bundles import image as bundled_image
 from nimctl.cli.bundles import lock as bundled_lock
 from nimctl.cli.bundles import weights as bundled_weights
+from nimctl.cli.bundles.asked import Asked
 from nimctl.cli.bundles.image import Carried
 from nimctl.cli.config import Config
 from nimctl.core.errors import NimctlError
@@ -31,24 +31,6 @@ from nimctl.render import Output, size
 if TYPE_CHECKING:
     from nimctl.trust.keys import PrivateKey
 
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
-_LEAST_SPLIT = 2**20
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What the command line said beside the settings."""
-
-    folder: Path
-    model: str | None
-    image: str | None = None
-    lock: Path | None = None
-    split: int | None = None
-    weights: bool = True
-    caches: bool = False
-    sign_key: Path | None = None
-    platform: str | None = None
-
 
 @dataclass(frozen=True)
 class Content:
@@ -60,22 +42,6 @@ class Content:
     lock: bytes | None
     caches: tuple[model.CompileCache, ...]
     keys: tuple[str, ...] = ()
-
-
-def size_of(text: str | None) -> int | None:
-    """`4GiB`, `700MB`, `1000000` in bytes. Raises `usage`."""
-    if text is None:
-        return None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]i?)?b?", text.strip().lower())
-    count = int(float(found[1]) * _UNITS[found[2] or ""]) if found else 0
-    if count < _LEAST_SPLIT:
-        raise NimctlError(
-            "usage",
-            f"files cannot be cut into parts of {text!r}",
-            cause="it is no size of 1 MiB and more",
-            fix="Write --split 4GiB for FAT32, or the size of the medium: --split 700MB.",
-        )
-    return count
 
 
 def create(asked: Asked, config: Config, out: Output) -> None:

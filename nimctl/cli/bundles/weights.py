@@ -18,7 +18,7 @@ from nimctl.core.fetch.manifest import File, Manifest, revision_of
 from nimctl.render import Output, size
 
 if TYPE_CHECKING:
-    from nimctl.cli.bundles.packing import Asked
+    from nimctl.cli.bundles.asked import Asked
     from nimctl.lock.model import Lock
 
 Gathered = tuple[model.Weights | None, Manifest | None, tuple[Item, ...]]

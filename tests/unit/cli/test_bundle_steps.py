@@ -16,6 +16,7 @@ from nimctl.cli.bundles import caches as bundled_caches
 from nimctl.cli.bundles import loading, packing
 from nimctl.cli.bundles import lock as bundled_lock
 from nimctl.cli.bundles import weights as bundled_weights
+from nimctl.cli.bundles.asked import Asked, size_of
 from nimctl.cli.config import Config
 from nimctl.core.cache import CachePaths, held
 from nimctl.core.errors import NimctlError
@@ -51,7 +52,7 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Little
 
 
 def create(folder: Path, registry: LittleRegistry, **more: Any) -> model.Bundle:
-    asked = packing.Asked(folder, f"{registry.address}/open/tiny:1", platform="linux/amd64")
+    asked = Asked(folder, f"{registry.address}/open/tiny:1", platform="linux/amd64")
     packing.create(replace(asked, **more), settings(), quiet())
     return Shelf([folder]).bundle
 
@@ -181,7 +182,7 @@ def test_weights_of_a_folder_are_carried_with_digests(tmp_path: Path, registry: 
 def test_weights_that_an_image_fetches_itself_are_told_to_stay(
     tmp_path: Path, registry: LittleRegistry, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = packing.Asked(tmp_path / "b", "kimi-k2.5-nim")
+    asked = Asked(tmp_path / "b", "kimi-k2.5-nim")
     gathered = bundled_weights.gather(asked, None, settings(), Output.choose("bundle-report"))
     assert gathered == (None, None, ())
     said = " ".join(capsys.readouterr().out.split())
@@ -242,13 +243,13 @@ def test_the_lock_of_an_image_that_was_never_pushed_learns_its_manifest() -> Non
     ("text", "count"), [("4GiB", 2**32), ("700MB", 700_000_000), ("1.5g", 1_500_000_000), ("2097152", 2**21)]
 )
 def test_sizes_are_read_as_people_write_them(text: str, count: int) -> None:
-    assert packing.size_of(text) == count
+    assert size_of(text) == count
 
 
 @pytest.mark.parametrize("text", ["", "4", "4TiB", "-1GiB", "1kB", "GiB", "4 GiB more"])
 def test_other_sizes_are_refused(text: str) -> None:
     with pytest.raises(NimctlError) as caught:
-        packing.size_of(text)
+        size_of(text)
     assert caught.value.id == "usage"
 
 
