@@ -94,7 +94,8 @@ class Checkpoint:
         """Bring what is small, and say what it tells. Raises as `bring` does."""
         folder = self._source.in_place
         if folder is not None:
-            self._require(self.manifest)
+            if self._wanted is not None:  # to know its digest, all its weights are opened, which may take long
+                self._require(self.manifest)
             return look_into(folder)
         weights_bytes = _weights_bytes(self._resolved(on_progress))
         if isinstance(self._source, Generator):

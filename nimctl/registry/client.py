@@ -7,7 +7,7 @@ import json
 import re
 from dataclasses import dataclass
 from typing import Literal
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import SplitResult, urlencode, urlsplit
 
 from nimctl.core.errors import NimctlError
 from nimctl.core.secret import Secret
@@ -15,7 +15,7 @@ from nimctl.registry.denial import denial
 from nimctl.registry.login import TOKEN_USER, Login
 from nimctl.registry.patience import send_patiently
 from nimctl.registry.reference import DOCKER_HUB, Reference, is_loopback
-from nimctl.registry.transport import Response, address
+from nimctl.registry.transport import Response
 
 _PARAMETER = re.compile(r'(\w+)=(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
 CLIENT = "nimctl"  # who asks, in the words of OAuth 2
@@ -113,7 +113,7 @@ def _opened(
         return {}, None
     if challenge.scheme == "basic":
         return {"Authorization": _basic(credentials)} if credentials else {}, None
-    realm = urlsplit(address(challenge.realm))
+    realm = _split(challenge.realm)
     if realm.scheme != "https" and not (realm.scheme == "http" and is_loopback(realm.netloc)):
         raise NimctlError(
             "image-pull-failed",
@@ -129,6 +129,14 @@ def _opened(
     token, identity = _tokens(endpoint.registry, answer)
     kept = Login(TOKEN_USER, identity) if identity else None
     return {"Authorization": f"Bearer {token.reveal()}"}, kept if offline else None
+
+
+def _split(url: str) -> SplitResult:
+    """The parts of an address; none at all of what is no address, such as one with half a bracket."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return urlsplit("")
 
 
 def _ask_for_token(challenge: Challenge, credentials: Login | None, scope: str, *, offline: bool) -> Response:

@@ -36,6 +36,8 @@ class Engine:
     def inspect_image(self, reference: str) -> None:
         return None
 
+    inspect_image_raw = inspect_image
+
     def pull(self, plan: PullPlan, login: Login | None, **_: Any) -> Any:
         self.pulled.append((plan.identity.reference, plan.identity.digest, login))
         return SimpleNamespace(id=plan.identity.config)
