@@ -124,8 +124,15 @@ class Pod:
         return [json.loads(line) for line in told.stdout.splitlines()]
 
     def frightening(self) -> list[dict[str, Any]]:
-        """Errors, and warnings of ours: what the engine's processes warn of on a CPU is their word."""
-        lines = [line for line in self.lines() if line["level"] not in ("DEBUG", "INFO")]
+        """Errors, and warnings of ours: what the engine's processes warn of on a CPU is their word.
+
+        Once it is told to stop, vLLM's server may find its core gone before itself, and calls that an error; on a busy
+        machine it does. Its answers have all been given by then.
+        """
+        lines = self.lines()
+        stopping = next((n for n, line in enumerate(lines) if line["message"].endswith(": stopping")), len(lines))
+        lines = [*lines[:stopping], *(line for line in lines[stopping:] if line["stage"] != "engine")]
+        lines = [line for line in lines if line["level"] not in ("DEBUG", "INFO")]
         theirs = [one for one in lines if one["level"] == "WARNING" and one["stage"] == "engine"]
         return [one for one in lines if one not in theirs or ("process" not in one and one["file_name"] in OURS)]
 
