@@ -1,14 +1,17 @@
 """What this machine gives to a build: local wheels, a CA bundle, pip's options, proxies, as it is configured."""
 
 import ast
+import re
 import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 from nimctl.core.command import run
 
+_PORT = re.compile(r"\d+/")
 # Options of pip that mean the same inside a build; paths and credentials files of the host do not.
 _PIP_OPTIONS = ("index-url", "extra-index-url", "trusted-host", "timeout", "default-timeout", "retries", "proxy")
 
@@ -84,4 +87,15 @@ def _pip_options(env: Mapping[str, str]) -> dict[str, str]:
 
 def _reachable(value: str) -> str:
     """The words of an option that mean something inside a build: no address on this machine's own disk."""
-    return " ".join(word for word in value.split() if not word.startswith("file:"))
+    return " ".join(_quoted(word) for word in value.split() if not word.startswith("file:"))
+
+
+def _quoted(word: str) -> str:
+    """An address whose password is written as addresses write it: pip masks no other, and prints it in its errors."""
+    scheme, mark, rest = word.partition("://")
+    login, at, place = rest.rpartition("@")
+    user, _, password = login.partition(":")
+    if not (mark and at) or "/" in user or _PORT.match(password):  # no login: the sign stands in the path
+        return word
+    secret = f":{quote(unquote(password), safe='')}" if password else ""
+    return f"{scheme}://{quote(unquote(user), safe='')}{secret}@{place}"

@@ -52,3 +52,21 @@ def test_no_proxy_is_an_argument_of_a_build() -> None:
     assert "_PROXY" not in (recipe / "docker-bake.hcl").read_text().replace("NIMCTL_BUILD_PROXY", "")
     steps = (recipe / "Dockerfile").read_text()
     assert steps.count("type=secret,id=proxy") == steps.count("type=secret,id=ca") > 5
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("https://reader:a+/=b@index.example/simple", "https://reader:a%2B%2F%3Db@index.example/simple"),
+        ("https://reader:a%2Fb@index.example/simple", "https://reader:a%2Fb@index.example/simple"),
+        ("https://reader@index.example/simple", "https://reader@index.example/simple"),
+        ("https://index.example:8443/a@b/simple", "https://index.example:8443/a@b/simple"),
+        ("https://index.example/a@b", "https://index.example/a@b"),
+    ],
+)
+def test_a_password_in_an_address_is_written_so_that_pip_masks_it(
+    machine: dict[str, str], written: str, meant: str
+) -> None:
+    """pip prints an address that it cannot take apart as it is, into the build's log and its errors."""
+    found = detect({**machine, "PIP_INDEX_URL": written}).pip
+    assert found is not None and found["index-url"] == meant
