@@ -65,6 +65,15 @@ def ensure_image(
     return pull_image(choice.reference, engine, out, config, admit=admit, called=called)
 
 
+def is_only_here(reference: str, engine: Engine) -> bool:
+    """Whether the image is on this host and was never in a registry that could be asked for it."""
+    from nimctl.core.image_names import TARGETS, local_tag
+
+    present = engine.inspect_image(reference)
+    # containerd's store lists each image's own digest as if a registry had it: there our builds are told by their names
+    return present is not None and (not present.digests or reference in map(local_tag, TARGETS))
+
+
 def pull_image(
     reference: str,
     engine: Engine,

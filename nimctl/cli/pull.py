@@ -113,9 +113,7 @@ def _image(target: Target, config: Config, out: Output, *, may_lack_docker: bool
             raise
         out.text(f"no image was pulled: {error.message} ({error.cause})", style="yellow")
         return {"image": choice.reference, "digest": None, "skipped": error.id}
-    present = engine.inspect_image(choice.reference)
-    here_only = present is not None and present.built(choice.reference).digest is None  # built or loaded, never pushed
-    if choice.how == "pull" and not here_only:
+    if choice.how == "pull" and not acquire.is_only_here(choice.reference, engine):
         held = acquire.pull_image(choice.reference, engine, out, config)
     else:
         held = acquire.ensure_image(choice, device, engine, out, config)

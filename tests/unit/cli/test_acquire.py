@@ -93,6 +93,24 @@ def ensure(reference: str, daemon: Engine) -> acquire.Held:
     return acquire.ensure_image(choice, "cpu", daemon, Output.choose("run"), load({}))
 
 
+@pytest.mark.parametrize(
+    ("name", "digests", "only_here"),
+    [
+        ("my/own:1", [], True),  # classic store: built or loaded
+        (local_tag("cpu"), ["nimctl/cpu@" + digest(b"its own")], True),  # containerd's store, built here
+        ("registry.example/a:1", ["registry.example/a@" + digest(b"its own")], False),  # the same store, pulled
+    ],
+)
+def test_what_was_never_in_a_registry_is_told_in_both_stores(name, digests, only_here):
+    daemon = engine()
+    daemon.api.inspect_image = lambda _: {"Id": digest(b"its own"), "RepoDigests": digests, "Os": "linux"}
+    assert acquire.is_only_here(name, daemon) is only_here
+
+
+def test_what_is_not_here_is_asked_for():
+    assert not acquire.is_only_here("my/own:1", engine())
+
+
 def test_labels_that_ask_too_much_are_refused_before_a_layer_is_pulled(registry):
     wanted = {"io.nimctl.min-driver": "999"}
     reference, daemon = publish(registry, make_image(labels=wanted)), engine()
